@@ -1,0 +1,94 @@
+"""`cnnexp COMMAND ...`: finds the command and runs it. Nothing heavy is imported before a command needs it."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+from cnnexp import __version__
+from cnnexp.errors import UserError, nearest
+
+COMMANDS = {
+    "train": "train one run, or a sweep of them (Hydra's command line)",
+    "prepare": "draw, split or check a data set before training",
+    "summary": "layers, output shapes, parameters and the formula behind each count",
+    "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
+    "ui": "the MLflow UI on the store of the runs",
+}
+
+USAGE = """cnnexp {version}: config-driven experiments in image classification with convolutional networks
+
+usage: cnnexp COMMAND [ARGUMENTS]
+
+{commands}
+
+cnnexp COMMAND --help tells more. Overrides are Hydra's: experiment=frozen trainer.epochs=5 dataset.path=FOLDER
+First steps: cnnexp train sweep=demo    Tab completion: eval "$(cnnexp --shell-completion install=bash)"
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the program's name; those of the process if None.
+
+    Returns:
+        0; 1 where a run failed; 2 for bad input; 130 after an interrupt.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"cnnexp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cnnexp: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `cnnexp ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        listed = "\n".join(f"  {command:<9} {text}" for command, text in COMMANDS.items())
+        print(USAGE.format(version=__version__, commands=listed), end="")
+        return 0
+    if name == "--version":
+        print(f"cnnexp {__version__}")
+        return 0
+    if name in ("-sc", "--shell-completion"):
+        return int(import_module("cnnexp.commands.completion").run(arguments))
+    if name not in COMMANDS:
+        raise UserError(f"{name}: no such command; there are {', '.join(nearest(name, list(COMMANDS)))}")
+    command = import_module(f"cnnexp.commands.{name}")
+    if name != "train" and ("-h" in rest or "--help" in rest):
+        print(command.HELP, end="")
+        return 0
+    return int(command.run(rest))
+
+
+def _quiet_libraries() -> None:
+    """Keep notes on CUDA, oneDNN, telemetry and git off the console; what the user has set stays."""
+    quiet = {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OPENCV_LOG_LEVEL": "ERROR",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

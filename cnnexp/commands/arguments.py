@@ -1,0 +1,34 @@
+"""The arguments of the commands that are not Hydra's own: names, options, and Hydra overrides among them."""
+
+from cnnexp.errors import UserError
+
+
+def take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of `name VALUE` or `name=VALUE`, and the other arguments."""
+    rest: list[str] = []
+    value = None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == name:
+            value = next(remaining, None)
+            if value is None:
+                raise UserError(f"{name}: needs a value")
+        elif argument.startswith(f"{name}="):
+            value = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return value, rest
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Names, and overrides (KEY=VALUE, ~KEY).
+
+    Raises:
+        UserError: an option that the command does not have.
+    """
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    names = [a for a in arguments if a not in overrides]
+    unknown = next((a for a in names if a.startswith("-")), None)
+    if unknown:
+        raise UserError(f"{unknown}: no such option; --help lists them")
+    return names, overrides

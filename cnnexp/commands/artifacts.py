@@ -1,0 +1,89 @@
+"""The files of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cnnexp.data.sources import Dataset
+from cnnexp.models.build import Network
+from cnnexp.models.counts import layer_rows, totals
+from cnnexp.report import figures
+from cnnexp.report.predictions import read_predictions, worst_mistakes, write_predictions, write_whole
+from cnnexp.report.statistics import confusion_matrix
+from cnnexp.tracking.record import requirements_text
+from cnnexp.training.trainer import FitResult, TrainingData
+
+FILES = (
+    "config.yaml",
+    "overrides.yaml",
+    "summary.txt",
+    "requirements.txt",
+    "curves.png",
+    "confusion.png",
+    "errors.png",
+    "predictions.csv",
+)
+
+
+def write(
+    folder: Path,
+    resolved: dict[str, Any],
+    overrides: list[str],
+    network: Network,
+    dataset: Dataset,
+    data: TrainingData,
+    fit: FitResult,
+) -> None:
+    """Write every file of `FILES` into `folder`; `errors.png` only where there are errors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "config.yaml": yaml.safe_dump(resolved, sort_keys=False),
+        "overrides.yaml": yaml.safe_dump(overrides),
+        "summary.txt": summary_text(network),
+        "requirements.txt": requirements_text(),
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode())
+    title = network.model.name
+    history = {key: [epoch[key] for epoch in fit.history] for key in fit.history[0]}
+    figures.draw_curves(folder / "curves.png", history, title)
+    write_predictions(
+        folder / "predictions.csv", dataset.test.ids, dataset.test.labels, _all_classes(fit), dataset.class_names
+    )
+    predictions = read_predictions(folder / "predictions.csv")
+    matrix = confusion_matrix(predictions.labels, predictions.predicted, len(dataset.class_names))
+    figures.draw_confusion(folder / "confusion.png", matrix, dataset.class_names, title)
+    worst = worst_mistakes(predictions)
+    if len(worst):
+        names = dataset.class_names
+        figures.draw_errors(
+            folder / "errors.png",
+            data.test.images.take(worst),
+            [names[label] for label in predictions.labels[worst]],
+            [names[label] for label in predictions.predicted[worst]],
+            predictions.probabilities[worst, predictions.predicted[worst]].tolist(),
+            [predictions.ids[index] for index in worst],
+            title,
+        )
+
+
+def summary_text(network: Network) -> str:
+    """The layers and parameters as plain text."""
+    lines = [
+        f"{row.name:<28} {row.type:<24} {row.output_shape!s:<20} {row.parameters:>12,}  "
+        f"{'trained' if row.trainable else '':<8} {row.formula}".rstrip()
+        for row in layer_rows(network)
+    ]
+    sums = totals(network)
+    lines.append(f"total {sums.total:,}, backbone {sums.backbone:,}, head {sums.head:,}, trained {sums.trainable:,} "
+                 f"in {sums.trainable_tensors} tensors")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _all_classes(fit: FitResult) -> np.ndarray:
+    """Probabilities of every class, (N, classes), also where the model puts out only that of class 1."""
+    if fit.probabilities.shape[1] > 1:
+        return fit.probabilities
+    return np.concatenate([1 - fit.probabilities, fit.probabilities], axis=1)

@@ -1,0 +1,66 @@
+"""`cnnexp summary`: the network, layer by layer, without training it."""
+
+from cnnexp.commands.arguments import split_overrides
+from cnnexp.composition import load_config
+from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig
+from cnnexp.console import say, table
+from cnnexp.errors import UserError
+
+HELP = """usage: cnnexp summary [OVERRIDES]
+
+Layers, output shapes, parameters and the formula behind each count, and what is trained before and after freezing.
+
+  cnnexp summary experiment=baseline
+  cnnexp summary experiment=finetuned freeze_policy.first_trainable_layer=block4_conv1
+"""
+
+KNOWN = {MnistConfig: (1, 10), DigitsConfig: (1, 10), DogsVsCatsConfig: (3, 2), SyntheticConfig: (3, 2)}
+
+
+def run(arguments: list[str]) -> int:
+    """Build the network and show it; weights are neither read nor downloaded."""
+    names, overrides = split_overrides(arguments)
+    if names:
+        raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
+    config = load_config(overrides)
+    from cnnexp.commands.assemble import build_network
+    from cnnexp.models.counts import layer_rows, totals
+    from cnnexp.models.freeze import apply_freeze_policy
+
+    pretrained = config.backbone.weights is not None
+    config.backbone.weights = None
+    network = build_network(config, *_image_channels_and_classes(config))
+    network.pretrained = pretrained
+    apply_freeze_policy(network, "none")
+    for layer in network.backbone_layers:
+        layer.trainable = True
+    before = totals(network)
+    policy = config.freeze_policy
+    apply_freeze_policy(network, policy.mode, policy.first_trainable_layer)
+    after = totals(network)
+    rows = [
+        [
+            row.name,
+            row.type,
+            str(row.output_shape),
+            "yes" if row.trainable else "",
+            row.formula,
+            f"{row.parameters:,}" if row.parameters else "",
+        ]
+        for row in layer_rows(network)
+    ]
+    table(network.model.name, ["layer", "type", "output shape", "trained", "formula", "parameters"], rows, left=5)
+    say(f"{after.total:,} parameters: {config.backbone.name} {after.backbone:,}, head {after.head:,}")
+    say(f"before freezing {before.trainable:,} are trained, in {before.trainable_tensors} tensors")
+    say(f"after freezing ({policy.mode}) {after.trainable:,} are trained, in {after.trainable_tensors} tensors")
+    return 0
+
+
+def _image_channels_and_classes(config: Config) -> tuple[int, int]:
+    """What the data would tell, without reading it where that is known."""
+    if type(config.dataset) in KNOWN:
+        return KNOWN[type(config.dataset)]
+    from cnnexp.commands.assemble import load_dataset
+
+    dataset = load_dataset(config)
+    return dataset.channels, len(dataset.class_names)

@@ -1,0 +1,90 @@
+"""`cnnexp train`: Hydra's command line in front of the trainer."""
+
+import argparse
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from cnnexp import config
+from cnnexp.commands import sweep
+from cnnexp.composition import compose_config, conf_dir, hydra_context, plan_jobs
+from cnnexp.config import typed
+from cnnexp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def run(arguments: list[str]) -> int:
+    """Check every job's configuration, then let Hydra run them.
+
+    Returns:
+        0, or 1 if a job of a sweep failed.
+
+    Raises:
+        UserError: a mistake in the line or in the input of a single run.
+    """
+    parsed = _parse(arguments)
+    asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
+    if not asks_hydra:
+        check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir)
+    sys.argv = [sys.argv[0], *arguments]
+    failure.clear()
+    with sweep.finishing() as finished:
+        hydra_main()
+    if failure:
+        raise failure[0]
+    return 1 if finished.failed else 0
+
+
+def check_line(overrides: list[str], multirun: bool, config_dir: str | None) -> None:
+    """Compose and check every job of the line, so that a mistake shows before the first one starts."""
+    with hydra_context():
+        for job in plan_jobs(overrides, multirun, config_dir).jobs:
+            typed(compose_config(job, config_dir))
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        return parser.parse_args(arguments)
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UserError(f"cnnexp train: {error}; `cnnexp train --hydra-help` lists the flags") from error
+
+
+failure: list[UserError] = []  # of the single run of this process; Hydra returns no results to its caller
+
+
+def train_task(composed: DictConfig) -> float:
+    """What Hydra calls for each job, here or in a process of a launcher.
+
+    Returns:
+        The monitored figure at the end, for the sweeper; NaN for a failed job of a sweep.
+    """
+    from cnnexp.commands.job import Job, run_in_sweep, run_job
+
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    job = Job.from_hydra(composed, folder, list(settings.overrides.task))
+    if settings.mode == RunMode.MULTIRUN:
+        return run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num))
+    try:
+        return run_job(job)
+    except UserError as error:
+        failure.append(error)
+        logging.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        return float("nan")
+
+
+def hydra_main() -> None:
+    """Hand `sys.argv` to Hydra."""
+    config.register()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(train_task)()

@@ -1,0 +1,116 @@
+"""What the user sees while a command works: progress bars, tables, one-line notes.
+
+On a terminal these are live; anywhere else (a file, a pipe, CI) they are plain lines.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+PLAIN_INTERVAL_S = 10.0  # seconds between the lines of a progress report that is not on a terminal
+
+
+def stdout() -> Console:
+    """A console on the standard output as it is now (tests and Hydra replace `sys.stdout`)."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """A console on the standard error as it is now."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print one line."""
+    stdout().print(message, markup=False)
+
+
+def warn(message: str) -> None:
+    """Print one line to standard error."""
+    stderr().print(message, markup=False)
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items` and show how far it is.
+
+    Args:
+        items: what to go through.
+        description: what is being done, in two or three words.
+        total: the number of items, where `items` has no length.
+    """
+    if total is None:
+        total = len(items) if isinstance(items, Sequence) else None
+    console = stdout()
+    if not console.is_terminal:
+        yield from _plain_progress(items, description, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def _plain_progress(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    said = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - said >= PLAIN_INTERVAL_S:
+            said = time.monotonic()
+            say(f"{description}: {number}" + (f" of {total}" if total else ""))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
+    """Print a table; the first `left` columns are aligned left (names), the others right (figures)."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console = stdout()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(grid)
+
+
+class EpochProgress:
+    """The progress of a training: a bar over the steps of an epoch, and one line for each epoch that is done."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        self.epochs, self.steps = epochs, steps
+        self.console = stdout()
+        self.bar: Progress | None = None
+        self.shown = time.monotonic()
+
+    def start(self, epoch: int) -> None:
+        """Begin epoch `epoch`, counted from 0."""
+        if self.console.is_terminal and self.bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.task = self.bar.add_task("training", total=self.steps)
+            self.bar.start()
+        if self.bar:
+            self.bar.reset(self.task, description=f"epoch {epoch + 1}/{self.epochs}", total=self.steps)
+
+    def step(self, done: int) -> None:
+        """Show that `done` steps of the epoch are done."""
+        if self.bar:
+            self.bar.update(self.task, completed=done)
+        elif time.monotonic() - self.shown >= PLAIN_INTERVAL_S:
+            self.shown = time.monotonic()
+            say(f"  step {done} of {self.steps}")
+
+    def line(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self.shown = time.monotonic()
+        (self.bar.console if self.bar else self.console).print(text, markup=False)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

@@ -1,0 +1,202 @@
+"""Drawn cats and dogs: the offline stand-in for the dogs-vs-cats photos, each with the mask of its evidence.
+
+What tells the classes apart is only what `drawing.evidence` draws (ears, muzzle, nose, whiskers, tongue). Pose, coat,
+body, head, eyes, objects, light and camera are drawn without knowing the class: the same generator state gives a cat
+and a dog in one and the same scene. So a heat map that points outside the mask points at something that cannot help.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnexp.console import progress
+from cnnexp.data.drawing.animals import CAT, DOG, Coat, Pose, body, coat, head, pose
+from cnnexp.data.drawing.canvas import SUPERSAMPLING, Canvas, Part, mark
+from cnnexp.data.drawing.evidence import evidence
+from cnnexp.data.drawing.scenery import background, distractors, occluders, photograph
+from cnnexp.data.opencv import cv2
+from cnnexp.errors import UserError
+
+VERSION = 1  # of the drawing code: raise it when the same seed gives other pictures
+CLASSES = ("cat", "dog")
+SPLITS = ("train", "validation", "test")
+LEAST_SEEN = 0.45  # of the evidence is left by what stands before it, on a coarse grid
+COARSE = 96  # pixels along the side of that grid
+JPEG_QUALITY = 92
+THREADS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A cat and a dog in the same pose and place; parts are listed from back to front.
+
+    Attributes:
+        evidence: for each kind the parts behind the head and those before it.
+        seed: of the background and of the camera.
+    """
+
+    coat: Coat
+    behind: list[Part]
+    head: list[Part]
+    evidence: dict[int, tuple[list[Part], list[Part]]]
+    before: list[Part]
+    seed: tuple[int, int]
+
+    def animal(self, kind: int) -> list[Part]:
+        """Head and evidence of the cat (0) or dog (1)."""
+        back, front = self.evidence[kind]
+        return [*back, *self.head, *front]
+
+
+def compose(rng: np.random.Generator, size: int = 180) -> Scene:
+    """Everything that is random about a picture of `size` pixels, except for noise and light."""
+    seeds = rng.integers(0, 2**63, 9).tolist()
+    streams = [np.random.default_rng(seed) for seed in seeds[:6]]
+    at = pose(streams[0])
+    fur = coat(streams[1], size, at.radius)
+    face = head(streams[2], at, fur)
+    behind = distractors(streams[3]) + body(streams[4], at, fur)
+    both = {kind: evidence(kind, np.random.default_rng(seeds[6]), at, fur) for kind in (CAT, DOG)}
+    scene = Scene(fur, behind, face, both, [], (seeds[7], seeds[8]))
+    return Scene(fur, behind, face, both, _before(streams[5], at, scene), scene.seed)
+
+
+def _before(rng: np.random.Generator, at: Pose, scene: Scene) -> list[Part]:
+    """Objects that leave enough of the evidence of both kinds to be seen."""
+    for _ in range(6):
+        parts = occluders(rng, at)
+        if all(_seen(scene.animal(kind), parts) >= LEAST_SEEN for kind in (CAT, DOG)):
+            return parts
+    return []
+
+
+def _seen(animal: list[Part], before: list[Part]) -> float:
+    mask = np.zeros((COARSE, COARSE), np.uint8)
+    mark(mask, animal)
+    whole = cv2.countNonZero(mask)
+    mark(mask, before)
+    return cv2.countNonZero(mask) / max(whole, 1)
+
+
+def draw(kind: int, rng: np.random.Generator, size: int = 180) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a cat or a dog.
+
+    Args:
+        kind: 0 = cat, 1 = dog. It changes ears, muzzle, nose, whiskers and tongue, and nothing else.
+        rng: decides everything else.
+        size: height and width in pixels.
+
+    Returns:
+        The picture, (size, size, 3) uint8 RGB in 0..255, and the mask of the evidence that can be seen,
+        (size, size) uint8, 255 = evidence and 0 = anything else. At least a third of the evidence is seen.
+    """
+    assert kind in (CAT, DOG)
+    scene = compose(rng, size)
+    backdrop, camera = (np.random.default_rng(seed) for seed in scene.seed)
+    large = (SUPERSAMPLING * size, SUPERSAMPLING * size)
+    canvas = Canvas(cv2.resize(background(backdrop, size), large), cv2.resize(scene.coat.texture, large))
+    canvas.paint(scene.behind)
+    canvas.paint(scene.animal(kind))
+    canvas.paint(scene.before)
+    image = cv2.resize(canvas.image, (size, size), interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(canvas.mask, (size, size), interpolation=cv2.INTER_AREA)
+    return photograph(image, camera), np.where(mask > 127, 255, 0).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ data set
+
+
+def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int, seed: int) -> None:
+    """Write a data set of drawn cats and dogs; `folder` appears when everything is in it.
+
+    `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, `folder/masks/` has the same tree
+    of PNG masks (see `draw`), `folder/dataset.json` says with which parameters all was drawn. A picture depends on
+    seed, split, class and number alone: a larger data set holds the smaller one.
+
+    Args:
+        folder: where to; a data set drawn there before is replaced.
+        train, validation, test: pictures in each split, even: half are cats, half dogs.
+        size: height and width of a picture in pixels.
+        seed: any integer from 0 on.
+
+    Raises:
+        UserError: a count that is odd or less than 2; `folder` holds something else.
+    """
+    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
+    for split, count in counts.items():
+        if count < 2 or count % 2:
+            raise UserError(f"dataset.{split}={count}: must be even and at least 2, half cats and half dogs")
+    folder = Path(folder).absolute()
+    if folder.exists() and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"dataset.path={folder}: holds something other than drawn pictures; give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _draw_all(unfinished, counts, size, seed)
+        wanted = _wanted(train, validation, test, size, seed)
+        (unfinished / "dataset.json").write_text(json.dumps(wanted, indent=2) + "\n")
+        unfinished.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def is_drawn(folder: Path, train: int, validation: int, test: int, size: int, seed: int) -> bool:
+    """Whether `draw_dataset` with these very arguments, and this version of it, filled the folder."""
+    return _parameters(Path(folder)) == _wanted(train, validation, test, size, seed)
+
+
+def _wanted(train: int, validation: int, test: int, size: int, seed: int) -> dict[str, object]:
+    return {
+        "drawn_by": "cnnexp.data.synthetic",
+        "version": VERSION,
+        "classes": list(CLASSES),
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "size": size,
+        "seed": seed,
+    }
+
+
+def _parameters(folder: Path) -> dict[str, object] | None:
+    """What `dataset.json` says, or None where there is none of ours."""
+    try:
+        found = json.loads((folder / "dataset.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("drawn_by") == "cnnexp.data.synthetic" else None
+
+
+def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+    jobs = []
+    for split, count in counts.items():
+        for kind, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            (folder / "masks" / split / name).mkdir(parents=True)
+            jobs += [_job(folder, split, kind, number, size, seed) for number in range(count // 2)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in progress(pool.map(lambda job: job(), jobs), "drawing pictures", total=len(jobs)):
+            pass
+
+
+def _job(folder: Path, split: str, kind: int, number: int, size: int, seed: int) -> Callable[[], None]:
+    def write() -> None:
+        rng = np.random.default_rng([seed, SPLITS.index(split), kind, number])
+        image, mask = draw(kind, rng, size)
+        name = f"{split}/{CLASSES[kind]}/{CLASSES[kind]}.{number}"
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
+        (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
+        (folder / "masks" / f"{name}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+
+    return write

@@ -1,0 +1,15 @@
+"""What went wrong on the user's side, said in one line."""
+
+
+class UserError(ValueError):
+    """Bad input. The command line prints the message as one line and exits with code 2, without a traceback.
+
+    The message names the key or file, what was given, what is allowed, and how to fix it.
+    """
+
+
+def nearest(given: str, allowed: list[str]) -> list[str]:
+    """`allowed`, with the names closest to `given` first."""
+    from difflib import SequenceMatcher
+
+    return sorted(allowed, key=lambda name: -SequenceMatcher(None, given.lower(), name.lower()).ratio())

@@ -1,0 +1,69 @@
+"""Preprocessing + backbone + head -> one flat keras.Model that takes raw images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor
+
+from cnnexp.errors import UserError
+from cnnexp.models.backbone import Backbone
+
+
+@dataclass
+class Network:
+    """A model and its parts.
+
+    model:           takes (B, H, W, C) raw 0..255 as its input `image`, gives class probabilities; not compiled.
+    backbone_layers: in the order of `model.layers`, which is topological; without preprocessing.
+    head_layers:     what follows the backbone.
+    pretrained:      whether the backbone's weights were loaded (see `Backbone`).
+    """
+
+    model: keras.Model
+    backbone_layers: tuple[keras.layers.Layer, ...]
+    head_layers: tuple[keras.layers.Layer, ...]
+    pretrained: bool = False
+
+
+def build_model(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    backbone: Callable[[KerasTensor], Backbone],
+    head: Callable[[KerasTensor, int], KerasTensor],
+    name: str,
+) -> Network:
+    """Join a backbone and a head.
+
+    Keras numbers the layers that an application leaves without a name (`conv2d_7` of Inception, Xception) through the
+    whole process: `keras.utils.clear_session()` before building a second network gives it the names of the first.
+    Called before `keras.utils.set_random_seed`, because it forgets the seed.
+
+    Args:
+        input_shape: (H, W, C) of the images, which are RGB or grey, 0..255.
+        num_classes: of the data set.
+        backbone: a builder with its options filled in.
+        head: a head with its options filled in.
+        name: of the model.
+
+    Raises:
+        UserError: from the builder; or the builder did not return a Backbone.
+    """
+    image = keras.Input(input_shape, dtype="float32", name="image")
+    body = backbone(image)
+    if not isinstance(body, Backbone):
+        raise UserError(
+            f"backbone._target_: the builder returned {type(body).__name__}, not cnnexp.models.backbone.Backbone"
+        )
+    outputs = head(body.outputs, num_classes)
+    model = keras.Model(image, outputs, name=name)
+    backbone_ids = {id(layer) for layer in body.layers}
+    before_head = {id(layer) for layer in keras.Model(image, body.outputs).layers}
+    return Network(
+        model=model,
+        backbone_layers=tuple(layer for layer in model.layers if id(layer) in backbone_ids),
+        head_layers=tuple(layer for layer in model.layers if id(layer) not in before_head),
+        pretrained=body.pretrained,
+    )

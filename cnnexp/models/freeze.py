@@ -1,0 +1,53 @@
+"""Freeze policies: which layers of the backbone are trained. The head always is."""
+
+from __future__ import annotations
+
+from keras import layers
+
+from cnnexp.errors import UserError, nearest
+from cnnexp.models.build import Network
+
+MODES = ("none", "full", "until_layer")
+
+
+def apply_freeze_policy(network: Network, mode: str, first_trainable_layer: str | None = None) -> None:
+    """Set `trainable` on every layer of the backbone. Call it before `compile`: afterwards it silently does nothing.
+
+    "none" trains the whole backbone and "full" freezes it. "until_layer" trains `first_trainable_layer` and every
+    backbone layer listed after it in `model.layers` (the order of `cnnexp summary`), and freezes those listed before.
+    The order is topological, so no frozen layer takes its input from a trained one, also where branches run in parallel.
+
+    Batch normalization of a pretrained backbone stays frozen under every mode. That is what keeps its moving statistics
+    in use while its neighbours are fine-tuned: in a flat graph Keras 3 ignores a layer's own `training=False` in `fit`
+    (keras-team/keras issue 20285), and a frozen layer is the way that works.
+
+    Args:
+        network: not compiled yet; a policy may follow another.
+        mode: "none", "full" or "until_layer".
+        first_trainable_layer: a layer of the backbone, for "until_layer".
+
+    Raises:
+        UserError: unknown mode; no such layer in the backbone.
+    """
+    if mode not in MODES:
+        raise UserError(f"freeze_policy.mode: there is no mode {mode!r}; choose one of {', '.join(MODES)}")
+    backbone = network.backbone_layers
+    start = {"none": 0, "full": len(backbone)}.get(mode)
+    if start is None:
+        start = _position(network, first_trainable_layer)
+    for position, layer in enumerate(backbone):
+        keeps_statistics = network.pretrained and isinstance(layer, layers.BatchNormalization)
+        layer.trainable = position >= start and not keeps_statistics
+
+
+def _position(network: Network, first_trainable_layer: str | None) -> int:
+    names = [layer.name for layer in network.backbone_layers]
+    if first_trainable_layer is None:
+        raise UserError("freeze_policy.first_trainable_layer: freeze_policy.mode=until_layer needs the name of a layer")
+    if first_trainable_layer not in names:
+        close = ", ".join(nearest(first_trainable_layer, names)[:5])
+        raise UserError(
+            f"freeze_policy.first_trainable_layer: the backbone has no layer {first_trainable_layer!r}; nearest of its "
+            f"{len(names)} layers: {close}"
+        )
+    return names.index(first_trainable_layer)

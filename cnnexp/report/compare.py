@@ -1,0 +1,283 @@
+"""Variants side by side: how good each is, how surely, what each step gained, and what it cost.
+
+Accuracies and gains are fractions (0 to 1) here; tables and pictures show them in percent and points.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from cnnexp.errors import UserError
+from cnnexp.report.predictions import Predictions, read_predictions, write_whole
+from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
+from cnnexp.report.wording import big, duration, p_text, percent, points
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, as it was recorded. None stands for what a run did not record."""
+
+    run_id: str
+    name: str  # of the variant; runs of one name differ in their seed
+    seed: int
+    status: str  # FINISHED, FAILED, KILLED, RUNNING; only finished runs are averaged
+    test_accuracy: float | None
+    test_total: int | None  # test images
+    val_accuracy: float | None
+    train_seconds: float | None
+    epochs: int | None
+    total_parameters: int | None
+    trainable_parameters: int | None
+    reference_accuracy: float | None  # a published figure to stand beside ours
+    predictions_path: str | Path | None  # predictions.csv of the test images
+    order: int  # place in the sweep; variants are shown by the lowest of their runs
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a test accuracy to speak of."""
+        if self.status != "FINISHED" or self.test_accuracy is None or not self.test_total:
+            return False
+        return math.isfinite(self.test_accuracy)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A variant against the variant before it (the nearest with a test accuracy)."""
+
+    previous: str  # name of that variant
+    gain: float | None  # mean test accuracy less that of `previous`; None where the test images differ
+    p_value: float | None  # McNemar's exact test, lowest seed against lowest seed
+    fixed: tuple[str, ...] = ()  # images that only the newer run got right
+    broken: tuple[str, ...] = ()  # images that only the older run got right
+    seconds_per_point: float | None = None  # training time of the variant by percentage point gained
+    parameters_per_point: float | None = None  # its trainable parameters by percentage point gained
+    note: str = ""  # why there is no p value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant: the mean of its finished runs, None where no run has the figure."""
+
+    name: str
+    run_ids: tuple[str, ...]  # every run, finished or not, lowest seed first
+    statuses: tuple[str, ...]
+    seeds: tuple[int, ...]  # of the finished runs, and so are the figures below
+    test_accuracies: tuple[float, ...]
+    test_accuracy: float | None
+    test_spread: float | None  # sample standard deviation over seeds; None for a single one
+    test_total: int | None
+    interval: tuple[float, float] | None  # Wilson, 95 %
+    val_accuracy: float | None
+    val_spread: float | None
+    reference_accuracy: float | None
+    train_seconds: float | None
+    epochs: int | None
+    total_parameters: int | None
+    trainable_parameters: int | None
+    step: Step | None  # None for the first variant and for one without a test accuracy
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows in the order of the progression."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def decimals(self) -> int:
+        """Digits of a percentage that mean something: one for up to 1000 test images, two above."""
+        return 1 if max((row.test_total or 0 for row in self.rows), default=0) <= 1000 else 2
+
+
+def summarise(results: Sequence[Result]) -> Comparison:
+    """Merge the seeds of each variant and compare each variant with the one before it.
+
+    Args:
+        results: the runs; `order`, then their place in the list, decides the order of the variants.
+    """
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.order):
+        groups.setdefault(result.name, []).append(result)
+    rows: list[Row] = []
+    previous: tuple[Row, Predictions | str] | None = None
+    for runs in groups.values():
+        runs.sort(key=lambda run: run.seed)
+        row = _merge(runs)
+        if row.test_accuracy is not None:
+            answers = _answers(runs)
+            if previous is not None:
+                row = replace(row, step=_step(*previous, row, answers))
+            previous = row, answers
+        rows.append(row)
+    return Comparison(tuple(rows))
+
+
+def _merge(runs: list[Result]) -> Row:
+    done = [run for run in runs if run.finished]
+    accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
+    accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
+    total = min((run.test_total for run in done if run.test_total), default=None)
+    # seeds answer for the same images, so they do not enlarge the sample: the interval is that of their mean
+    interval = wilson_interval(accuracy * total, total) if accuracy is not None and total else None
+    val_accuracies = [run.val_accuracy for run in done if run.val_accuracy is not None]
+    val_accuracy, val_spread = mean_and_spread(val_accuracies) if val_accuracies else (None, None)
+    return Row(
+        name=runs[0].name,
+        run_ids=tuple(run.run_id for run in runs),
+        statuses=tuple(run.status for run in runs),
+        seeds=tuple(run.seed for run in done),
+        test_accuracies=accuracies,
+        test_accuracy=accuracy,
+        test_spread=spread,
+        test_total=total,
+        interval=interval,
+        val_accuracy=val_accuracy,
+        val_spread=val_spread,
+        reference_accuracy=_first(run.reference_accuracy for run in runs),
+        train_seconds=_mean(run.train_seconds for run in done),
+        epochs=_first(run.epochs for run in done),
+        total_parameters=_first(run.total_parameters for run in done),
+        trainable_parameters=_first(run.trainable_parameters for run in done),
+        step=None,
+    )
+
+
+def _first(values: Iterable[T | None]) -> T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean_and_spread(known)[0] if known else None
+
+
+def _answers(runs: list[Result]) -> Predictions | str:
+    """The predictions of the finished run with the lowest seed, or why there are none."""
+    path = next(run for run in runs if run.finished).predictions_path
+    if path is None or not Path(path).is_file():
+        return f"{runs[0].name} has no predictions.csv"
+    try:
+        return read_predictions(path)
+    except UserError as error:
+        return str(error)
+
+
+def _step(older: Row, older_answers: Predictions | str, newer: Row, newer_answers: Predictions | str) -> Step:
+    assert older.test_accuracy is not None and newer.test_accuracy is not None
+    gain = newer.test_accuracy - older.test_accuracy
+    step = _with_costs(Step(older.name, gain, None), newer)
+    for answers in (older_answers, newer_answers):
+        if isinstance(answers, str):
+            return replace(step, note=answers)
+    assert isinstance(older_answers, Predictions) and isinstance(newer_answers, Predictions)
+    if _truth(older_answers) != _truth(newer_answers):
+        return Step(older.name, None, None, note=f"not the same test images as {older.name}")
+    was_right = dict(zip(older_answers.ids, older_answers.correct.tolist(), strict=True))
+    is_right = dict(zip(newer_answers.ids, newer_answers.correct.tolist(), strict=True))
+    fixed = tuple(image for image in newer_answers.ids if is_right[image] and not was_right[image])
+    broken = tuple(image for image in newer_answers.ids if was_right[image] and not is_right[image])
+    return replace(step, p_value=mcnemar_exact(len(broken), len(fixed)), fixed=fixed, broken=broken)
+
+
+def _truth(answers: Predictions) -> dict[str, str]:
+    """The class of each image, by name: two runs were tested on the same images where these are equal."""
+    names = (answers.class_names[label] for label in answers.labels)
+    return dict(zip(answers.ids, names, strict=True))
+
+
+def _with_costs(step: Step, newer: Row) -> Step:
+    gained = 100 * (step.gain or 0.0)
+    if gained <= 0:
+        return step
+    seconds, parameters = newer.train_seconds, newer.trainable_parameters
+    return replace(
+        step,
+        seconds_per_point=None if seconds is None else seconds / gained,
+        parameters_per_point=None if parameters is None else parameters / gained,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+COLUMNS = (
+    "variant",
+    "runs",
+    "val %",
+    "test %",
+    "95 % interval",
+    "published %",
+    "gain",
+    "p",
+    "fixed/broken",
+    "time",
+    "trainable",
+    "time/point",
+    "trainable/point",
+)
+
+
+def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Column heads, and a row of text a variant, for a terminal or a page; "-" where there is no figure."""
+    return COLUMNS, [_texts(row, comparison.decimals) for row in comparison.rows]
+
+
+def _texts(row: Row, decimals: int) -> tuple[str, ...]:
+    step = row.step
+    paired = step is not None and step.p_value is not None
+    return (
+        row.name,
+        runs_text(row),
+        percent(row.val_accuracy, decimals, row.val_spread),
+        percent(row.test_accuracy, decimals, row.test_spread),
+        "-" if row.interval is None else " - ".join(percent(end, decimals) for end in row.interval),
+        percent(row.reference_accuracy, decimals),
+        points(step.gain if step else None, decimals),
+        p_text(step.p_value if step else None),
+        f"{len(step.fixed)}/{len(step.broken)}" if paired and step else "-",
+        duration(row.train_seconds),
+        big(row.trainable_parameters),
+        duration(step.seconds_per_point if step else None),
+        big(step.parameters_per_point if step else None),
+    )
+
+
+def runs_text(row: Row) -> str:
+    """`3`, `2 of 3` or, where none is finished, the status of the last."""
+    if not row.seeds:
+        return row.statuses[-1].lower()
+    return str(len(row.seeds)) + (f" of {len(row.run_ids)}" if len(row.seeds) < len(row.run_ids) else "")
+
+
+# ------------------------------------------------------------------------------------------------ in files
+
+
+def to_json(comparison: Comparison) -> str:
+    """Every figure, unrounded, as JSON text."""
+    return json.dumps(asdict(comparison), indent=2, allow_nan=False)
+
+
+def write_csv(path: str | Path, comparison: Comparison) -> None:
+    """One line a variant, unrounded; lists are joined by spaces, `fixed` and `broken` are counts."""
+    text = io.StringIO(newline="")
+    names = [item.name for item in (*fields(Row), *fields(Step)) if item.name not in ("interval", "step")]
+    writer = csv.DictWriter(text, [*names, "interval_low", "interval_high"])
+    writer.writeheader()
+    for row in comparison.rows:
+        record = asdict(row)
+        step = record.pop("step") or {}
+        low, high = record.pop("interval") or (None, None)
+        record.update(step, interval_low=low, interval_high=high)
+        if step:
+            record.update(fixed=len(step["fixed"]), broken=len(step["broken"]))
+        for name, value in record.items():
+            if isinstance(value, tuple):
+                record[name] = " ".join(map(str, value))
+        writer.writerow(record)
+    write_whole(path, text.getvalue().encode())

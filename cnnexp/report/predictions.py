@@ -1,0 +1,111 @@
+"""`predictions.csv`: what a run answered for each test image; and how a report's files are written."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnexp.errors import UserError
+
+COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
+PREFIX = "p_"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's answers on one split."""
+
+    ids: tuple[str, ...]  # N, a short stable name per image
+    labels: np.ndarray  # (N,) int64, true classes
+    predicted: np.ndarray  # (N,) int64, most probable classes
+    probabilities: np.ndarray  # (N, n) float64, 0 to 1
+    class_names: tuple[str, ...]  # n
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool"""
+        return self.labels == self.predicted
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(N,) float64, the probability given to the predicted class"""
+        return self.probabilities[np.arange(len(self.ids)), self.predicted]
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file, and its folder, so that a reader finds the old content or the new, never a part of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_predictions(
+    path: str | Path,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+) -> None:
+    """Write one line an image: file, truth, predicted (class names), then the probability of each class.
+
+    Args:
+        path: the CSV file.
+        ids: N names, in the order of `labels`.
+        labels: (N,) int, true classes.
+        probabilities: (N, n) float32 or float64, 0 to 1; read back bit for bit (9 or 17 significant digits).
+        class_names: n names.
+    """
+    assert len(ids) == len(labels) == len(probabilities) and probabilities.shape[1] == len(class_names)
+    digits = 9 if probabilities.dtype == np.float32 else 17
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS + [PREFIX + name for name in class_names])
+    for image, label, row in zip(ids, labels, probabilities, strict=True):
+        figures = [f"{value:.{digits}g}" for value in row.tolist()]
+        writer.writerow([image, class_names[label], class_names[row.argmax()], *figures])
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is not such a file.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected the predictions.csv of a run") from error
+    class_names = tuple(name.removeprefix(PREFIX) for name in header[len(COLUMNS) :])
+    if header[: len(COLUMNS)] != COLUMNS or not class_names:
+        given = ",".join(header)[:80]
+        raise UserError(
+            f"{path}: the first line is {given!r}; expected {','.join(COLUMNS)},{PREFIX}CLASS,..."
+        )
+    number = {name: index for index, name in enumerate(class_names)}
+    try:
+        labels = np.array([number[row[1]] for row in rows], np.int64)
+        predicted = np.array([number[row[2]] for row in rows], np.int64)
+        values = np.array([row[len(COLUMNS) :] for row in rows], np.float64)
+        probabilities = values.reshape(len(rows), len(class_names))
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{path}: a line does not fit its columns ({error}); `cnnexp evaluate` writes it anew"
+        ) from error
+    return Predictions(tuple(row[0] for row in rows), labels, predicted, probabilities, class_names)
+
+
+def worst_mistakes(predictions: Predictions, limit: int = 24) -> np.ndarray:
+    """Indices of at most `limit` wrong answers, (K,) int64, the most confident first."""
+    wrong = np.flatnonzero(~predictions.correct)
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:limit]

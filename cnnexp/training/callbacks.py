@@ -1,0 +1,124 @@
+"""Keras callbacks: validation on cached features, the figures of an epoch, the progress, a stop on NaN."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from cnnexp.console import EpochProgress
+
+EpochMetrics = dict[str, float]
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds `val_loss` and `val_acc` to the logs of an epoch; stands first, so that the others see them.
+
+    It evaluates a model of its own choice: where the backbone is frozen, the tail on cached features, whose weights
+    are those of the model in training.
+    """
+
+    def __init__(self, evaluate: Callable[[], tuple[float, float]]) -> None:
+        super().__init__()
+        self.evaluate = evaluate
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Evaluate, and write the figures into `logs`."""
+        assert logs is not None
+        logs["val_loss"], logs["val_acc"] = self.evaluate()
+
+
+class EpochReport(keras.callbacks.Callback):
+    """Hands the figures of each epoch, under the names that are tracked, to every receiver.
+
+    `time/epoch_s` and `images_per_s` cover the training steps, not the validation.
+
+    Args:
+        images_per_epoch: how many images the steps of an epoch take.
+        receivers: called with the epoch, counted from 0, and its figures.
+    """
+
+    def __init__(self, images_per_epoch: int, receivers: Iterable[Callable[[int, EpochMetrics], None]]) -> None:
+        super().__init__()
+        self.images_per_epoch = images_per_epoch
+        self.receivers = list(receivers)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self.began = self.ended = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note when the last training step ended."""
+        self.ended = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Name the figures and hand them on.
+
+        Raises:
+            TrainingDivergedError: the loss is NaN or infinite; the figures were handed on before.
+        """
+        assert logs is not None
+        seconds = self.ended - self.began
+        metrics = {
+            "train/loss": float(logs["loss"]),
+            "train/acc": float(logs["acc"]),
+            "val/loss": float(logs["val_loss"]),
+            "val/acc": float(logs["val_acc"]),
+            "lr": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "time/epoch_s": seconds,
+            "images_per_s": self.images_per_epoch / seconds,
+        }
+        for receive in self.receivers:
+            receive(epoch, metrics)
+        if not math.isfinite(metrics["train/loss"]):
+            raise TrainingDivergedError(
+                f"the loss of epoch {epoch + 1} is {metrics['train/loss']}: lower optimizer.learning_rate="
+                f"{metrics['lr']:g}"
+            )
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """The progress bar of a run; a line for each epoch comes from `EpochReport` through `show_epoch`."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        super().__init__()
+        self.progress = EpochProgress(epochs, steps)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reset the bar."""
+        self.progress.start(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self.progress.step(batch + 1)
+
+    def show_epoch(self, epoch: int, metrics: EpochMetrics) -> None:
+        """Print the figures of an epoch."""
+        self.progress.line(
+            f"epoch {epoch + 1:>3}/{self.progress.epochs}  loss {metrics['train/loss']:.4f}  "
+            f"acc {metrics['train/acc']:.4f}  val loss {metrics['val/loss']:.4f}  val acc {metrics['val/acc']:.4f}  "
+            f"{metrics['time/epoch_s']:.1f} s"
+        )
+
+
+def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy, as Keras computes them (probabilities clipped to 1e-7).
+
+    Args:
+        probabilities: (N, 1) of class 1, or (N, classes).
+        labels: (N,) class numbers.
+    """
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
+    if clipped.shape[1] == 1:
+        of_truth = np.where(labels == 1, clipped[:, 0], 1 - clipped[:, 0])
+        predicted = (probabilities[:, 0] > 0.5).astype(np.int64)
+    else:
+        of_truth = clipped[np.arange(len(labels)), labels]
+        predicted = probabilities.argmax(axis=1)
+    return float(-np.log(of_truth).mean()), float((predicted == labels).mean())

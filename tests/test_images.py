@@ -1,0 +1,260 @@
+import importlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnexp.data import images, opencv
+from cnnexp.data.images import ImageError, load_images, read_image, resize, to_channels
+from cnnexp.errors import UserError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+FORMATS: list[tuple[str, dict[str, Any]]] = [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("GIF", {}),
+    ("BMP", {}),
+    ("WEBP", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+]
+
+
+def noise(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    (image or Image.fromarray(noise())).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def written(folder: Path, data: bytes, name: str = "image") -> str:
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def test_read_image_gives_rgb_in_rows_and_columns(tmp_path: Path) -> None:
+    pixels = np.array([[RED, GREEN, BLUE], [WHITE, (1, 2, 3), (0, 0, 0)]], np.uint8)
+    image = read_image(written(tmp_path, encoded("PNG", Image.fromarray(pixels))))
+    assert image.dtype == np.uint8 and image.tolist() == pixels.tolist()
+
+
+def test_read_image_takes_any_file_name(tmp_path: Path) -> None:
+    path = written(tmp_path, encoded("PNG"), "Кошка 猫 é.png")
+    assert (read_image(path) == noise()).all()
+
+
+def test_read_image_applies_the_exif_rotation(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16] = 255  # white on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise: white on top
+    image = read_image(written(tmp_path, encoded("JPEG", Image.fromarray(pixels), exif=exif)))
+    assert image.shape == (32, 16, 3)
+    assert image[:16].min() > 250 and image[16:].max() < 5
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "colour", "expected"),
+    [
+        ("L", "PNG", 77, (77, 77, 77)),
+        ("L", "JPEG", 77, (77, 77, 77)),
+        ("LA", "PNG", (77, 128), (77, 77, 77)),
+        ("RGBA", "PNG", (10, 20, 30, 128), (10, 20, 30)),
+        ("P", "PNG", 0, (0, 0, 0)),
+        ("I;16", "PNG", 0x4D00, (0x4D, 0x4D, 0x4D)),
+        ("CMYK", "JPEG", (0, 255, 255, 0), RED),
+        ("RGB", "GIF", GREEN, GREEN),
+    ],
+)
+def test_read_image_converts_to_rgb(
+    tmp_path: Path, mode: str, kind: str, colour: Any, expected: tuple[int, int, int]
+) -> None:
+    data = encoded(kind, Image.new(mode, (16, 8), colour))
+    image = read_image(written(tmp_path, data))
+    assert image.shape == (8, 16, 3) and image.dtype == np.uint8
+    assert abs(image.astype(int) - expected).max() <= 2
+
+
+def test_read_image_takes_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    data = encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
+    assert (read_image(written(tmp_path, data)) == RED).all()
+
+
+# ---------------------------------------------------------------------------------------------- bad files
+
+
+def refusal(path: str) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: cannot be read as an image: ") and "\n" not in message
+    assert isinstance(caught.value, UserError)
+    return message
+
+
+def test_read_image_says_why_a_file_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refusal(str(tmp_path / "missing.jpg"))
+    assert "directory" in refusal(str(tmp_path))
+    assert "it is empty" in refusal(written(tmp_path, b""))
+    assert "in no format" in refusal(written(tmp_path, b"<html>not found</html>"))
+    assert "cut short" in refusal(written(tmp_path, encoded("JPEG")[:-2]))
+    assert "damaged" in refusal(written(tmp_path, encoded("BMP")[:-2]))
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS)
+def test_read_image_refuses_a_file_cut_short_and_nothing_else_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, options: dict[str, Any]
+) -> None:
+    data = encoded(kind, **options)
+    for length in (20, len(data) // 2, len(data) - 20, len(data) - 1):
+        refusal(written(tmp_path, data[:length]))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_read_image_refuses_half_a_file_filled_up_with_zeros(tmp_path: Path, kind: str) -> None:
+    data = encoded(kind)
+    half = len(data) // 2
+    assert "cut short" in refusal(written(tmp_path, data[:half] + bytes(len(data) - half)))
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS)
+@pytest.mark.parametrize("rest", [bytes(100), b"appended by a camera" * 5], ids=["zeros", "text"])
+def test_read_image_does_not_mind_what_follows_the_image(
+    tmp_path: Path, kind: str, options: dict[str, Any], rest: bytes
+) -> None:
+    data = encoded(kind, **options)
+    whole = read_image(written(tmp_path, data, "whole"))
+    assert (read_image(written(tmp_path, data + rest, "longer")) == whole).all()
+
+
+def test_read_image_is_not_deceived_by_a_preview_inside_a_jpeg(tmp_path: Path) -> None:
+    preview, photo = encoded("JPEG", Image.new("RGB", (16, 16))), encoded("JPEG")
+    fill_byte, application_data = b"\xff", b"\xff\xe1"
+    segment = fill_byte + application_data + (len(preview) + 2).to_bytes(2, "big") + preview
+    data = photo[:2] + segment + photo[2:]
+    assert read_image(written(tmp_path, data)).shape == (40, 60, 3)
+    assert "cut short" in refusal(written(tmp_path, data[:-2]))
+    assert "cut short" in refusal(written(tmp_path, data[:100]))
+
+
+# ------------------------------------------------------------------------------------- resizing, channels
+
+
+def test_resize_averages_areas_when_shrinking() -> None:
+    image = noise(12, 12)
+    means = image.reshape(4, 3, 4, 3, 3).mean(axis=(1, 3))
+    assert abs(resize(image, 4) - means).max() <= 0.51
+
+
+def test_resize_interpolates_linearly_when_enlarging() -> None:
+    image = np.array([[[0], [100]], [[100], [200]]], np.uint8)
+    expected = np.add.outer([0, 25, 75, 100], [0, 25, 75, 100])  # pixel centres at -0.25, 0.25, 0.75, 1.25
+    assert resize(image, 4)[:, :, 0].tolist() == expected.tolist()
+
+
+def test_resize_treats_each_axis_by_itself() -> None:
+    image = np.array([[0, 200, 100, 100, 60, 20, 7, 9]] * 2, np.uint8)[:, :, np.newaxis]
+    assert resize(image, 4)[:, :, 0].tolist() == [[100, 100, 40, 8]] * 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(50, 40), (40, 50), (20, 10), (20, 90), (32, 32)])
+def test_resize_keeps_the_channel_axis(shape: tuple[int, int], channels: int) -> None:
+    image = np.full((*shape, channels), 9, np.uint8)
+    assert resize(image, 32).shape == (32, 32, channels) and (resize(image, 32) == 9).all()
+
+
+def test_to_channels() -> None:
+    image = np.array([[RED, GREEN, BLUE, WHITE]], np.uint8)
+    grey = to_channels(image, 1)
+    assert grey.shape == (1, 4, 1) and grey.dtype == np.uint8
+    assert grey.ravel().tolist() == [76, 150, 29, 255]  # 255 times 0.299, 0.587, 0.114
+    assert to_channels(grey, 3).tolist() == [[[level] * 3 for level in (76, 150, 29, 255)]]
+    assert to_channels(image, 3) is image and to_channels(grey, 1) is grey
+
+
+# ------------------------------------------------------------------------------------------------ loading
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    photos = [Image.fromarray(noise(20 + n, 50 - n, seed=n)) for n in range(12)]
+    return [written(tmp_path, encoded("PNG", photo), f"{n}.png") for n, photo in enumerate(photos)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_load_images_keeps_the_order(files: list[str], threads: int) -> None:
+    loaded = load_images(files, 16, threads=threads)
+    assert loaded.shape == (12, 16, 16, 3) and loaded.dtype == np.uint8
+    for path, image in zip(files, loaded, strict=True):
+        assert (image == resize(read_image(path), 16)).all()
+
+
+def test_load_images_in_grey(files: list[str]) -> None:
+    loaded = load_images(files, 16, channels=1)
+    assert loaded.shape == (12, 16, 16, 1)
+    assert (loaded[3] == to_channels(resize(read_image(files[3]), 16), 1)).all()
+
+
+def test_load_images_of_nothing() -> None:
+    assert load_images([], 16).shape == (0, 16, 16, 3)
+
+
+def test_load_images_raises_for_the_first_bad_file(files: list[str]) -> None:
+    for number in (4, 9):
+        Path(files[number]).write_bytes(b"")
+    with pytest.raises(ImageError, match=r"4\.png: .* empty"):
+        load_images(files, 16, threads=3)
+
+
+def test_load_images_shows_progress(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    def progress(items: object, description: str, total: int) -> object:
+        shown.append((description, total))
+        return items
+
+    monkeypatch.setattr(images, "progress", progress)
+    load_images(files, 16)
+    load_images(files[:3], 16, description="reading test images")
+    assert shown == [("reading images", 12), ("reading test images", 3)]
+
+
+# ------------------------------------------------------------------------------------------------- OpenCV
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            'ImportError("libGL.so.1: cannot open shared object file")',
+            "opencv-python cannot load its system library (libGL.so.1: cannot open shared object file): "
+            "install it (Debian: apt-get install libgl1 libglib2.0-0) or use opencv-python-headless",
+        ),
+        (
+            "ModuleNotFoundError(\"No module named 'cv2'\")",
+            "opencv-python is not installed (No module named 'cv2'): pip install opencv-python",
+        ),
+    ],
+)
+def test_an_opencv_that_cannot_be_imported_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, expected: str
+) -> None:
+    (tmp_path / "cv2.py").write_text(f"raise {error}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2")
+    with pytest.raises(UserError) as caught:
+        importlib.reload(opencv)
+    assert str(caught.value) == expected
