@@ -17,13 +17,6 @@ from cnnexp.training.optimizers import build_optimizer
 from cnnexp.training.trainer import OptimizerFactory, Part, Settings, TrainingData
 
 
-def load_dataset(config: Config) -> Dataset:
-    """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
-    dataset = bind("dataset", config.dataset, omit=("image_size",))()
-    assert isinstance(dataset, Dataset), dataset
-    return dataset
-
-
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
     """The splits as images of `dataset.image_size`, read when they are needed."""
     augmentation = None

@@ -16,11 +16,11 @@ from cnnexp.commands import artifacts
 from cnnexp.commands.assemble import (
     build_network,
     check_layer_name,
-    load_dataset,
     optimizer_factory,
     settings,
     training_data,
 )
+from cnnexp.commands.datasets import load_dataset
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config, typed
 from cnnexp.console import say, table, warn

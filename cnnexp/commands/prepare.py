@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     if len(names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
     config = load_config([f"dataset={names[0]}", *overrides])
-    from cnnexp.commands.assemble import load_dataset
+    from cnnexp.commands.datasets import load_dataset
 
     dataset = load_dataset(config)
     rows = []

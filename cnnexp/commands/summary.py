@@ -1,6 +1,7 @@
 """`cnnexp summary`: the network, layer by layer, without training it."""
 
 from cnnexp.commands.arguments import split_overrides
+from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
 from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig
 from cnnexp.console import say, table
@@ -23,6 +24,7 @@ def run(arguments: list[str]) -> int:
     if names:
         raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
     config = load_config(overrides)
+    import_tensorflow()
     from cnnexp.commands.assemble import build_network
     from cnnexp.models.counts import layer_rows, totals
     from cnnexp.models.freeze import apply_freeze_policy
@@ -60,7 +62,7 @@ def _image_channels_and_classes(config: Config) -> tuple[int, int]:
     """What the data would tell, without reading it where that is known."""
     if type(config.dataset) in KNOWN:
         return KNOWN[type(config.dataset)]
-    from cnnexp.commands.assemble import load_dataset
+    from cnnexp.commands.datasets import load_dataset
 
     dataset = load_dataset(config)
     return dataset.channels, len(dataset.class_names)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from cnnexp import config
 from cnnexp.commands import sweep
+from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import compose_config, conf_dir, hydra_context, plan_jobs
 from cnnexp.config import typed
 from cnnexp.errors import UserError
@@ -68,6 +69,7 @@ def train_task(composed: DictConfig) -> float:
     Returns:
         The monitored figure at the end, for the sweeper; NaN for a failed job of a sweep.
     """
+    import_tensorflow()
     from cnnexp.commands.job import Job, run_in_sweep, run_job
 
     settings = HydraConfig.get()

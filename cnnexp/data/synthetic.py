@@ -1,8 +1,9 @@
 """Drawn cats and dogs: the offline stand-in for the dogs-vs-cats photos, each with the mask of its evidence.
 
-What tells the classes apart is only what `drawing.evidence` draws (ears, muzzle, nose, whiskers, tongue). Pose, coat,
-body, head, eyes, objects, light and camera are drawn without knowing the class: the same generator state gives a cat
-and a dog in one and the same scene. So a heat map that points outside the mask points at something that cannot help.
+What tells the classes apart is only what `drawing.evidence` draws (ears, muzzle, nose, whiskers, tongue).
+Pose, coat, body, head, eyes, objects, light and camera are drawn without knowing the class: the same generator
+state gives a cat and a dog in one and the same scene. So a heat map that points outside the mask points at
+something that cannot help.
 """
 
 import json
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,10 @@ class Scene:
     """A cat and a dog in the same pose and place; parts are listed from back to front.
 
     Attributes:
+        behind: objects and the animal's body.
         evidence: for each kind the parts behind the head and those before it.
-        seed: of the background and of the camera.
+        before: objects that may hide some of the animal.
+        backdrop_seed, camera_seed: of the background, and of light and noise.
     """
 
     coat: Coat
@@ -47,7 +50,8 @@ class Scene:
     head: list[Part]
     evidence: dict[int, tuple[list[Part], list[Part]]]
     before: list[Part]
-    seed: tuple[int, int]
+    backdrop_seed: int
+    camera_seed: int
 
     def animal(self, kind: int) -> list[Part]:
         """Head and evidence of the cat (0) or dog (1)."""
@@ -56,7 +60,10 @@ class Scene:
 
 
 def compose(rng: np.random.Generator, size: int = 180) -> Scene:
-    """Everything that is random about a picture of `size` pixels, except for noise and light."""
+    """What is to be seen in a picture of `size` pixels.
+
+    Each aspect has a generator of its own, so that none depends on how many numbers another one draws.
+    """
     seeds = rng.integers(0, 2**63, 9).tolist()
     streams = [np.random.default_rng(seed) for seed in seeds[:6]]
     at = pose(streams[0])
@@ -64,8 +71,8 @@ def compose(rng: np.random.Generator, size: int = 180) -> Scene:
     face = head(streams[2], at, fur)
     behind = distractors(streams[3]) + body(streams[4], at, fur)
     both = {kind: evidence(kind, np.random.default_rng(seeds[6]), at, fur) for kind in (CAT, DOG)}
-    scene = Scene(fur, behind, face, both, [], (seeds[7], seeds[8]))
-    return Scene(fur, behind, face, both, _before(streams[5], at, scene), scene.seed)
+    scene = Scene(fur, behind, face, both, [], backdrop_seed=seeds[7], camera_seed=seeds[8])
+    return replace(scene, before=_before(streams[5], at, scene))
 
 
 def _before(rng: np.random.Generator, at: Pose, scene: Scene) -> list[Part]:
@@ -99,15 +106,16 @@ def draw(kind: int, rng: np.random.Generator, size: int = 180) -> tuple[np.ndarr
     """
     assert kind in (CAT, DOG)
     scene = compose(rng, size)
-    backdrop, camera = (np.random.default_rng(seed) for seed in scene.seed)
+    backdrop = background(np.random.default_rng(scene.backdrop_seed), size)
     large = (SUPERSAMPLING * size, SUPERSAMPLING * size)
-    canvas = Canvas(cv2.resize(background(backdrop, size), large), cv2.resize(scene.coat.texture, large))
+    canvas = Canvas(cv2.resize(backdrop, large), cv2.resize(scene.coat.texture, large))
     canvas.paint(scene.behind)
     canvas.paint(scene.animal(kind))
     canvas.paint(scene.before)
     image = cv2.resize(canvas.image, (size, size), interpolation=cv2.INTER_AREA)
     mask = cv2.resize(canvas.mask, (size, size), interpolation=cv2.INTER_AREA)
-    return photograph(image, camera), np.where(mask > 127, 255, 0).astype(np.uint8)
+    image = photograph(image, np.random.default_rng(scene.camera_seed))
+    return image, np.where(mask > 127, 255, 0).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------ data set
@@ -116,9 +124,10 @@ def draw(kind: int, rng: np.random.Generator, size: int = 180) -> tuple[np.ndarr
 def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int, seed: int) -> None:
     """Write a data set of drawn cats and dogs; `folder` appears when everything is in it.
 
-    `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, `folder/masks/` has the same tree
-    of PNG masks (see `draw`), `folder/dataset.json` says with which parameters all was drawn. A picture depends on
-    seed, split, class and number alone: a larger data set holds the smaller one.
+    `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, i from 0 in each split and
+    class. `folder/masks/` has the same tree of PNG masks (see `draw`), `folder/dataset.json` says with which
+    parameters all was drawn. A picture depends on seed, size, split, class and number alone: a larger data set
+    holds the smaller one.
 
     Args:
         folder: where to; a data set drawn there before is replaced.
@@ -134,15 +143,18 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
         if count < 2 or count % 2:
             raise UserError(f"dataset.{split}={count}: must be even and at least 2, half cats and half dogs")
     folder = Path(folder).absolute()
-    if folder.exists() and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"dataset.path={folder}: holds something other than drawn pictures; give another folder")
+    existed = folder.exists()
+    if existed and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"dataset.path={folder}: holds other files than drawn pictures; give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _draw_all(unfinished, counts, size, seed)
         wanted = _wanted(train, validation, test, size, seed)
         (unfinished / "dataset.json").write_text(json.dumps(wanted, indent=2) + "\n")
-        unfinished.chmod(0o755)
+        unfinished.chmod(0o755)  # mkdtemp lets nobody else in
+        if not existed and _parameters(folder) == wanted:
+            return  # another process was faster
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(unfinished, folder)
@@ -185,8 +197,12 @@ def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int) -> Non
             (folder / "masks" / split / name).mkdir(parents=True)
             jobs += [_job(folder, split, kind, number, size, seed) for number in range(count // 2)]
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in progress(pool.map(lambda job: job(), jobs), "drawing pictures", total=len(jobs)):
-            pass
+        try:
+            for _ in progress(pool.map(lambda job: job(), jobs), "drawing pictures", total=len(jobs)):
+                pass
+        except BaseException:  # also Ctrl-C: do not draw the rest first
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _job(folder: Path, split: str, kind: int, number: int, size: int, seed: int) -> Callable[[], None]:

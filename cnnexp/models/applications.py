@@ -16,7 +16,7 @@ from keras import KerasTensor
 
 from cnnexp.console import warn
 from cnnexp.errors import UserError, nearest
-from cnnexp.models.backbone import Backbone, check_image_size, first_line, layers_between, load_weight_file
+from cnnexp.models.backbone import Backbone, check_image_size, layers_between, load_weight_file, one_line
 from cnnexp.models.names import APPLICATIONS
 from cnnexp.models.preprocessing import TORCH_STD_RGB, preprocess, to_rgb
 
@@ -34,21 +34,23 @@ def application(
 ) -> Backbone:
     """A network of keras.applications without its top, layer by layer under its own names in our graph.
 
-    With weights, the network is made to compute the same function in training as in inference: its dropout layers get
-    the rate 0 here, and its batch normalization stays frozen (see `cnnexp.models.freeze`).
+    With weights, the network computes the same function in training as in inference: its dropout layers
+    get the rate 0 here, and its batch normalization stays frozen (see `cnnexp.models.freeze`).
 
     Args:
         inputs: (B, H, W, 3) float32 RGB 0..255, or (B, H, W, 1) grey, which is repeated to three channels.
         name: a key of `cnnexp.models.names.APPLICATIONS`.
-        weights: "imagenet" (the Keras cache, else a download), a local weight file, or None for random weights.
-        preprocessing: see `preprocess`; `APPLICATIONS[name].preprocessing` is what the ImageNet weights expect.
+        weights: "imagenet" (the Keras cache, else a download), a local weight file, or None for random ones.
+        preprocessing: see `preprocess`; the ImageNet weights expect `APPLICATIONS[name].preprocessing`.
         arguments: further arguments of the Keras function, such as `alpha` of MobileNet.
 
     Raises:
-        UserError: unknown name or argument, images too small, a weight file that does not fit, or a failed download.
+        UserError: unknown name or argument, images too small, a weight file that does not fit, or a failed
+            download.
     """
     if name not in APPLICATIONS:
-        raise UserError(f"backbone.name: no network {name!r}; nearest: {', '.join(nearest(name, list(APPLICATIONS))[:5])}")
+        close = ", ".join(nearest(name, list(APPLICATIONS))[:5])
+        raise UserError(f"backbone.name: there is no network {name!r}; nearest: {close}")
     refused = [key for key in arguments or {} if key in OWN_ARGUMENTS]
     if refused:
         raise UserError(f"backbone.arguments: {', '.join(refused)} cannot be given here; cnnexp sets it")
@@ -67,20 +69,24 @@ def application(
     return Backbone(inputs=start, outputs=outputs, layers=layers, pretrained=weights is not None)
 
 
-def _keras_network(start: KerasTensor, name: str, weights: str | None, arguments: dict[str, Any]) -> KerasTensor:
+def _keras_network(
+    start: KerasTensor, name: str, weights: str | None, arguments: dict[str, Any]
+) -> KerasTensor:
     build = getattr(keras.applications, APPLICATIONS[name].attribute)
     download = _download(name) if weights == "imagenet" else contextlib.nullcontext()
     fixed = {"include_top": False, "weights": weights, "input_tensor": start, "input_shape": start.shape[1:]}
     try:
         with download, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")  # MobileNet at 150x150
+            # What MobileNet says of an image size that its weights were not trained on.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
             return build(**fixed, **arguments).output
     except UserError:
         raise
     except TypeError as error:
-        raise UserError(f"backbone.arguments: {name} does not take {arguments} ({first_line(error)})") from error
+        message = f"backbone.arguments: {name} does not take {arguments} ({one_line(error)})"
+        raise UserError(message) from error
     except ValueError as error:
-        raise UserError(f"backbone: Keras does not build {name} this way ({first_line(error)})") from error
+        raise UserError(f"backbone: Keras does not build {name} this way ({one_line(error)})") from error
 
 
 @contextlib.contextmanager
@@ -96,18 +102,19 @@ def _download(name: str) -> Iterator[None]:
         if not said.url:
             raise
         file = said.url.rsplit("/", 1)[-1]
-        if name.startswith("nasnet"):  # the one whose name in the Keras cache differs from the one on the server
+        if name.startswith("nasnet"):  # its file has another name in the Keras cache than on the server
             file = file.lower().replace("-", "_")
         raise UserError(
-            f"backbone.weights=imagenet: {name} needs a download that failed ({first_line(error)}); put {file} into "
-            "~/.keras/models or set backbone.weights=FILE; backbone=efficientnet_lite0 works offline"
+            f"backbone.weights=imagenet: {name} needs a download that failed ({one_line(error)}); "
+            f"put {file} into ~/.keras/models or set backbone.weights=FILE; "
+            "backbone=efficientnet_lite0 works offline"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
 class _HeldBack(io.StringIO):
-    """Stands in for stdout: says nothing of a download until data arrives, then one line, and a bar on a terminal."""
+    """A stdout that is silent until a download's data arrives: then one line, and a bar on a terminal."""
 
     url = ""
     said = False
@@ -115,7 +122,7 @@ class _HeldBack(io.StringIO):
     def write(self, text: str) -> int:
         if text.startswith("Downloading data from"):
             self.url = text.split()[-1]
-        elif self.url:
+        elif self.url and text.strip():
             if not self.said:
                 warn(f"downloading {self.url}")
                 self.said = True
@@ -127,8 +134,8 @@ class _HeldBack(io.StringIO):
 def _repair_variance(layers: tuple[keras.layers.Layer, ...]) -> None:
     """Square the variance that the ImageNet files of EfficientNet B0-B7 state.
 
-    They hold the standard deviation in its place (tensorflow issue 49930). Keras makes up for it with a further
-    Rescaling layer, but only for weights="imagenet", not for the same file given by its path.
+    They hold the standard deviation in its place (tensorflow issue 49930). Keras makes up for it with a
+    further Rescaling layer, but only for weights="imagenet", not for the same file given by its path.
     """
     for layer in layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:

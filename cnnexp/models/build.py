@@ -16,7 +16,7 @@ from cnnexp.models.backbone import Backbone
 class Network:
     """A model and its parts.
 
-    model:           takes (B, H, W, C) raw 0..255 as its input `image`, gives class probabilities; not compiled.
+    model:           takes (B, H, W, C) raw 0..255 as its input `image`; not compiled.
     backbone_layers: in the order of `model.layers`, which is topological; without preprocessing.
     head_layers:     what follows the backbone.
     pretrained:      whether the backbone's weights were loaded (see `Backbone`).
@@ -37,9 +37,9 @@ def build_model(
 ) -> Network:
     """Join a backbone and a head.
 
-    Keras numbers the layers that an application leaves without a name (`conv2d_7` of Inception, Xception) through the
-    whole process: `keras.utils.clear_session()` before building a second network gives it the names of the first.
-    Called before `keras.utils.set_random_seed`, because it forgets the seed.
+    Keras numbers the layers that an application leaves without a name (`conv2d_7` of Inception) through
+    the whole process: `keras.utils.clear_session()` before building gives a second network the names of the
+    first. Call it before `keras.utils.set_random_seed`, because it forgets the seed.
 
     Args:
         input_shape: (H, W, C) of the images, which are RGB or grey, 0..255.
@@ -55,7 +55,8 @@ def build_model(
     body = backbone(image)
     if not isinstance(body, Backbone):
         raise UserError(
-            f"backbone._target_: the builder returned {type(body).__name__}, not cnnexp.models.backbone.Backbone"
+            f"backbone._target_: the builder returned {type(body).__name__}, "
+            "not cnnexp.models.backbone.Backbone"
         )
     outputs = head(body.outputs, num_classes)
     model = keras.Model(image, outputs, name=name)

@@ -20,12 +20,12 @@ def convnet(
 ) -> Backbone:
     """Blocks of Conv2D (valid, ReLU) and 2x2 max-pooling, as in the first two networks of the tutorial.
 
-    The defaults, with `flatten_dense(units=512)` on 150x150x3 and one output: 3,453,121 parameters. With filters
-    (32, 64, 64), `pool_last=False` and `flatten_dense(units=64)` on 28x28x1 and ten outputs: 93,322 parameters.
+    The defaults, with `flatten_dense(units=512)` on 150x150x3 and two classes: 3,453,121 parameters. With
+    filters (32, 64, 64), `pool_last=False` and `flatten_dense(units=64)` on 28x28x1 and ten classes: 93,322.
 
     Args:
         inputs: (B, H, W, C) float32 0..255.
-        filters: of each block's convolution; the layers are called `block1_conv`, `block1_pool`, `block2_conv`, ...
+        filters: of each block's convolution; the layers are `block1_conv`, `block1_pool`, `block2_conv`, ...
         kernel_size: side of each kernel, in pixels.
         pool_last: whether the last block ends in max-pooling too.
         weights: a local weight file, or None for random weights.
@@ -34,7 +34,8 @@ def convnet(
     Raises:
         UserError: images too small for so many blocks, or a weight file that does not fit.
     """
-    check_image_size(inputs, smallest_image(len(filters), kernel_size, pool_last), f"a convnet of {len(filters)} blocks")
+    minimum = smallest_image(len(filters), kernel_size, pool_last)
+    check_image_size(inputs, minimum, f"a convnet of {len(filters)} blocks")
     start = x = preprocess(inputs, preprocessing)
     for block, count in enumerate(filters, start=1):
         x = layers.Conv2D(count, kernel_size, activation="relu", name=f"block{block}_conv")(x)

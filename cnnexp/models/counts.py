@@ -17,7 +17,7 @@ class LayerRow:
     """One line of a summary.
 
     output_shape: without the batch axis.
-    formula:      in Python's notation with the numbers put in, such as "(3*3*3 + 1)*32"; "" without parameters.
+    formula:      the numbers put in, in Python's notation: "(3*3*3 + 1)*32"; "" without parameters.
     trainable:    whether any of its parameters is trained.
     """
 
@@ -31,7 +31,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Totals:
-    """Parameters in total, of the backbone, of the head and trained; and how many weight tensors are trained."""
+    """Parameters in total, of the backbone, of the head, and trained; and the number of trained tensors."""
 
     total: int
     backbone: int
@@ -41,7 +41,7 @@ class Totals:
 
 
 def layer_rows(network: Network) -> list[LayerRow]:
-    """One row for each layer of the model, input and preprocessing included, in the order of `model.layers`."""
+    """One row for each layer of the model, input and preprocessing included, in their order."""
     return [
         LayerRow(
             name=layer.name,
@@ -69,8 +69,8 @@ def totals(network: Network) -> Totals:
 def parameter_formula(layer: layers.Layer) -> str:
     """The number of parameters as an expression in the layer's own sizes (kernel, channels, units).
 
-    A layer made of layers (the downsampling of ConvNeXt) gets the sum of theirs. A layer of a type without a formula
-    here gets the sum of its tensors' sizes, such as "1280*4 + 4".
+    A layer made of layers (the downsampling of ConvNeXt) gets the sum of theirs. A layer of a type without a
+    formula here gets the sum of its tensors' sizes, such as "1280*4 + 4".
     """
     if not layer.weights:
         return ""
@@ -101,7 +101,7 @@ def _dense(layer: keras.layers.Layer) -> str:
 
 
 def _batch_normalization(layer: keras.layers.Layer) -> str:
-    """For each channel: moving mean and variance, which are not trained, and scale gamma and shift beta, which are."""
+    """For each channel: moving mean and variance, which are never trained, scale gamma and shift beta."""
     return _product(2 + bool(layer.scale) + bool(layer.center), _channels(layer))
 
 

@@ -11,15 +11,16 @@ MODES = ("none", "full", "until_layer")
 
 
 def apply_freeze_policy(network: Network, mode: str, first_trainable_layer: str | None = None) -> None:
-    """Set `trainable` on every layer of the backbone. Call it before `compile`: afterwards it silently does nothing.
+    """Set `trainable` on every backbone layer. Call it before `compile`: afterwards it silently does nothing.
 
-    "none" trains the whole backbone and "full" freezes it. "until_layer" trains `first_trainable_layer` and every
-    backbone layer listed after it in `model.layers` (the order of `cnnexp summary`), and freezes those listed before.
-    The order is topological, so no frozen layer takes its input from a trained one, also where branches run in parallel.
+    "none" trains the whole backbone and "full" freezes it. "until_layer" trains `first_trainable_layer` and
+    every backbone layer listed after it in `model.layers` (the order of `cnnexp summary`), and freezes those
+    listed before. The order is topological, so no layer before the first trained one takes its input from a
+    trained one, also where branches run in parallel.
 
-    Batch normalization of a pretrained backbone stays frozen under every mode. That is what keeps its moving statistics
-    in use while its neighbours are fine-tuned: in a flat graph Keras 3 ignores a layer's own `training=False` in `fit`
-    (keras-team/keras issue 20285), and a frozen layer is the way that works.
+    Batch normalization of a pretrained backbone stays frozen under every mode. That is what keeps its moving
+    statistics in use while its neighbours are fine-tuned: in `fit`, a flat graph overrules the
+    `training=False` a layer was called with (keras-team/keras issue 20285), but not a frozen layer.
 
     Args:
         network: not compiled yet; a policy may follow another.
@@ -43,11 +44,11 @@ def apply_freeze_policy(network: Network, mode: str, first_trainable_layer: str 
 def _position(network: Network, first_trainable_layer: str | None) -> int:
     names = [layer.name for layer in network.backbone_layers]
     if first_trainable_layer is None:
-        raise UserError("freeze_policy.first_trainable_layer: freeze_policy.mode=until_layer needs the name of a layer")
+        raise UserError("freeze_policy.first_trainable_layer: mode until_layer needs the name of a layer")
     if first_trainable_layer not in names:
         close = ", ".join(nearest(first_trainable_layer, names)[:5])
         raise UserError(
-            f"freeze_policy.first_trainable_layer: the backbone has no layer {first_trainable_layer!r}; nearest of its "
-            f"{len(names)} layers: {close}"
+            f"freeze_policy.first_trainable_layer: the backbone has no layer {first_trainable_layer!r}; "
+            f"nearest of its {len(names)} layers: {close}"
         )
     return names.index(first_trainable_layer)

@@ -30,12 +30,12 @@ def flatten_dense(
 
 
 def pooled(features: KerasTensor, num_classes: int, units: int = 0, dropout: float = 0.0) -> KerasTensor:
-    """Global average pooling -> [Dense(units, ReLU)] -> [Dropout] -> class probabilities (Lin et al., arXiv 1312.4400).
+    """Global average pooling (Lin et al., arXiv 1312.4400) -> [Dense] -> [Dropout] -> class probabilities.
 
     Args:
         features: (B, h, w, c) float32.
         num_classes: as in `flatten_dense`.
-        units: width of a dense layer in between; 0 leaves the layer `head_dense` out.
+        units: width of a dense ReLU layer in between; 0 leaves the layer `head_dense` out.
         dropout: rate before the output; 0 leaves the layer `head_dropout` out.
 
     Returns:
@@ -50,7 +50,7 @@ def pooled(features: KerasTensor, num_classes: int, units: int = 0, dropout: flo
 
 
 def class_probabilities(features: KerasTensor, num_classes: int) -> KerasTensor:
-    """The output layer `predictions` on (B, n) features: Dense(1, sigmoid) for two classes, else Dense(n, softmax)."""
+    """The layer `predictions` on (B, n): Dense(1, sigmoid) for two classes, Dense(n, softmax) for more."""
     assert num_classes >= 2, num_classes
     if num_classes == 2:
         return layers.Dense(1, activation="sigmoid", name="predictions")(features)

@@ -1,4 +1,4 @@
-"""The networks of keras.applications by name. Importing this module imports nothing, so a config check can use it."""
+"""The networks of keras.applications by name, without importing Keras: config checks use them too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 
 class Application(NamedTuple):
-    """attribute: the function's name in keras.applications. preprocessing: what its ImageNet weights were trained on."""
+    """Where to find a network, and what its ImageNet weights were trained on.
+
+    attribute:     the name of the function in keras.applications.
+    preprocessing: a mode of `cnnexp.models.preprocessing`; "none" where the network scales for itself.
+    """
 
     attribute: str
     preprocessing: str

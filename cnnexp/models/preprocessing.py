@@ -21,8 +21,9 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
 
     Args:
         inputs: (B, H, W, C) float32 RGB 0..255; "caffe" and "torch" need C = 3.
-        mode: "rescale" (x / 255), "tf" (x / 127.5 - 1), "caffe" (BGR minus the ImageNet mean), "torch" (x / 255, minus
-            the ImageNet mean, divided by its standard deviation), or "none" (the network scales for itself).
+        mode: "rescale" (x / 255), "tf" (x / 127.5 - 1), "caffe" (BGR minus the ImageNet mean), "torch"
+            (x / 255, minus the ImageNet mean, divided by its standard deviation), or "none" (the network
+            scales for itself).
 
     Returns:
         (B, H, W, C) float32.
@@ -35,7 +36,7 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
         raise UserError(f"backbone.preprocessing: there is no mode {mode!r}; choose one of {allowed}")
     channels = inputs.shape[-1]
     if mode in ("caffe", "torch") and channels != 3:
-        raise UserError(f"backbone.preprocessing={mode} needs three channels, the images have {channels}; use rescale")
+        raise UserError(f"backbone.preprocessing={mode} is for three channels, not {channels}; use rescale")
     if mode == "rescale":
         return layers.Rescaling(1 / 255, name="preprocess_rescale")(inputs)
     if mode == "tf":
@@ -51,7 +52,7 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
 
 
 def to_rgb(inputs: KerasTensor) -> KerasTensor:
-    """(B, H, W, 1) grey -> (B, H, W, 3), the grey value in each channel; three channels are passed on as they are."""
+    """(B, H, W, 1) grey -> (B, H, W, 3) with the grey value in each channel; RGB is passed on as it is."""
     if inputs.shape[-1] == 1:
         return layers.Concatenate(axis=-1, name="preprocess_rgb")([inputs, inputs, inputs])
     return inputs

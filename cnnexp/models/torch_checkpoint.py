@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -92,7 +91,7 @@ def _read_legacy(file: IO[bytes], path: Path) -> tuple[dict[str, Tensor], dict[s
     data = {}
     for key in _RestrictedUnpickler(file, path).load():
         storage = unpickler.storages[key]
-        if int.from_bytes(file.read(8), sys.byteorder) != storage.size:
+        if int.from_bytes(file.read(8), "little") != storage.size:
             raise ValueError(f"storage {key} has not the size it should have")
         data[key] = _numbers(file.read(storage.size * storage.dtype.itemsize), storage)
     return tensors, data
@@ -124,22 +123,22 @@ class _RestrictedUnpickler(pickle.Unpickler):
         self.path = path
         self.storages: dict[str, Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Callable[..., Any] | np.dtype:
+    def find_class(self, module: str, name: str) -> Callable[..., Any] | str:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch" and name in STORAGES:
-            return np.dtype(STORAGES[name])
+            return STORAGES[name]  # a string, which no pickle can change or call
         raise UserError(f"{self.path} names {module}.{name}, which a weights file has no need of; refused")
 
     def persistent_load(self, identity: Any) -> Storage:
         kind, dtype, key, _device, size = identity[:5]
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or size < 0:
+        if kind != "storage" or dtype not in STORAGES.values() or not isinstance(key, str) or size < 0:
             raise ValueError(f"no storage: {identity}")
         if any(view is not None for view in identity[5:]):
             raise ValueError(f"storage {key} is a view of another")
-        return self.storages.setdefault(key, Storage(dtype, key, size))
+        return self.storages.setdefault(key, Storage(np.dtype(dtype), key, size))
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:

@@ -140,6 +140,7 @@ def _fit(
             steps_per_epoch=steps,
             epochs=settings.epochs,
             callbacks=[Validation(validate), report, shown],
+            shuffle=False,  # the stream has its own order
             verbose=0,
         )
     finally:

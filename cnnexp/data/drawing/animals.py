@@ -1,7 +1,7 @@
 """Cats and dogs as lists of `Part`s.
 
-Pose, coat, body, head and eyes are shared by both; only `evidence` (ears, muzzle, whiskers, tongue) knows the kind.
-Positions are in units of half the head's width, with the middle of the head at (0, 0), y downwards.
+Pose, coat, body, head and eyes are shared by both; only `evidence` (ears, muzzle, whiskers, tongue) knows the
+kind. Positions are in units of half the head's width, with the middle of the head at (0, 0), y downwards.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def _project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def pose(rng: np.random.Generator) -> Pose:
     """A random pose, the head far enough inside the picture for all evidence to be in it."""
-    radius = rng.uniform(0.115, 0.2)
+    radius = rng.uniform(0.125, 0.22)
     x, y = rng.uniform(REACH * radius, 1 - REACH * radius, 2)
     y = min(y, rng.uniform(0.3, 0.9))  # rather in the upper part, so that a body is below the head
     y = max(y, REACH * radius)
@@ -105,7 +105,12 @@ def _rotation(angle: float) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Coat:
-    """Colours of the fur: `texture` is (side, side, 3) uint8 RGB, `light` the colour of chest and muzzle, if any."""
+    """Colours of the animal.
+
+    Attributes:
+        texture: (side, side, 3) uint8 RGB, the fur.
+        light: of chest, paws and muzzle, or None where they have the fur of the rest.
+    """
 
     texture: np.ndarray
     base: Colour
@@ -129,7 +134,8 @@ def coat(rng: np.random.Generator, side: int, radius: float) -> Coat:
         case 1:  # stripes
             angle = rng.uniform(-0.5, 0.5)
             across = np.linspace(0, rng.uniform(8, 14) / radius, side, dtype=np.float32)
-            along = (across * np.float32(np.cos(angle)))[None, :] + (across * np.float32(np.sin(angle)))[:, None]
+            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+            along = (across * cos)[None, :] + (across * sin)[:, None]
             waves = np.sin(along + 1.2 * noise(rng, side, cells))
             share = np.clip(waves * 2 - rng.uniform(-0.2, 1.0), 0, 1) * np.float32(rng.uniform(0.4, 0.9))
         case _:  # patches
@@ -159,34 +165,69 @@ def _jittered(colour: Colour, rng: np.random.Generator) -> Colour:
 # ---------------------------------------------------------------------------------------------- body, head
 
 
+@dataclass(frozen=True)
+class Posture:
+    """Of the body: corners of the torso, legs from top to paw, ellipses (x, y, width, height), three tail corners.
+
+    The last tail corner has a range of heights.
+    """
+
+    torso: tuple[tuple[float, float], ...]
+    legs: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
+    haunches: tuple[tuple[float, float, float, float], ...]
+    chest: tuple[float, float, float, float]
+    tail: tuple[tuple[float, float], tuple[float, float], float]
+    tail_heights: tuple[float, float]
+
+
+# fmt: off
+POSTURES = (
+    Posture(  # sits
+        torso=((-0.6, 0.3), (0.6, 0.3), (0.95, 1.5), (1.25, 2.6),
+               (1.0, 3.25), (-1.0, 3.25), (-1.25, 2.6), (-0.95, 1.5)),
+        legs=(((-0.42, 1.5), (-0.42, 3.2)), ((0.42, 1.5), (0.42, 3.2))),
+        haunches=((-1.05, 2.75, 0.55, 0.6), (1.05, 2.75, 0.55, 0.6)),
+        chest=(0, 1.35, 0.5, 0.75),
+        tail=((1.0, 2.9), (2.4, 3.2), 2.1),
+        tail_heights=(0.8, 2.6),
+    ),
+    Posture(  # lies
+        torso=((-0.7, 0.2), (0.6, 0.1), (2.2, 0.5), (3.3, 0.9),
+               (3.7, 1.7), (3.2, 2.2), (-0.5, 2.2), (-0.9, 1.3)),
+        legs=(((-0.2, 1.7), (-0.6, 2.25)), ((0.5, 1.7), (0.5, 2.25))),
+        haunches=((2.85, 1.65, 0.8, 0.65),),
+        chest=(-0.05, 1.2, 0.5, 0.6),
+        tail=((3.4, 1.7), (4.8, 2.0), 4.0),
+        tail_heights=(0.2, 2.2),
+    ),
+    Posture(  # stands
+        torso=((-0.6, 0.2), (0.6, 0.0), (2.0, 0.3), (3.3, 0.35),
+               (3.6, 1.1), (3.0, 1.6), (1.5, 1.75), (-0.3, 1.8)),
+        legs=(((0.0, 1.2), (-0.05, 3.2)), ((0.75, 1.3), (0.8, 3.05)), ((2.5, 1.2), (2.45, 3.05)),
+              ((3.1, 1.0), (3.25, 3.2))),
+        haunches=(),
+        chest=(-0.05, 1.1, 0.45, 0.6),
+        tail=((3.3, 0.6), (4.3, 0.5), 4.2),
+        tail_heights=(-1.2, 1.6),
+    ),
+)
+# fmt: on
+
+
 def body(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
-    """A body that sits, lies or stands, with tail, legs and perhaps a light chest and a collar."""
-    match rng.integers(3):
-        case 0:
-            torso = [(-0.6, 0.3), (0.6, 0.3), (0.95, 1.5), (1.25, 2.6), (1.0, 3.25), (-1.0, 3.25), (-1.25, 2.6), (-0.95, 1.5)]
-            limbs = [((-0.42, 1.5), (-0.42, 3.2)), ((0.42, 1.5), (0.42, 3.2))]
-            behind = [ellipse(-1.05, 2.75, 0.55, 0.6), ellipse(1.05, 2.75, 0.55, 0.6)]
-            tail = curve((1.0, 2.9), (2.4, 3.2), (2.1, rng.uniform(0.8, 2.6)))
-            chest = ellipse(0, 1.35, 0.5, 0.75)
-        case 1:
-            torso = [(-0.7, 0.2), (0.6, 0.1), (2.2, 0.5), (3.3, 0.9), (3.7, 1.7), (3.2, 2.2), (-0.5, 2.2), (-0.9, 1.3)]
-            limbs = [((-0.2, 1.7), (-0.6, 2.25)), ((0.5, 1.7), (0.5, 2.25))]
-            behind = [ellipse(2.85, 1.65, 0.8, 0.65)]
-            tail = curve((3.4, 1.7), (4.8, 2.0), (4.0, rng.uniform(0.2, 2.2)))
-            chest = ellipse(-0.05, 1.2, 0.5, 0.6)
-        case _:
-            torso = [(-0.6, 0.2), (0.6, 0.0), (2.0, 0.3), (3.3, 0.35), (3.6, 1.1), (3.0, 1.6), (1.5, 1.75), (-0.3, 1.8)]
-            limbs = [((0.0, 1.2), (-0.05, 3.2)), ((0.75, 1.3), (0.8, 3.05)), ((2.5, 1.2), (2.45, 3.05)), ((3.1, 1.0), (3.25, 3.2))]
-            behind = []
-            tail = curve((3.3, 0.6), (4.3, 0.5), (4.2, rng.uniform(-1.2, 1.6)))
-            chest = ellipse(-0.05, 1.1, 0.45, 0.6)
-    fuzz = 0.05
-    parts = [_fur(at.on_body(tube(tail, np.linspace(rng.uniform(0.16, 0.26), 0.1, len(tail)))), fur, light=0.9)]
-    parts += [_fur(at.on_body(outline), fur, light=0.88) for outline in behind]
-    parts.append(_fur(at.on_body(furry(smooth(np.array(torso), 4), rng, fuzz)), fur, light=0.94))
+    """A body with tail and legs, and perhaps a light chest and a collar."""
+    posture, fuzz = POSTURES[rng.integers(len(POSTURES))], 0.05
+    start, bend, end = posture.tail
+    line = curve(start, bend, (end, rng.uniform(*posture.tail_heights)))
+    tail = tube(line, np.linspace(rng.uniform(0.16, 0.26), 0.1, len(line)))
+    parts = [_fur(at.on_body(tail), fur, light=0.9)]
+    parts += [_fur(at.on_body(ellipse(*haunch)), fur, light=0.88) for haunch in posture.haunches]
+    torso = furry(smooth(np.array(posture.torso), 4), rng, fuzz)
+    parts.append(_fur(at.on_body(torso), fur, light=0.94))
     if fur.light is not None:
-        parts.append(Part(at.on_body(furry(chest, rng, fuzz)), fur.light, round=0.15))
-    for top, bottom in limbs:
+        chest = furry(ellipse(*posture.chest), rng, fuzz)
+        parts.append(Part(at.on_body(chest), fur.light, round=0.15))
+    for top, bottom in posture.legs:
         leg = curve(top, ((top[0] + bottom[0]) / 2, (top[1] + bottom[1]) / 2), bottom, points=6)
         parts.append(_fur(at.on_body(smooth(tube(leg, 0.28), 2)), fur))
         paw = ellipse(bottom[0] - 0.06, bottom[1] + 0.05, 0.36, 0.23, points=18)
@@ -202,7 +243,7 @@ def _fur(outline: np.ndarray, fur: Coat, light: float = 1.0) -> Part:
 
 
 def _bright(rng: np.random.Generator) -> Colour:
-    red, green, blue = rng.permutation([rng.uniform(150, 230), rng.uniform(30, 120), rng.uniform(20, 90)]).tolist()
+    red, green, blue = rng.permutation(rng.uniform((150, 30, 20), (230, 120, 90))).tolist()
     return red, green, blue
 
 
@@ -224,9 +265,11 @@ def head(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
             lid = at.on_face(curve((x - size, y), (x, y + 0.7 * size), (x + size, y)))
             parts.append(Part(lid, shaded(fur.base, 0.75), width=0.07 * at.radius))
             continue
-        parts.append(Part(at.on_face(ellipse(x, y, 1.28 * size, 1.28 * size * squint)), shaded(fur.base, 0.7), round=0))
+        socket = at.on_face(ellipse(x, y, 1.28 * size, 1.28 * size * squint))
+        hole = at.on_face(ellipse(x, y, 0.8 * pupil * size, 1.15 * pupil * size))
+        glint = at.on_face(ellipse(x - 0.3 * size, y - 0.35 * size, 0.26 * size, 0.26 * size, points=8))
+        parts.append(Part(socket, shaded(fur.base, 0.7), round=0))
         parts.append(Part(at.on_face(ellipse(x, y, size, size * squint)), fur.eye, round=0.35))
-        parts.append(Part(at.on_face(ellipse(x, y, pupil * size * 0.8, pupil * size * 1.15)), (16, 14, 16), round=0))
-        glint = ellipse(x - 0.3 * size, y - 0.35 * size, 0.26 * size, 0.26 * size, points=8)
-        parts.append(Part(at.on_face(glint), (250, 250, 250), round=0))
+        parts.append(Part(hole, (16, 14, 16), round=0))
+        parts.append(Part(glint, (250, 250, 250), round=0))
     return parts

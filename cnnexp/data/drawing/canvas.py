@@ -1,7 +1,7 @@
 """Paint for drawn pictures: outlines, a canvas that keeps the evidence mask, textures.
 
-A picture is a list of `Part`s, painted from back to front. Outlines are in fractions of the picture's side, (0, 0) at
-the top left and y downwards, so that one list can be painted at any size.
+A picture is a list of `Part`s, painted from back to front. Outlines are in fractions of the picture's side,
+(0, 0) at the top left and y downwards, so that one list can be painted at any size.
 """
 
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ class Part:
 
 
 def smooth(points: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """(N, 2) corners -> (N * 2**rounds, 2) points of a closed curve (Chaikin 1974); repeat a corner to keep it sharp."""
+    """(N, 2) corners -> (N * 2**rounds, 2) points of a closed curve (Chaikin 1974). Twice a corner is sharp."""
     return _chaikin(len(points), rounds) @ points
 
 
@@ -98,7 +98,7 @@ def _bernstein(points: int) -> np.ndarray:
 
 
 def furry(outline: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """The outline with every other point moved outwards or inwards by at most `amount`, as tufts of fur do."""
+    """The outline with every other point moved outwards or inwards by at most `amount`, like tufts of fur."""
     move = rng.uniform(-1, 1, len(outline)) * amount
     move[::2] *= 0.2
     return outline + normals(outline) * move[:, None]
@@ -148,12 +148,11 @@ class Canvas:
         reach = max(3, int(0.45 * min(area.shape)) | 1)
         shade = cv2.blur(area, (reach, reach), borderType=cv2.BORDER_CONSTANT)
         shade = cv2.convertScaleAbs(shade, None, part.round * part.light, 255 * (1 - part.round) * part.light)
-        seen = self.image[top:bottom, left:right]
         if part.paint is None:
-            fur = self.coat[top:bottom, left:right]
-            cv2.copyTo(cv2.multiply(fur, cv2.merge([shade] * 3), None, 1 / 255), area, seen)
+            paint = cv2.multiply(self.coat[top:bottom, left:right], cv2.merge([shade] * 3), None, 1 / 255)
         else:
-            cv2.copyTo(cv2.merge([cv2.convertScaleAbs(shade, None, level / 255) for level in part.paint]), area, seen)
+            paint = cv2.merge([cv2.convertScaleAbs(shade, None, level / 255) for level in part.paint])
+        cv2.copyTo(paint, area, self.image[top:bottom, left:right])
 
 
 def _pixels(outline: np.ndarray, side: int) -> np.ndarray:
@@ -161,7 +160,7 @@ def _pixels(outline: np.ndarray, side: int) -> np.ndarray:
 
 
 def mark(mask: np.ndarray, parts: Iterable[Part]) -> None:
-    """Set the (side, side) uint8 `mask` to 255 where a part with evidence is seen, and to 0 where another hides it."""
+    """Set the (side, side) uint8 `mask` to 255 where evidence is seen, and to 0 where another part hides it."""
     for part in parts:
         _mark(mask, part, _pixels(part.outline, len(mask)))
 
@@ -169,7 +168,7 @@ def mark(mask: np.ndarray, parts: Iterable[Part]) -> None:
 def _mark(mask: np.ndarray, part: Part, points: np.ndarray) -> None:
     value = 255 if part.evidence else 0
     if part.width > 0:
-        thickness = max(1, round(3 * part.width * len(mask)))  # a fine line is hard to hit, so it counts thrice as wide
+        thickness = max(1, round(3 * part.width * len(mask)))  # hard to hit, so it counts thrice as wide
         cv2.polylines(mask, [points], False, value, thickness, cv2.LINE_8, SHIFT)
     else:
         cv2.fillPoly(mask, [points], value, cv2.LINE_8, SHIFT)
@@ -187,4 +186,5 @@ def noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
 def mix(first: Colour, second: Colour, share: np.ndarray) -> np.ndarray:
     """(H, W, 3) float32: `first` where the (H, W) float32 `share` is 0, `second` where it is 1."""
     share = share.astype(np.float32, copy=False)
-    return cv2.merge([share * np.float32(end - start) + np.float32(start) for start, end in zip(first, second, strict=True)])
+    ends = zip(first, second, strict=True)
+    return cv2.merge([share * np.float32(end - start) + np.float32(start) for start, end in ends])

@@ -1,6 +1,6 @@
 """What tells a drawn cat from a drawn dog: ears, muzzle, nose, whiskers, tongue.
 
-Same units as in `animals`. Every part here is evidence, so that the mask of a picture is what can be seen of them.
+Same units as in `animals`. Every part here is evidence: the mask of a picture is what can be seen of them.
 """
 
 import numpy as np
@@ -33,7 +33,8 @@ def _cat_ears(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
     for side in (-1, 1):
         tip = (0.66 + out, -0.62 - height)
         outer, inner = (0.98, -0.3), (0.16, -0.82)
-        corners = np.array([outer, (0.98 + 0.4 * out, -0.4 - 0.5 * height), tip, tip, (0.36, -0.85 - 0.36 * height), inner, (0.5, -0.3)])
+        right, left = (0.98 + 0.4 * out, -0.4 - 0.5 * height), (0.36, -0.85 - 0.36 * height)
+        corners = np.array([outer, right, tip, tip, left, inner, (0.5, -0.3)])
         corners = _turned(corners, (0.6, -0.6), turn + rng.uniform(-0.08, 0.08))
         outline = smooth(corners, 3)
         inside = (outline - (0.62, -0.6)) * (0.62, 0.74) + (0.62, -0.66)
@@ -72,7 +73,8 @@ def _cat_muzzle(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
     line = 0.045 * at.radius
     parts = [Part(at.on_face(ellipse(0, y + 0.2, 0.17, 0.16)), fur.light, True, round=0.15, rim=fur.rim)]
     for side in (-1, 1):
-        parts.append(Part(at.on_face(ellipse(side * 0.84 * pad, y, pad, 0.78 * pad), 0.06), fur.light, True, round=0.2))
+        cheek = at.on_face(ellipse(side * 0.84 * pad, y, pad, 0.78 * pad), 0.06)
+        parts.append(Part(cheek, fur.light, True, round=0.2))
     nose = np.array([(-0.15, y - 0.24), (0.15, y - 0.24), (0.03, y - 0.08), (-0.03, y - 0.08)])
     parts.append(Part(at.on_face(smooth(nose, 2), 0.12), fur.nose, True, round=0.2))
     for side in (-1, 1):
@@ -94,7 +96,8 @@ def _dog_muzzle(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
     y, line = 0.46, 0.05 * at.radius
     parts = []
     if rng.random() < 0.35:
-        tongue = tube(curve((0.02, y + 0.3), (0.06, y + 0.6), (0.0, y + rng.uniform(0.62, 0.85)), points=8), 0.17)
+        end = (0.0, y + rng.uniform(0.62, 0.85))
+        tongue = tube(curve((0.02, y + 0.3), (0.06, y + 0.6), end, points=8), 0.17)
         parts.append(Part(at.on_face(smooth(tongue, 2), 0.1), PINK, True, rim=shaded(PINK, 0.4)))
     jaw = ellipse(0, y + 0.22, 0.62 * width, 0.3)
     parts.insert(0, Part(at.on_face(jaw, 0.5 * out), fur.light, True, round=0.3, rim=fur.rim, light=0.85))
@@ -104,8 +107,10 @@ def _dog_muzzle(rng: np.random.Generator, at: Pose, fur: Coat) -> list[Part]:
     parts.append(Part(at.on_face(tip, out), fur.light, True, round=0.3, rim=fur.rim))
     big = rng.uniform(0.19, 0.26)
     top = y - 0.12
-    nose = np.array([(-big, top - 0.1), (0, top - 0.17), (big, top - 0.1), (0.7 * big, top + 0.12), (0, top + 0.2), (-0.7 * big, top + 0.12)])
-    parts.append(Part(at.on_face(smooth(nose, 2), out + 0.12), fur.nose, True, round=0.3))
+    upper = [(-big, top - 0.1), (0, top - 0.17), (big, top - 0.1)]
+    lower = [(0.7 * big, top + 0.12), (0, top + 0.2), (-0.7 * big, top + 0.12)]
+    nose = at.on_face(smooth(np.array(upper + lower), 2), out + 0.12)
+    parts.append(Part(nose, fur.nose, True, round=0.3))
     glint = ellipse(-0.3 * big, top - 0.06, 0.3 * big, 0.03, points=10)
     parts.append(Part(at.on_face(glint, out + 0.12), shaded(fur.nose, 0.6, (255, 255, 255)), True, round=0))
     for side in (-1, 1):

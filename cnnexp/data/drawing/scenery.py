@@ -1,4 +1,4 @@
-"""What surrounds the animal, and the light and camera it is seen with. Nothing here knows the animal's kind."""
+"""What surrounds the animal, and the light and camera it is seen with. Nothing here knows cat from dog."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from cnnexp.data.drawing.animals import COATS, Pose, shaded
 from cnnexp.data.drawing.canvas import Colour, Part, curve, ellipse, mix, noise, smooth, tube
 from cnnexp.data.opencv import cv2
 
+WHITE: Colour = (255, 255, 255)
 GREENS: tuple[Colour, ...] = ((70, 120, 50), (110, 150, 60), (60, 96, 62), (150, 150, 80))
 
 # ------------------------------------------------------------------------------------------------- objects
@@ -23,7 +24,7 @@ def distractors(rng: np.random.Generator) -> list[Part]:
 def occluders(rng: np.random.Generator, at: Pose) -> list[Part]:
     """At most three objects in front of the animal, near its head."""
     parts: list[Part] = []
-    for _ in range(rng.choice(4, p=[0.25, 0.35, 0.25, 0.15])):
+    for _ in range(rng.choice(4, p=[0.35, 0.35, 0.2, 0.1])):
         angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.5)
         place = np.array([[distance * np.cos(angle), distance * np.sin(angle)]])
         x, y = at.on_head(place)[0]
@@ -31,7 +32,8 @@ def occluders(rng: np.random.Generator, at: Pose) -> list[Part]:
             case 0:  # a branch or a post that crosses the picture
                 away = rng.uniform(0, np.pi)
                 step = np.array([np.cos(away), np.sin(away)])
-                line = curve((x, y) - 1.5 * step, (x, y) + rng.uniform(-0.08, 0.08, 2), (x, y) + 1.5 * step)
+                bend = (x + rng.uniform(-0.08, 0.08), y + rng.uniform(-0.08, 0.08))
+                line = curve((x, y) - 1.5 * step, bend, (x, y) + 1.5 * step)
                 colour = _colour(rng)
                 band = tube(line, at.radius * rng.uniform(0.08, 0.22))
                 parts.append(Part(band, colour, rim=shaded(colour, 0.5), round=0.2))
@@ -72,23 +74,28 @@ def _object(rng: np.random.Generator, x: float, y: float, size: float) -> list[P
         case 4:  # a drop, a leaf or a sack
             corners = [(0, -1.2), (0, -1.2), (0.5, 0.1), (0.45, 0.9), (-0.45, 0.9), (-0.5, 0.1)]
             vein = _placed([(0, -1), (0, 0.6)], x, y, size, angle)
-            return [Part(smooth(_placed(corners, x, y, size, angle)), colour, rim=rim), Part(vein, rim, width=0.1 * size)]
+            leaf = Part(smooth(_placed(corners, x, y, size, angle)), colour, rim=rim)
+            return [leaf, Part(vein, rim, width=0.1 * size)]
         case 5:  # a box
             corners = [(-0.8, -0.7), (0.8, -0.7), (0.8, 0.7), (-0.8, 0.7)]
             lid = [(-0.85, -0.7), (0.85, -0.7), (0.85, -0.35), (-0.85, -0.35)]
             return [
                 Part(_placed(corners, x, y, size, angle), colour, rim=rim),
-                Part(_placed(lid, x, y, size, angle), shaded(colour, 0.25, (255, 255, 255)), rim=rim, round=0.1),
+                Part(_placed(lid, x, y, size, angle), shaded(colour, 0.25, WHITE), rim=rim, round=0.1),
             ]
         case 6:  # a stone
             outline = ellipse(0, 0, 1, 0.7, points=9) * rng.uniform(0.75, 1.15, (9, 1))
             return [Part(smooth(_placed(outline, x, y, size, angle)), colour, rim=rim, round=0.45)]
         case _:  # two points side by side: a crown, a book, far mountains
-            corners = [(-1, 0.7), (-0.95, -0.6), (-0.7, -1), (-0.2, 0.1), (0.2, 0.1), (0.7, -1), (0.95, -0.6), (1, 0.7)]
+            left = np.array([(-1, 0.7), (-0.95, -0.6), (-0.7, -1), (-0.2, 0.1)])
+            corners = np.concatenate([left, left[::-1] * (-1, 1)])
             return [Part(_placed(corners, x, y, size, rng.uniform(-0.4, 0.4)), colour, rim=rim)]
 
 
-def _placed(corners: list[tuple[float, float]] | np.ndarray, x: float, y: float, size: float, angle: float) -> np.ndarray:
+def _placed(
+    corners: list[tuple[float, float]] | np.ndarray, x: float, y: float, size: float, angle: float
+) -> np.ndarray:
+    """(N, 2) corners turned by `angle`, made `size` large, and moved to (x, y)."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.asarray(corners) @ np.array([[cos, sin], [-sin, cos]]) * size + (x, y)
 
@@ -129,7 +136,7 @@ def _tuft(rng: np.random.Generator, x: float, y: float, size: float) -> list[Par
 
 
 def background(rng: np.random.Generator, side: int) -> np.ndarray:
-    """(side, side, 3) uint8 RGB: a gradient, a horizon, a pattern or blurred lights, with noise at several scales."""
+    """(side, side, 3) uint8 RGB: a gradient, a horizon, a pattern or blurred lights, and noise."""
     first, second = _dull(rng), _dull(rng)
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -150,7 +157,8 @@ def background(rng: np.random.Generator, side: int) -> np.ndarray:
             lights = np.zeros((side, side), np.float32)
             for _ in range(rng.integers(6, 25)):
                 middle = rng.integers(0, side, 2).tolist()
-                cv2.circle(lights, middle, int(side * rng.uniform(0.02, 0.09)), rng.uniform(0.2, 1.0), -1, cv2.LINE_AA)
+                radius = int(side * rng.uniform(0.02, 0.09))
+                cv2.circle(lights, middle, radius, rng.uniform(0.2, 1.0), -1, cv2.LINE_AA)
             share = cv2.blur(lights, (side // 40 | 1, side // 40 | 1))
     return cv2.add(mix(first, second, share), _clouds(rng, side), dtype=cv2.CV_8U)
 
@@ -163,12 +171,12 @@ def _dull(rng: np.random.Generator) -> Colour:
 
 
 def _clouds(rng: np.random.Generator, side: int) -> np.ndarray:
-    """(side, side, 3) float32 noise around 0, coarse and fine together, of grey levels and a little of colours."""
+    """(side, side, 3) float32 noise around 0, coarse and fine together, of grey and a little of colour."""
     total = np.zeros((2, 2, 3), np.float32)
     for cells in (4, 9, 22, 64):
-        grid = rng.standard_normal((cells, cells, 1), dtype=np.float32) * np.float32(rng.uniform(1, 7))
-        grid = grid + rng.standard_normal((cells, cells, 3), dtype=np.float32) * np.float32(rng.uniform(0, 3.5))
-        total = grid + cv2.resize(total, (cells, cells), interpolation=cv2.INTER_CUBIC)
+        grey = rng.standard_normal((cells, cells, 1), dtype=np.float32) * np.float32(rng.uniform(1, 7))
+        colour = rng.standard_normal((cells, cells, 3), dtype=np.float32) * np.float32(rng.uniform(0, 3.5))
+        total = grey + colour + cv2.resize(total, (cells, cells), interpolation=cv2.INTER_CUBIC)
     return cv2.resize(total, (side, side), interpolation=cv2.INTER_CUBIC)
 
 

@@ -1,0 +1,17 @@
+"""From the config to the data set; without TensorFlow."""
+
+from cnnexp.config import Config
+from cnnexp.data.sources import Dataset
+from cnnexp.errors import UserError
+from cnnexp.targets import bind
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
+    dataset = bind("dataset", config.dataset, omit=("image_size",))()
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"dataset._target_={config.dataset._target_}: returned {type(dataset).__name__}, "
+            f"not cnnexp.data.sources.Dataset"
+        )
+    return dataset

@@ -1,0 +1,226 @@
+"""From splits to batches of NumPy arrays; which images a batch has depends on seed, epoch and step alone."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from cnnexp.console import progress
+from cnnexp.data.images import load_images, read_image, resize, to_channels
+from cnnexp.data.sources import Split
+
+MEMORY_LIMIT_BYTES = 4 * 2**30
+CHUNK = 64  # images decoded at a time where they are only tried
+ORDER = 1  # tells the order's random numbers from those of the augmentation, made from (seed, pass, index)
+
+X = np.ndarray | tuple[np.ndarray, ...]
+
+
+class Inputs(Protocol):
+    """What batches are taken from: `Images`, or `Arrays` of cached features."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> Any: ...
+
+
+# -------------------------------------------------------------------------------------------------- inputs
+
+
+class Images:
+    """The images of a split in the size of the network.
+
+    They are decoded at the first use and kept, if they fit into the memory limit; otherwise they are decoded
+    anew for each batch.
+
+    Args:
+        split: its files or arrays.
+        image_size: height and width, in pixels.
+        channels: 3 for RGB, 1 for grey.
+        threads: how many files are decoded at a time.
+        memory_limit_bytes: for the decoded images of this split.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        channels: int,
+        threads: int,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    ) -> None:
+        self.split, self.image_size, self.channels, self.threads = split, image_size, channels, threads
+        self.fits = len(split.ids) * image_size * image_size * channels <= memory_limit_bytes
+        self.decoded: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.split.ids)
+
+    def load(self) -> None:
+        """Decode every image now, so that a bad file is found before a long training; keep them if they fit.
+
+        Raises:
+            ImageError: for the first file that cannot be read.
+        """
+        if self.decoded is not None:
+            return
+        if not self.fits:
+            batches = EvalBatches(self, CHUNK)
+            for _ in progress(batches, f"trying {self.split.name} images ({CHUNK} each)", len(batches)):
+                pass
+        elif self.split.paths is not None:
+            described = f"reading {self.split.name} images"
+            self.decoded = load_images(
+                self.split.paths, self.image_size, self.channels, self.threads, described
+            )
+        else:
+            self.decoded = self._decode(np.arange(len(self)))
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The images with these positions: (B, image_size, image_size, C) uint8 in 0..255, RGB or grey."""
+        if self.decoded is None and self.fits:
+            self.load()
+        return self._decode(indices) if self.decoded is None else self.decoded[indices]
+
+    def _decode(self, indices: np.ndarray) -> np.ndarray:
+        paths, arrays = self.split.paths, self.split.arrays
+
+        def one(index: int) -> np.ndarray:
+            image = read_image(paths[index]) if paths is not None else arrays[index]  # type: ignore[index]
+            return to_channels(resize(image, self.image_size), self.channels)
+
+        images = np.empty((len(indices), self.image_size, self.image_size, self.channels), np.uint8)
+        with ThreadPoolExecutor(self.threads) as pool:
+            for position, image in enumerate(pool.map(one, indices)):
+                images[position] = image
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Inputs that are already computed: one or several arrays (N, ...), which may be memory-mapped."""
+
+    arrays: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def take(self, indices: np.ndarray) -> X:
+        """The rows with these positions, (B, ...): an array, or a tuple where there are several."""
+        rows = tuple(np.asarray(array[indices]) for array in self.arrays)
+        return rows if len(rows) > 1 else rows[0]
+
+
+# --------------------------------------------------------------------------------------------------- order
+
+
+@lru_cache(maxsize=4)
+def order(n: int, pass_number: int, seed: int) -> np.ndarray:
+    """The order of one pass over `n` images, another for each pass: a permutation, (n,), read-only."""
+    permutation = np.random.default_rng((seed, pass_number, 0, ORDER)).permutation(n)
+    permutation.setflags(write=False)
+    return permutation
+
+
+def stream_indices(step: int, batch_size: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Batch number `step` of an endless stream, which is the passes 0, 1, 2, ... in their orders, end to end.
+
+    Returns:
+        The images' positions, and the number of the pass that each is drawn for, both (batch_size,).
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    passes = positions // n
+    indices = np.empty(batch_size, np.int64)
+    for number in range(passes[0], passes[-1] + 1):
+        of_pass = passes == number
+        indices[of_pass] = order(n, number, seed)[positions[of_pass] % n]
+    return indices, passes
+
+
+# ------------------------------------------------------------------------------------------------- batches
+
+
+def targets(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels (N,) as the loss wants them: (N, 1) float32, 0 or 1, for two classes, otherwise (N,) int32."""
+    if num_classes == 2:
+        return labels.astype(np.float32)[:, np.newaxis]
+    return labels.astype(np.int32)
+
+
+class TrainBatches:
+    """The training batches of a run; each is a function of (seed, epoch, step): a run can resume anywhere.
+
+    With `steps_per_epoch`, all batches are full, and an epoch begins in the stream where the one before it
+    ended: 100 steps of 32 out of 2000 images are one pass and 1200 images of the next. With None, an epoch is
+    one pass; its last batch may be smaller.
+
+    Args:
+        inputs: images or features.
+        labels: (N,) int64.
+        num_classes: decides the form of y, see `targets`.
+        batch_size: B.
+        steps_per_epoch: batches in an epoch, or None.
+        seed: decides order and augmentation.
+        augmentation: has `augment(images, indices, passes, seed)` (see `augment`), or None.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        labels: np.ndarray,
+        *,
+        num_classes: int,
+        batch_size: int,
+        steps_per_epoch: int | None,
+        seed: int,
+        augmentation: Any | None = None,
+    ) -> None:
+        assert len(inputs) == len(labels) > 0, (len(inputs), len(labels))
+        self.inputs, self.seed, self.augmentation = inputs, seed, augmentation
+        self.targets = targets(labels, num_classes)
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return self.steps_per_epoch or math.ceil(len(self.inputs) / self.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images an epoch has, repetitions included."""
+        return self.steps_per_epoch * self.batch_size if self.steps_per_epoch else len(self.inputs)
+
+    def indices(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which images a batch has, and for which pass: twice (B,). Epochs and steps count from 0."""
+        if self.steps_per_epoch:
+            return stream_indices(
+                epoch * self.steps_per_epoch + step, self.batch_size, len(self.inputs), self.seed
+            )
+        start = step * self.batch_size
+        indices = order(len(self.inputs), epoch, self.seed)[start : start + self.batch_size]
+        return indices, np.full(len(indices), epoch)
+
+    def batch(self, epoch: int, step: int) -> tuple[X, np.ndarray]:
+        """A batch: x (B, H, W, C) uint8, or features (B, ...), and y as `targets` has it."""
+        indices, passes = self.indices(epoch, step)
+        x = self.inputs.take(indices)
+        if self.augmentation is not None:
+            x = self.augmentation.augment(x, indices, passes, self.seed)
+        return x, self.targets[indices]
+
+
+class EvalBatches:
+    """All inputs in their order, in batches (B, ...); the last may be smaller."""
+
+    def __init__(self, inputs: Inputs, batch_size: int) -> None:
+        self.inputs, self.batch_size = inputs, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.inputs) / self.batch_size)
+
+    def __iter__(self) -> Iterator[X]:
+        for start in range(0, len(self.inputs), self.batch_size):
+            yield self.inputs.take(np.arange(start, min(start + self.batch_size, len(self.inputs))))

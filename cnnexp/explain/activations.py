@@ -1,0 +1,91 @@
+"""What the layers make of an image: every channel of a layer side by side, as in Chollet's "Deep Learning with Python",
+section 5.4.1 (1st edition)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers
+
+from cnnexp.data.opencv import cv2
+from cnnexp.explain.cam import check_images
+from cnnexp.explain.target import feature_map, feature_maps, flattened
+
+CHANNELS_PER_ROW = 16
+WHITE = 255  # where a row has no channel left
+SHOWN = (
+    layers.Conv2D,  # DepthwiseConv2D and SeparableConv2D are none of its subclasses
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+    layers.MaxPooling2D,
+    layers.AveragePooling2D,
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.ELU,
+)
+
+
+def activation_grids(
+    model: keras.Model, image: np.ndarray, layer_names: Sequence[str] | None = None, limit: int = 8
+) -> dict[str, np.ndarray]:
+    """All channels of some layers, as pictures.
+
+    Args:
+        model: see `cnnexp.explain.target.logit_model`.
+        image: (H, W, C) uint8 or float, raw 0..255, of the size the network takes.
+        layer_names: which layers, or None for the first `limit` convolutions, poolings and activations.
+        limit: how many layers where none are named.
+
+    Returns:
+        Layer name -> (rows x h, 16 x w, 3) uint8 RGB, see `channel_grid`, from input to output.
+
+    Raises:
+        UserError: no such layer, a layer without feature maps, or an image of another size.
+    """
+    check_images(model, image[np.newaxis])
+    flat = flattened(model)
+    names = list(layer_names) if layer_names is not None else shown_layers(model)[:limit]
+    network = keras.Model(flat.inputs[0], [feature_map(flat, name) for name in names])
+    outputs = network(image[np.newaxis].astype(np.float32), training=False)
+    return {name: channel_grid(np.asarray(output[0])) for name, output in zip(names, outputs, strict=True)}
+
+
+def shown_layers(model: keras.Model) -> list[str]:
+    """The convolutions, poolings and activations that have feature maps, from input to output."""
+    flat = flattened(model)
+    return [name for name in feature_maps(flat) if isinstance(flat.get_layer(name), SHOWN)]
+
+
+def channel_grid(features: np.ndarray) -> np.ndarray:
+    """The channels of a layer, 16 a row, each brought to the same mean and contrast.
+
+    Args:
+        features: (h, w, k) float.
+
+    Returns:
+        (ceil(k / 16) x h, 16 x w, 3) uint8 RGB in matplotlib's colours "viridis": 128 is the mean of a channel, 64 its
+        standard deviation; white where there is no channel.
+    """
+    height, width, count = features.shape
+    features = features.astype(np.float32)
+    centred = features - features.mean(axis=(0, 1))
+    scaled = centred / (features.std(axis=(0, 1)) + 1e-5) * 64 + 128
+    channels = np.clip(scaled, 0, 255).astype(np.uint8)
+    rows = -(-count // CHANNELS_PER_ROW)
+    grid = np.full((rows * height, CHANNELS_PER_ROW * width, 3), WHITE, np.uint8)
+    for number in range(count):
+        row, column = divmod(number, CHANNELS_PER_ROW)
+        coloured = cv2.applyColorMap(channels[:, :, number], cv2.COLORMAP_VIRIDIS)
+        top, left = row * height, column * width
+        grid[top : top + height, left : left + width] = cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
+    return grid
+
+
+def enlarged(grid: np.ndarray, width: int) -> np.ndarray:
+    """Repeat pixels, (H, W, 3) -> (n x H, n x W, 3), with the smallest n that makes the picture `width` wide."""
+    factor = max(-(-width // grid.shape[1]), 1)
+    return grid.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,0 +1,3 @@
+"""The names of the methods, for those who do not want to load TensorFlow."""
+
+METHOD_NAMES = ("gradcam", "gradcam_plusplus", "hirescam", "layercam", "scorecam")

@@ -1,0 +1,144 @@
+"""Heat maps laid over photos, and sheets of them with captions."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cnnexp.data.opencv import cv2
+
+WEIGHT = 0.4  # of the heat map, as in the tutorial
+PANEL_INCHES = 2.7
+DPI = 100
+LINE_INCHES = 0.19  # a line of a caption
+LINE_LETTERS = 34
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a sheet: `image` is (H, W, 3) or (H, W, 1) uint8 RGB or grey, `caption` one or more lines."""
+
+    image: np.ndarray
+    caption: str
+
+
+def overlay(photo: np.ndarray, heatmap: np.ndarray, weight: float = WEIGHT) -> np.ndarray:
+    """Lay a heat map over a photo: colours JET x weight + photo (Chollet, "Deep Learning with Python", 5.4.3).
+
+    Args:
+        photo: (H, W, 3) uint8 RGB, or (H, W, 1) grey.
+        heatmap: (h, w) float in 0..1.
+        weight: of the colours; those of 0 (dark blue) are added too.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    large = enlarged_heatmap(heatmap, photo.shape[:2])
+    colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_JET)
+    superimposed = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * weight + photo
+    return np.clip(np.rint(superimposed), 0, 255).astype(np.uint8)
+
+
+def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) float in 0..1 -> (H, W) float32 in 0..1, interpolated linearly; `size` is (H, W)."""
+    height, width = size
+    large = cv2.resize(heatmap.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(large, 0, 1)
+
+
+def top_classes(
+    probabilities: np.ndarray, class_names: Sequence[str], count: int = 3
+) -> list[tuple[str, float]]:
+    """The likeliest classes with their probabilities, likeliest first.
+
+    Args:
+        probabilities: (n,) of one image, or (1,) with the probability of the second of two classes.
+        class_names: n names, or two.
+        count: how many at most.
+    """
+    values = np.asarray(probabilities, np.float64).ravel()
+    if len(values) == 1:
+        values = np.array([1 - values[0], values[0]])
+    order = np.argsort(-values, kind="stable")[:count]
+    return [(class_names[index], float(values[index])) for index in order]
+
+
+def caption(name: str, classes: Sequence[tuple[str, float]]) -> str:
+    """A picture's name and a line for each class: `dog 97.3 %`."""
+    return "\n".join([name, *(f"{label} {100 * probability:.1f} %" for label, probability in classes)])
+
+
+def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
+    """Write pictures with captions as a PNG: one row a photo, the photo first, then its overlays.
+
+    Args:
+        path: the PNG file; its folder is made.
+        rows: the panels; rows may differ in length.
+        title: headline of the sheet.
+    """
+    columns = max(len(row) for row in rows)
+    captions = [[_wrapped(panel.caption) for panel in row] for row in rows]
+    lines = [max(text.count("\n") + 1 for text in row) for row in captions]
+    heights = [PANEL_INCHES + LINE_INCHES * count for count in lines]
+    head = 0.45 if title else 0.1
+    width, height = PANEL_INCHES * columns, sum(heights) + head
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.text(
+            0.1 / width, 1 - 0.12 / height, title, va="top", fontsize=13, fontweight="bold", parse_math=False
+        )
+    top = height - head
+    for row, texts, row_height in zip(rows, captions, heights, strict=True):
+        for column, (panel, text) in enumerate(zip(row, texts, strict=True)):
+            box = (
+                column * PANEL_INCHES + 0.1,
+                top - row_height + 0.1,
+                PANEL_INCHES - 0.2,
+                PANEL_INCHES - 0.2,
+            )
+            _draw(figure, panel, text, box)
+        top -= row_height
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
+        figure.canvas.draw()
+    write_png(path, np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+
+
+def _draw(figure: Figure, panel: Panel, text: str, box: tuple[float, float, float, float]) -> None:
+    """`box` is left, bottom, width and height in inches."""
+    width, height = figure.get_size_inches()
+    left, bottom, across, up = box
+    axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
+    image = np.repeat(panel.image, 3, axis=2) if panel.image.shape[2] == 1 else panel.image
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < DPI else "antialiased")
+    axes.set_axis_off()
+    axes.set_anchor("SW")
+    figure.text(left / width, (bottom + up + 0.05) / height, text, va="bottom", fontsize=9, parse_math=False)
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(
+        textwrap.shorten(line, LINE_LETTERS, placeholder="…") or line for line in text.splitlines()
+    )
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as a PNG that appears whole or not at all; its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,306 @@
+"""Runs in an MLflow store. Only this file imports MLflow, and not before a tracker is used: it takes seconds."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from cnnexp.errors import UserError
+from cnnexp.tracking.model import (
+    NullTracker,
+    Status,
+    check_store,
+    naming_uri,
+    replacing,
+    resolve_uri,
+    sqlite_file,
+)
+from cnnexp.tracking.record import (
+    MAX_TAG,
+    RunInfo,
+    RunReader,
+    dataset_entries,
+    installed_version,
+    redact,
+    run_tags,
+    storable,
+    storable_name,
+)
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+
+__all__ = ["NullTracker", "RunInfo", "Tracker", "redact"]
+
+PARAMS_PER_BATCH = 100  # MLflow takes no more at once
+
+
+def quiet_mlflow() -> None:
+    """Import MLflow without telemetry, progress bars and log lines; what the user has set stays."""
+    settings = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  sets the levels of its loggers when it is imported
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def create_sqlite(file: Path, artifact_root: str) -> None:
+    """Make an empty store if `file` is missing or empty; it appears whole. For one process at a time."""
+    if file.is_file() and file.stat().st_size > 0:
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-store-") as folder:
+        new = Path(folder) / file.name
+        SqlAlchemyStore(f"sqlite:///{new.as_posix()}", artifact_root).engine.dispose()
+        os.replace(new, file)
+
+
+class Tracker(RunReader):
+    """Records one run at a time, and reads runs back. Trackers share no state, so several may be in use.
+
+    Args:
+        uri: `sqlite:///FILE`, `http(s)://HOST`, or a database server as `postgresql://USER:PASSWORD@HOST/NAME`.
+        experiment: the MLflow experiment.
+        artifact_root: folder or URI for the artifacts of a new experiment; an http server chooses its own.
+
+    Raises:
+        UserError: MLflow has no store of this kind.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifact_root: str) -> None:
+        self.uri = resolve_uri(uri)
+        self.experiment = experiment
+        is_uri = "://" in artifact_root
+        self.artifact_root = artifact_root if is_uri else Path(artifact_root).resolve().as_uri()
+        self.run_id: str | None = None
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""  # not known yet
+
+    # ----------------------------------------------------------------------------------------------- the store
+
+    def prepare(self) -> None:
+        """Make the store and the experiment where they are missing; safe from many processes at once.
+
+        Raises:
+            UserError: the store cannot be opened, or the experiment was deleted.
+        """
+        if self._experiment_id:
+            return
+        file = sqlite_file(self.uri)
+        with naming_uri(self.uri):
+            quiet_mlflow()
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock") if file else nullcontext():
+                if file:
+                    check_store(self.uri)
+                    create_sqlite(file, self.artifact_root)
+                self._experiment_id = self._find_experiment() or self._create_experiment()
+
+    def client(self) -> "MlflowClient":
+        """MLflow's client on the store, connected.
+
+        Raises:
+            UserError: there is no store, or it cannot be opened.
+        """
+        if self._client is None:
+            file = sqlite_file(self.uri)
+            with naming_uri(self.uri):
+                if file and not file.exists():
+                    raise UserError(f"tracking.uri={self.uri}: nothing was recorded there yet")
+                check_store(self.uri)
+                quiet_mlflow()
+                from mlflow import MlflowClient
+
+                client = MlflowClient(self.uri, registry_uri=self.uri)
+                client.get_experiment_by_name(self.experiment)
+                self._client = client
+        return self._client
+
+    def _find_experiment(self) -> str:
+        found = self.client().get_experiment_by_name(self.experiment)
+        if found and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"tracking.experiment={self.experiment}: was deleted; choose another name, or restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return str(found.experiment_id) if found else ""
+
+    def _create_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        location = None if self.uri.startswith("http") else self.artifact_root
+        try:
+            return str(self.client().create_experiment(self.experiment, artifact_location=location))
+        except MlflowException:
+            if not (made_by_another := self._find_experiment()):
+                raise
+            return made_by_another
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def start_run(
+        self,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent_run_id: str | None = None,
+        description: str | None = None,
+    ) -> str:
+        """Open a run, to which everything is recorded until the next is opened.
+
+        Args:
+            params: cannot be changed later; a value of more than 6000 characters is shortened, with its hash.
+            tags: can be changed; shortened from 8000 characters on.
+            parent_run_id: the run under which MLflow's UI nests this one.
+            description: Markdown, shown by the UI.
+
+        Returns:
+            The run id.
+        """
+        from mlflow.entities import Param
+
+        self.prepare()
+        client, own = self.client(), run_tags(tags, parent_run_id, description)
+        run = client.create_run(self._experiment_id, tags=own, run_name=name)
+        self.run_id = str(run.info.run_id)
+        try:
+            entries = [Param(key, value) for key, value in storable(params).items()]
+            for start in range(0, len(entries), PARAMS_PER_BATCH):
+                client.log_batch(self.run_id, params=entries[start : start + PARAMS_PER_BATCH])
+        except BaseException as error:
+            self.end_run("FAILED" if isinstance(error, Exception) else "KILLED", error=str(error))
+            raise
+        return self.run_id
+
+    @property
+    def _current(self) -> str:
+        assert self.run_id is not None, "start_run comes first"
+        return self.run_id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record figures of a step, all or none. NaN is kept; MLflow turns infinity into the largest float."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        entries = [Metric(storable_name(name), float(value), now, step) for name, value in metrics.items()]
+        self.client().log_batch(self._current, metrics=entries)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set or replace tags."""
+        from mlflow.entities import RunTag
+
+        entries = [RunTag(key, value) for key, value in storable(tags, MAX_TAG).items()]
+        self.client().log_batch(self._current, tags=entries)
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Copy a file, or a folder with all that is in it, to the run's artifacts, into `folder` there."""
+        self.client().log_artifact(self._current, os.fspath(path), folder)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Write `text` as the artifact `name`."""
+        self.client().log_text(self._current, text, name)
+
+    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None:
+        """Record the data set: one MLflow data set a split, with the split as its context.
+
+        Args:
+            name: of the data set; the splits are recorded as `name/train` and so on.
+            digest: of the data set in hex, of which MLflow keeps the first 36 characters.
+            source: its folder or URL.
+            split_counts: images a split, by the split's name.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entries = dataset_entries(name, digest, source, split_counts)
+        inputs = [
+            DatasetInput(Dataset(**entry), tags=[InputTag("mlflow.data.context", split)])
+            for split, entry in entries.items()
+        ]
+        self.client().log_inputs(self._current, inputs)
+
+    def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
+        """Record the model as `model`: `mlflow.pyfunc.load_model("runs:/RUN/model")`, `mlflow models serve`.
+
+        What is stored is a `.keras` file, without the optimizer's state, and text; nothing is pickled.
+
+        Args:
+            model: takes raw images (N, H, W, C) in 0..255, puts out probabilities (N, 1) or (N, classes).
+            example: (1, H, W, C) uint8 RGB.
+            class_names: in the order of the outputs; kept in the model's metadata.
+        """
+        import keras
+        from mlflow import keras as flavor
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        client, run_id = self.client(), self._current
+        images = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+        probabilities = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))
+        packages = ("tensorflow", "keras", "numpy")
+        entry = client.create_logged_model(self._experiment_id, name="model", source_run_id=run_id)
+        ids = {"model_uuid": entry.model_id, "model_id": entry.model_id}
+        try:
+            client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
+            with tempfile.TemporaryDirectory() as folder:
+                flavor.save_model(
+                    keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
+                    os.path.join(folder, "model"),
+                    mlflow_model=Model(entry.artifact_location, run_id, **ids),
+                    signature=ModelSignature(Schema([images]), Schema([probabilities])),
+                    input_example=example,
+                    pip_requirements=[f"{name}=={installed_version(name)}" for name in packages],
+                    metadata={"class_names": list(class_names)},
+                )
+                client.log_model_artifacts(entry.model_id, os.path.join(folder, "model"))
+        except BaseException:
+            client.finalize_logged_model(entry.model_id, "FAILED")
+            raise
+        client.finalize_logged_model(entry.model_id, "READY")
+
+    def end_run(self, status: Status, error: str | None = None) -> None:
+        """Close the run, with the error as a tag."""
+        if error is not None:
+            self.set_tags({"error": error})
+        self.client().set_terminated(self._current, status)
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
+        """Fetch an artifact, or a folder of them as `model`, into `folder`; what stood there is replaced.
+
+        Returns:
+            `folder/artifact_path`.
+
+        Raises:
+            UserError: the run has no such artifact, or the name leads out of `folder`.
+        """
+        with replacing(Path(folder), artifact_path) as temporary:
+            self.client()
+            from mlflow.artifacts import download_artifacts
+            from mlflow.exceptions import MlflowException
+
+            uri = f"runs:/{run_id}/{artifact_path}"
+            try:
+                download_artifacts(uri, dst_path=str(temporary), tracking_uri=self.uri, registry_uri=self.uri)
+            except MlflowException as error:
+                raise UserError(f"{artifact_path}: run {run_id} has no such artifact that can be read") from error
+        return Path(folder) / artifact_path

@@ -1,0 +1,40 @@
+"""What the tests share: quiet libraries, one process, one drawn data set."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `paths.root` in which the drawn pictures of `debug=smoke` already lie."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def cnnexp(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process from an empty folder; returns exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        from cnnexp.cli import main
+
+        monkeypatch.setattr("sys.argv", ["cnnexp"])
+        capfd.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as error:  # Hydra ends the process itself
+            code = int(error.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -1,0 +1,176 @@
+"""`cnnexp train` from the command line to the files and records of a run, in this process."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cnnexp.composition import conf_dir
+
+Run = Callable[..., tuple[int, str, str]]
+EXPERIMENTS = sorted(
+    str(file.relative_to(conf_dir() / "experiment").with_suffix(""))
+    for file in (conf_dir() / "experiment").rglob("*.yaml")
+)
+
+
+def line(drawn_root: Path, *overrides: str) -> list[str]:
+    """A smoke run on the shared drawn pictures, written below the working folder."""
+    return ["train", "debug=smoke", f"paths.data={drawn_root}", *overrides]
+
+
+def results(root: Path) -> list[dict[str, object]]:
+    return [json.loads(file.read_text()) for file in sorted(root.glob("outputs/runs/**/result.json"))]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, experiment: str) -> None:
+    dataset = "digits" if experiment == "mnist" else "synthetic"
+    code, out, err = cnnexp(*line(drawn_root, f"experiment={experiment}", f"dataset={dataset}", "tracking=none"))
+    assert code == 0, err
+    (result,) = results(tmp_path)
+    assert result["status"] == "FINISHED"
+    assert result["epochs"] == 2
+    assert "epoch   2/2" in out
+
+
+@pytest.fixture(scope="module")
+def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> Path:
+    """One tracked smoke run; returns the folder it was started in."""
+    root = tmp_path_factory.mktemp("tracked")
+    from cnnexp.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr("sys.argv", ["cnnexp"])
+        assert main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "tracking.tags.why=test")) == 0
+    return root
+
+
+def test_a_run_leaves_its_files(tracked_run: Path) -> None:
+    (folder,) = (tracked_run / "outputs/runs").iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png", "predictions.csv"}
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
+    assert "experiment=baseline" in yaml.safe_load((folder / "overrides.yaml").read_text())
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 17  # 16 test images and the heading
+    assert (folder / ".hydra/config.yaml").is_file()
+
+
+def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tracked_run}/outputs/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "baseline"
+    assert run.data.params["optimizer.learning_rate"] == "0.0001"
+    assert run.data.params["seed"] == "3"
+    for metric in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "time/epoch_s", "images_per_s"):
+        history = client.get_metric_history(run.info.run_id, metric)
+        assert [point.step for point in history] == [1, 2], metric
+    assert {"test/loss", "test/acc", "count/trainable_parameters", "count/test_images"} <= set(run.data.metrics)
+    assert run.data.metrics["count/test_images"] == 16
+    tags = run.data.tags
+    for tag in ("overrides", "config_hash", "data_digest", "run_dir"):
+        assert tags[tag], tag
+    assert tags["why"] == "test"
+    assert Path(tags["run_dir"]).is_dir()
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert artifacts >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png"}
+    assert artifacts >= {"confusion.png", "predictions.csv"}
+    (dataset,) = {item.dataset.name for item in run.inputs.dataset_inputs}
+    assert dataset == "synthetic"
+
+
+def test_the_tracked_model_takes_raw_images(tracked_run: Path) -> None:
+    import mlflow.pyfunc
+    from mlflow.tracking import MlflowClient
+
+    from cnnexp.data.images import load_images
+    from cnnexp.report.predictions import read_predictions
+
+    uri = f"sqlite:///{tracked_run}/outputs/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    (folder,) = (tracked_run / "outputs/runs").iterdir()
+    recorded = read_predictions(folder / "predictions.csv")
+    (config,) = [yaml.safe_load((folder / "config.yaml").read_text())]
+    root = next(Path(config["dataset"]["path"]).rglob("test")).parent
+    images = load_images([str(root / name) for name in recorded.ids], config["dataset"]["image_size"])
+    np.testing.assert_allclose(model.predict(images)[:, 0], recorded.probabilities[:, 1], atol=1e-5)
+
+
+def test_the_same_line_gives_the_same_figures(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    arguments = line(drawn_root, "experiment=augmented", "dataset=synthetic", "tracking=none")
+    for extra in ("trainer.loader_threads=1", "trainer.loader_threads=2", "seed=1"):
+        assert cnnexp(*arguments, extra)[0] == 0
+    files = sorted(tmp_path.glob("outputs/runs/*/predictions.csv"))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].read_bytes() != files[2].read_bytes()
+
+
+def test_cached_and_uncached_training_agree(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    arguments = line(drawn_root, "experiment=demo/finetuned", "dataset=synthetic", "tracking=none")
+    for extra in ("trainer.feature_cache=true", "trainer.feature_cache=false"):
+        assert cnnexp(*arguments, extra, "+a=1"[:0] or "seed=0")[0] == 0
+    curves = [
+        [float(number) for number in re.findall(r"loss ([0-9.]+)", (folder / "train.log").read_text())]
+        for folder in sorted(tmp_path.glob("outputs/runs/*"))
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+def test_a_sweep_is_a_parent_with_its_jobs(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    code, out, err = cnnexp(
+        *line(drawn_root, "-m", "experiment=baseline", "dataset=synthetic", "tracking.log_model=false"),
+        "optimizer=rmsprop,adam",
+        "head.dropout=0,0.5",
+    )
+    assert code == 0, err
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    found = {(run.data.params["optimizer.name"], run.data.params["head.dropout"]) for run in children}
+    assert found == {(name, rate) for name in ("rmsprop", "adam") for rate in ("0.0", "0.5")}
+    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"comparison.png", "comparison.html"}
+
+    code, out, err = cnnexp("compare", f"paths.root={tmp_path / 'outputs'}")
+    assert code == 0, err
+    assert "comparison.html" in out
+    assert (tmp_path / "outputs/compare" / parent.info.run_id / "comparison.png").stat().st_size > 10_000
+
+
+def test_a_failing_job_does_not_end_the_sweep(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    code, _, err = cnnexp(
+        *line(drawn_root, "-m", "experiment=baseline", "dataset=synthetic", "tracking.log_model=false"),
+        "dataset.image_size=16,64",  # 16 pixels are too few for four max-pools
+    )
+    assert code == 1
+    assert "Traceback" not in err
+    assert [result["status"] for result in results(tmp_path)] == ["FAILED", "FINISHED"]
+
+
+def test_bad_input_leaves_nothing_behind(cnnexp: Run, tmp_path: Path) -> None:
+    code, _, err = cnnexp("train", "dataset=folder", "dataset.path=nowhere")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("outputs/runs/*"))
+    code, _, err = cnnexp(
+        "train", "experiment=finetuned", "dataset=synthetic", "backbone.weights=null", "debug=smoke",
+        "freeze_policy.first_trainable_layer=block5_cov1",
+    )  # fmt: skip
+    assert code == 2
+    assert "block5_conv1" in err
+    assert not (tmp_path / "outputs/data").exists()
