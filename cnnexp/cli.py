@@ -63,7 +63,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"cnnexp {__version__}")
         return 0
     if name in ("-sc", "--shell-completion"):
-        return int(import_module("cnnexp.commands.completion").run(arguments))
+        return int(import_module("cnnexp.commands.completion").run(arguments, COMMANDS))
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command; there are {', '.join(nearest(name, list(COMMANDS)))}")
     command = import_module(f"cnnexp.commands.{name}")

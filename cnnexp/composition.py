@@ -14,11 +14,14 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
 from cnnexp.errors import UserError, nearest
+
+ROOT_KEYS = [item.name for item in fields(config.Config)]
 
 
 def conf_dir() -> Path:
@@ -39,7 +42,7 @@ def hydra_context() -> Iterator[None]:
 
 
 def compose_config(
-    overrides: Sequence[str], config_dir: str | None = None, with_hydra: bool = False
+    overrides: Sequence[str], config_dir: str | None = None, with_hydra: bool = False, name: str = "config"
 ) -> DictConfig:
     """Compose one job's configuration.
 
@@ -47,20 +50,21 @@ def compose_config(
         overrides: as on Hydra's command line.
         config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
         with_hydra: keep the `hydra` node.
+        name: of the root YAML file, as Hydra's `--config-name`.
 
     Raises:
-        UserError: an override that names no group, option, key or value of ours.
+        UserError: an override that names no group, option, key or value of ours; no such folder.
     """
+    if config_dir and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: there is no such folder")
     extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
-        parsed = _parse(overrides)
-        _check_options(parsed, extra)
-        composed = compose("config", overrides=[*overrides, *extra], return_hydra_config=with_hydra)
+        _check_options(_parse(overrides), config_dir)
+        return compose(name, overrides=[*overrides, *extra], return_hydra_config=with_hydra)
+    except UserError:
+        raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(_one_line(error, overrides)) from error
-    return composed
 
 
 def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
@@ -77,15 +81,26 @@ class Plan:
     jobs: list[list[str]] = field(default_factory=list)
 
 
-def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None = None) -> Plan:
-    """The jobs of a line for Hydra's basic sweeper; other sweepers choose theirs as they go, and give no jobs here."""
-    plain = [o for o in overrides if not _is_sweep(o)]
-    composed = compose_config(plain, config_dir, with_hydra=True)
-    if not multirun and str(composed.hydra.mode or "") != "RunMode.MULTIRUN":
-        if len(plain) < len(overrides):
-            raise UserError(
-                f"{next(o for o in overrides if _is_sweep(o))}: several values run as a sweep; add -m to train all of them"
-            )
+def plan_jobs(
+    overrides: Sequence[str], multirun: bool, config_dir: str | None = None, name: str = "config"
+) -> Plan:
+    """The jobs of a line for Hydra's basic sweeper; another one chooses as it goes, and gives no jobs here.
+
+    Args:
+        overrides: as on Hydra's command line.
+        multirun: whether `--multirun` stands in it.
+        config_dir: see `compose_config`.
+        name: see `compose_config`.
+
+    Raises:
+        UserError: several values of a key without multirun, or what `compose_config` refuses.
+    """
+    sweeps = [override for override in overrides if _is_sweep(override)]
+    plain = [override for override in overrides if override not in sweeps]
+    composed = compose_config(plain, config_dir, with_hydra=True, name=name)
+    if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
+        if sweeps:
+            raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
         return Plan(multirun=False, jobs=[list(overrides)])
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
         return Plan(multirun=True)
@@ -96,10 +111,15 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None =
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    wrong = "not an override; write KEY=VALUE, with quotes around special characters"
     try:
-        return parser.parse_overrides(list(overrides))
+        parsed = parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise UserError(f"{error.override}: not an override; write KEY=VALUE, with quotes around special characters") from error
+        raise UserError(f"{error.override}: {wrong}") from error
+    for override in parsed:
+        if not override.key_or_group:
+            raise UserError(f"{override.input_line}: {wrong}")
+    return parsed
 
 
 def _is_sweep(override: str) -> bool:
@@ -109,24 +129,31 @@ def _is_sweep(override: str) -> bool:
         return False
 
 
-def _check_options(overrides: Sequence[Override], extra: list[str]) -> None:
+def _check_options(overrides: Sequence[Override], config_dir: str | None) -> None:
     """Refuse a value that no file of its config group has."""
+    if any(override.key_or_group == "hydra.searchpath" for override in overrides):
+        return  # it may bring further options; Hydra names a wrong one itself
     loader = GlobalHydra.instance().config_loader()
-    if extra:  # options of a further folder are known only to Hydra, which names them itself
-        return
     for override in overrides:
-        value = override.value()
-        if "." in override.key_or_group or not isinstance(value, str):
+        group = override.key_or_group
+        if "." in group or override.is_delete():
             continue
-        options = group_options(loader, override.key_or_group)
-        if options and value not in options:
-            listed = ", ".join(nearest(value, options))
-            raise UserError(f"{override.key_or_group}={value}: no such option; allowed: {listed}")
+        options = group_options(loader, group)
+        if config_dir:
+            folder = Path(config_dir) / group
+            options += [str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")]
+        value = override.value()
+        for name in value if isinstance(value, list) else [value]:
+            if options and name not in options:
+                shown = "null" if name is None else str(name)
+                hint = f"; ~{group} for none" if name is None and group not in ROOT_KEYS else ""
+                listed = ", ".join(nearest(shown, options))
+                raise UserError(f"{group}={shown}: no such option; allowed: {listed}{hint}")
 
 
 def group_options(loader: Any, group: str) -> list[str]:
-    """The options of a config group by name, those of its subfolders as `folder/name`; empty where it is no group."""
-    if group.startswith("hydra") or not loader.repository.group_exists(group):
+    """The options of a config group, those of its subfolders as `folder/name`; empty where it is no group."""
+    if not loader.repository.group_exists(group):
         return []
     options = list(loader.get_group_options(group))
     for folder in loader.get_group_options(group, results_filter=ObjectType.GROUP):
@@ -139,28 +166,34 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     key = getattr(cause, "full_key", None)
     text = str(getattr(cause, "msg", None) or cause).strip().splitlines()[0]
     if key is None:
-        return text
-    given = next((o for o in overrides if o.lstrip("+~").split("=")[0] == key), key)
-    allowed = _keys_beside(key, overrides)
-    if re.match(r"Key '.*' not in|Key '.*' is not in struct", text) and allowed:
-        return f"{given}: no such key; allowed: {', '.join(nearest(key, allowed))}"
+        given = next((o for o in overrides if text.startswith(f"Multiple values for {_key(o)}.")), None)
+        return f"{given}: has its place already; write {given.lstrip('+')}" if given else text
+    given = next((o for o in overrides if f"{_key(o)}.".startswith(f"{key}.")), key)
+    if given.startswith("~"):
+        return f"{given}: a key of the schema cannot be taken away; give it another value"
+    if re.match(r"Key '.*' not in|Key '.*' is not in struct", text):
+        allowed = _keys_beside(key, overrides)
+        if allowed:
+            return f"{given}: no such key; allowed: {', '.join(nearest(key, allowed))}"
+        return f"{given}: no such key yet; to add it, write +{given}"
     return f"{given}: {text[0].lower()}{text[1:]}"
 
 
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]
+
+
 def _keys_beside(key: str, overrides: Sequence[str]) -> list[str]:
-    """The dotted names of the keys that stand where `key` was looked for, with the chosen group options."""
+    """The dotted names of the keys that stand where `key` was looked for, with the chosen group options.
+
+    Empty where any key may stand, as in `arguments`.
+    """
     parent, _, _ = key.rpartition(".")
-    chosen = [o for o in overrides if "." not in o.split("=")[0] and not o.startswith(key)]
+    chosen = [o for o in overrides if "." not in _key(o) and not o.startswith(key)]
     try:
-        node: Any = compose("config", overrides=chosen)
+        node: Any = compose("config", overrides=chosen, return_hydra_config=True)
     except HydraException:
-        node = compose("config")
-    for part in parent.split(".") if parent else []:
-        if not OmegaConf.is_dict(node) or part not in node:
-            return []
-        node = node[part]
-    if not OmegaConf.is_dict(node):
-        return []
-    kind = OmegaConf.get_type(node)
-    names = [f.name for f in fields(kind)] if is_dataclass(kind) else [str(name) for name in node]
+        node = compose("config", return_hydra_config=True)
+    kind = OmegaConf.get_type(OmegaConf.select(node, parent) if parent else node)
+    names = [item.name for item in fields(kind)] if is_dataclass(kind) else []
     return [f"{parent}.{name}" if parent else name for name in names]

@@ -1,15 +1,20 @@
 """What the tests share: quiet libraries, one process, one drawn data set."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import absl.logging
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+# TensorFlow's log handler closes its stream when Hydra sets up logging: it must not be pytest's
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

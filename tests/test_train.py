@@ -47,7 +47,7 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("sys.argv", ["cnnexp"])
-        assert main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "tracking.tags.why=test")) == 0
+        assert main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "+tracking.tags.why=test")) == 0
     return root
 
 
@@ -83,8 +83,9 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert artifacts >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png"}
     assert artifacts >= {"confusion.png", "predictions.csv"}
-    (dataset,) = {item.dataset.name for item in run.inputs.dataset_inputs}
-    assert dataset == "synthetic"
+    inputs = {item.tags[0].value: item.dataset for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"train", "validation", "test"}
+    assert inputs["test"].name == "synthetic/test"
 
 
 def test_the_tracked_model_takes_raw_images(tracked_run: Path) -> None:

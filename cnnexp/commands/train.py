@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -35,7 +36,8 @@ def run(arguments: list[str]) -> int:
     asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
     if not asks_hydra:
         check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir)
-    sys.argv = [sys.argv[0], *arguments]
+    flags = [argument for argument in arguments if argument not in parsed.overrides]
+    sys.argv = [sys.argv[0], *flags, *parsed.overrides]  # Hydra reads no flag between overrides
     failure.clear()
     with sweep.finishing() as finished:
         hydra_main()
@@ -52,12 +54,14 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None) -> 
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    """Hydra's flags and overrides, in any order."""
     parser = get_args_parser()
-    parser.exit_on_error = False
-    try:
-        return parser.parse_args(arguments)
-    except (argparse.ArgumentError, SystemExit) as error:
-        raise UserError(f"cnnexp train: {error}; `cnnexp train --hydra-help` lists the flags") from error
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"cnnexp train: {message}; `cnnexp train --hydra-help` lists the flags")
+
+    parser.error = refuse  # type: ignore[assignment]
+    return parser.parse_intermixed_args(arguments)
 
 
 failure: list[UserError] = []  # of the single run of this process; Hydra returns no results to its caller
@@ -81,7 +85,6 @@ def train_task(composed: DictConfig) -> float:
         return run_job(job)
     except UserError as error:
         failure.append(error)
-        logging.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         return float("nan")
 

@@ -111,7 +111,7 @@ class Arrays:
 
     def take(self, indices: np.ndarray) -> X:
         """The rows with these positions, (B, ...): an array, or a tuple where there are several."""
-        rows = tuple(np.asarray(array[indices]) for array in self.arrays)
+        rows = tuple(array[indices] for array in self.arrays)
         return rows if len(rows) > 1 else rows[0]
 
 

@@ -229,7 +229,7 @@ def _from_split_folders(
 ) -> Dataset:
     class_names, parts = find_images(root)
     for split in SPLITS:
-        if split not in parts or len(parts) == 1:
+        if split not in parts:
             raise UserError(
                 f"dataset.path={root}: is no prepared data set, having no {split}/; delete it or give another"
             )

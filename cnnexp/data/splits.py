@@ -190,7 +190,7 @@ def divide(
         scarce = int(rest.argmin())
         wanted = " and ".join(f"{share[scarce]} for {split}" for split, share in shares.items())
         raise UserError(
-            f"class '{class_names[scarce]}' has {counts[scarce]} images: setting aside {wanted} leaves none "
+            f"dataset: class '{class_names[scarce]}' has {counts[scarce]} images: {wanted} leave none "
             "to train on; add images, or make these splits smaller"
         )
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *sizes)}

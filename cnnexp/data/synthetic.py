@@ -1,9 +1,9 @@
 """Drawn cats and dogs: the offline stand-in for the dogs-vs-cats photos, each with the mask of its evidence.
 
 What tells the classes apart is only what `drawing.evidence` draws (ears, muzzle, nose, whiskers, tongue).
-Pose, coat, body, head, eyes, objects, light and camera are drawn without knowing the class: the same generator
-state gives a cat and a dog in one and the same scene. So a heat map that points outside the mask points at
-something that cannot help.
+Pose, coat, body, head, eyes, objects, light and camera are drawn without knowing the class: the same state of
+the generator gives a cat and a dog in one and the same scene. So a heat map that points outside the mask
+points at something that cannot help.
 """
 
 import json
@@ -126,8 +126,8 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
 
     `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, i from 0 in each split and
     class. `folder/masks/` has the same tree of PNG masks (see `draw`), `folder/dataset.json` says with which
-    parameters all was drawn. A picture depends on seed, size, split, class and number alone: a larger data set
-    holds the smaller one.
+    parameters all was drawn. A picture depends on seed, size, split, class and number alone: a larger data
+    set holds the smaller one.
 
     Args:
         folder: where to; a data set drawn there before is replaced.
@@ -143,8 +143,7 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
         if count < 2 or count % 2:
             raise UserError(f"dataset.{split}={count}: must be even and at least 2, half cats and half dogs")
     folder = Path(folder).absolute()
-    existed = folder.exists()
-    if existed and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"dataset.path={folder}: holds other files than drawn pictures; give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -153,8 +152,6 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
         wanted = _wanted(train, validation, test, size, seed)
         (unfinished / "dataset.json").write_text(json.dumps(wanted, indent=2) + "\n")
         unfinished.chmod(0o755)  # mkdtemp lets nobody else in
-        if not existed and _parameters(folder) == wanted:
-            return  # another process was faster
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(unfinished, folder)

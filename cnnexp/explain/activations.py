@@ -1,5 +1,5 @@
-"""What the layers make of an image: every channel of a layer side by side, as in Chollet's "Deep Learning with Python",
-section 5.4.1 (1st edition)."""
+"""What the layers make of an image: every channel of a layer side by side, as in Chollet, "Deep Learning
+with Python" (1st edition), section 5.4.1."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def activation_grids(
     Raises:
         UserError: no such layer, a layer without feature maps, or an image of another size.
     """
-    check_images(model, image[np.newaxis])
     flat = flattened(model)
+    check_images(flat, image[np.newaxis])
     names = list(layer_names) if layer_names is not None else shown_layers(model)[:limit]
     network = keras.Model(flat.inputs[0], [feature_map(flat, name) for name in names])
-    outputs = network(image[np.newaxis].astype(np.float32), training=False)
+    outputs = keras.tree.flatten(network(image[np.newaxis].astype(np.float32), training=False))
     return {name: channel_grid(np.asarray(output[0])) for name, output in zip(names, outputs, strict=True)}
 
 
@@ -67,8 +67,8 @@ def channel_grid(features: np.ndarray) -> np.ndarray:
         features: (h, w, k) float.
 
     Returns:
-        (ceil(k / 16) x h, 16 x w, 3) uint8 RGB in matplotlib's colours "viridis": 128 is the mean of a channel, 64 its
-        standard deviation; white where there is no channel.
+        (ceil(k / 16) x h, 16 x w, 3) uint8 RGB in the colours of viridis: 128 is the mean of a channel, 64
+        its standard deviation; white where there is no channel.
     """
     height, width, count = features.shape
     features = features.astype(np.float32)
@@ -86,6 +86,6 @@ def channel_grid(features: np.ndarray) -> np.ndarray:
 
 
 def enlarged(grid: np.ndarray, width: int) -> np.ndarray:
-    """Repeat pixels, (H, W, 3) -> (n x H, n x W, 3), with the smallest n that makes the picture `width` wide."""
+    """Repeat pixels, (H, W, 3) -> (n x H, n x W, 3), with the smallest n that makes the grid `width` wide."""
     factor = max(-(-width // grid.shape[1]), 1)
     return grid.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,4 +1,4 @@
-"""What all methods share: a layer's activations, the gradients of the class score, and the scale of a heat map."""
+"""What the methods share: activations, gradients of the class score, and the scale of a heat map."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def gradient_heatmap(
         combine: the method.
 
     Returns:
-        (B, h, w) float32 in 0..1, of the size of the layer's feature maps; all 0 where nothing speaks for the class.
+        (B, h, w) float32 in 0..1, as large as the layer's feature maps; all 0 where nothing speaks for
+        the class.
 
     Raises:
         UserError: no such layer or class, or images of another size.
     """
-    check_images(model, images)
     network = logit_model(model, layer)
+    check_images(network, images)
     indices = np.broadcast_to(np.asarray(class_index), (len(images),))
     maps = []
     for start in progress(range(0, len(images), BATCH_SIZE), "explaining"):

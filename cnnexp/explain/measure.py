@@ -17,7 +17,7 @@ from cnnexp.explain.overlay import enlarged_heatmap
 
 @dataclass(frozen=True)
 class Localisation:
-    """Means over images: `pointing` and `energy` in 0..1, to be compared with `chance`; `images` is their number."""
+    """Means over `images` images, in 0..1; `pointing` and `energy` are to be compared with `chance`."""
 
     pointing: float
     energy: float
@@ -41,10 +41,10 @@ def localisation(heatmaps: np.ndarray, masks: np.ndarray) -> Localisation:
 
 
 def pointing_game(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Whether the hottest pixel lies on the evidence (Zhang et al. 2016, arXiv 1608.00507, section 4.1; no tolerance).
+    """Whether the hottest pixel lies on the evidence (Zhang et al. 2016, arXiv 1608.00507; no tolerance).
 
     Args:
-        heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one points nowhere: no hit.
+        heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one is no hit.
         masks: (B, H, W) bool, True = evidence.
 
     Returns:
@@ -58,10 +58,12 @@ def pointing_game(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def energy_inside(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The share of a heat map that lies on the evidence: the energy-based pointing game (Wang et al. 2020, section 4.3).
+    """The share of a heat map that lies on the evidence: the energy-based pointing game.
+
+    Wang et al. 2020 (arXiv 1910.01279), section 4.3.
 
     Args:
-        heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one has nothing inside: 0.
+        heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one gets 0.
         masks: (B, H, W) bool, True = evidence.
 
     Returns:
@@ -117,8 +119,9 @@ def randomisation_check(
     layer: str | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Rank correlation between the heat maps of a network and of its `randomised` twin (Adebayo et al. 2018, arXiv
-    1810.03292, section 3: model parameter randomisation test).
+    """Rank correlation of the heat maps of a network with those of its `randomised` twin.
+
+    The model parameter randomisation test of Adebayo et al. 2018 (arXiv 1810.03292), all layers at once.
 
     A method whose maps stay the same (near 1) shows edges of the image, not what the network has learned.
 
@@ -157,9 +160,11 @@ def randomised(model: keras.Model, seed: int) -> keras.Model:
 
 def _set_seeds(config: Any, rng: np.random.Generator) -> None:
     """Give every initializer in a layer's config a seed of its own."""
-    children = (
-        config.values() if isinstance(config, dict) else config if isinstance(config, list | tuple) else ()
-    )
+    children: Any = ()
+    if isinstance(config, dict):
+        children = config.values()
+    elif isinstance(config, list | tuple):
+        children = config
     for child in children:
         _set_seeds(child, rng)
     if isinstance(config, dict) and "seed" in config:
@@ -167,7 +172,7 @@ def _set_seeds(config: Any, rng: np.random.Generator) -> None:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two arrays of the same shape; ties get their mean rank, a constant array gives 0."""
+    """Spearman's rank correlation of two arrays; ties get their mean rank, a constant array gives 0."""
     a, b = (_ranks(values.ravel()) for values in (first, second))
     if not np.ptp(a) or not np.ptp(b):
         return 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +16,24 @@ from cnnexp.data.opencv import cv2
 
 WEIGHT = 0.4  # of the heat map, as in the tutorial
 PANEL_INCHES = 2.7
-DPI = 100
-LINE_INCHES = 0.19  # a line of a caption
+MARGIN_INCHES = 0.1
+SIDE_INCHES = PANEL_INCHES - 2 * MARGIN_INCHES  # of the square that a picture is fitted into
+HEAD_INCHES = 0.5
+LINE_INCHES = 0.17  # a line of a caption
 LINE_LETTERS = 34
+DPI = 100
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a sheet: `image` is (H, W, 3) or (H, W, 1) uint8 RGB or grey, `caption` one or more lines."""
+    """One picture of a sheet: `image` (H, W, 3) uint8 RGB or (H, W, 1) grey, a `caption` of some lines."""
 
     image: np.ndarray
     caption: str
 
 
 def overlay(photo: np.ndarray, heatmap: np.ndarray, weight: float = WEIGHT) -> np.ndarray:
-    """Lay a heat map over a photo: colours JET x weight + photo (Chollet, "Deep Learning with Python", 5.4.3).
+    """Lay a heat map over a photo: JET x weight + photo (Chollet, "Deep Learning with Python", 5.4.3).
 
     Args:
         photo: (H, W, 3) uint8 RGB, or (H, W, 1) grey.
@@ -72,8 +74,8 @@ def top_classes(
 
 
 def caption(name: str, classes: Sequence[tuple[str, float]]) -> str:
-    """A picture's name and a line for each class: `dog 97.3 %`."""
-    return "\n".join([name, *(f"{label} {100 * probability:.1f} %" for label, probability in classes)])
+    """A picture's name and a line for each class: `97.3 % dog`."""
+    return "\n".join([name, *(f"{100 * probability:.1f} % {label}" for label, probability in classes)])
 
 
 def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
@@ -81,53 +83,50 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
 
     Args:
         path: the PNG file; its folder is made.
-        rows: the panels; rows may differ in length.
+        rows: the panels, each 270 pixels wide; rows may differ in length. A long line of a caption is cut.
         title: headline of the sheet.
     """
-    columns = max(len(row) for row in rows)
-    captions = [[_wrapped(panel.caption) for panel in row] for row in rows]
-    lines = [max(text.count("\n") + 1 for text in row) for row in captions]
-    heights = [PANEL_INCHES + LINE_INCHES * count for count in lines]
-    head = 0.45 if title else 0.1
-    width, height = PANEL_INCHES * columns, sum(heights) + head
+    pictures = [SIDE_INCHES * max(_height(panel) for panel in row) for row in rows]
+    texts = [[_shortened(panel.caption) for panel in row] for row in rows]
+    captions = [LINE_INCHES * max(text.count("\n") + 1 for text in row) for row in texts]
+    top = sum(pictures) + sum(captions) + 2 * MARGIN_INCHES * len(rows)
+    width, height = PANEL_INCHES * max(len(row) for row in rows), top + (HEAD_INCHES if title else 0)
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    if title:
-        figure.text(
-            0.1 / width, 1 - 0.12 / height, title, va="top", fontsize=13, fontweight="bold", parse_math=False
-        )
-    top = height - head
-    for row, texts, row_height in zip(rows, captions, heights, strict=True):
-        for column, (panel, text) in enumerate(zip(row, texts, strict=True)):
-            box = (
-                column * PANEL_INCHES + 0.1,
-                top - row_height + 0.1,
-                PANEL_INCHES - 0.2,
-                PANEL_INCHES - 0.2,
-            )
-            _draw(figure, panel, text, box)
-        top -= row_height
+    figure.text(0.1 / width, 1, f"\n{title}", va="top", fontsize=13, fontweight="bold", parse_math=False)
+    for row, row_texts, above, picture in zip(rows, texts, captions, pictures, strict=True):
+        top -= above + MARGIN_INCHES
+        for column, (panel, text) in enumerate(zip(row, row_texts, strict=True)):
+            _draw(figure, panel, text, column * PANEL_INCHES + MARGIN_INCHES, top)
+        top -= picture + MARGIN_INCHES
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
         figure.canvas.draw()
     write_png(path, np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
 
 
-def _draw(figure: Figure, panel: Panel, text: str, box: tuple[float, float, float, float]) -> None:
-    """`box` is left, bottom, width and height in inches."""
+def _height(panel: Panel) -> float:
+    """Of the picture, as a share of `SIDE_INCHES`, into which it is fitted."""
+    height, width = panel.image.shape[:2]
+    return min(height / width, 1.0)
+
+
+def _draw(figure: Figure, panel: Panel, text: str, left: float, top: float) -> None:
+    """Draw a panel whose picture has its upper left corner so many inches from the sheet's lower left one."""
     width, height = figure.get_size_inches()
-    left, bottom, across, up = box
-    axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
+    place = (left / width, (top - SIDE_INCHES) / height, SIDE_INCHES / width, SIDE_INCHES / height)
+    axes = figure.add_axes(place)
     image = np.repeat(panel.image, 3, axis=2) if panel.image.shape[2] == 1 else panel.image
-    axes.imshow(image, interpolation="nearest" if image.shape[0] < DPI else "antialiased")
+    axes.imshow(image, interpolation="antialiased")
     axes.set_axis_off()
-    axes.set_anchor("SW")
-    figure.text(left / width, (bottom + up + 0.05) / height, text, va="bottom", fontsize=9, parse_math=False)
+    axes.set_anchor("NW")
+    figure.text(left / width, (top + 0.04) / height, text, va="bottom", fontsize=9, parse_math=False)
 
 
-def _wrapped(text: str) -> str:
+def _shortened(text: str) -> str:
+    """Each line cut to what a panel is wide."""
     return "\n".join(
-        textwrap.shorten(line, LINE_LETTERS, placeholder="…") or line for line in text.splitlines()
+        line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…" for line in text.splitlines()
     )
 
 

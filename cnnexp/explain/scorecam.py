@@ -1,5 +1,5 @@
-"""Score-CAM: Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks" (arXiv
-1910.01279)."""
+"""Score-CAM: Wang et al. 2020 (arXiv 1910.01279), "Score-Weighted Visual Explanations for Convolutional
+Neural Networks"."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ BATCH_SIZE = 32  # images, or copies of an image under different masks, at a tim
 def heatmap(
     model: keras.Model, images: np.ndarray, class_index: int | np.ndarray, layer: str | None = None
 ) -> np.ndarray:
-    """Heat maps without gradients: as many forward passes for an image as the layer has feature maps that vary.
+    """Heat maps without gradients, by a forward pass for every feature map of the layer that varies.
 
-    The weight of a feature map is the probability of the class where the image is seen through that map alone, on black
-    (section 3.2: "post-softmax"). So does the code that the authors published; Algorithm 1 of the paper takes another
-    softmax, over the feature maps.
+    The weight of a feature map is the probability of the class when the image is seen through that map alone,
+    on black (section 3.2: "post-softmax"), as in the code that the authors published. Algorithm 1 of the
+    paper takes a softmax over the feature maps instead.
 
-    Args, result and errors as in `cnnexp.explain.cam.gradient_heatmap`.
+    Arguments, result and errors are those of `cam.gradient_heatmap`.
     """
-    check_images(model, images)
     network = logit_model(model, layer)
+    check_images(network, images)
     images = images.astype(np.float32)
     indices = np.broadcast_to(np.asarray(class_index), (len(images),))
     starts = range(0, len(images), BATCH_SIZE)
@@ -48,7 +48,7 @@ def mask(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _jobs(activations: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Image number and feature maps, a batch at a time. One that is the same everywhere masks nothing: left out."""
+    """Image number and feature maps, a batch at a time; one that is the same everywhere masks nothing."""
     jobs = []
     for number, varies in enumerate(np.ptp(activations, axis=(1, 2)) > 0):
         channels = np.flatnonzero(varies)

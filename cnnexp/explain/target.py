@@ -1,7 +1,7 @@
 """What is explained: the score of a class before the last activation, as a function of one layer's output.
 
-A sigmoid or softmax flattens the gradient of a sure answer and mixes the classes, so every method starts from the logit
-(y^c in Selvaraju et al. 2017, "the score for class c before the softmax").
+A sigmoid or softmax flattens the gradient of a sure answer and mixes the classes, so the methods start from
+the logit: y^c in Selvaraju et al. 2017, "the score for class c (before the softmax)".
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from keras import KerasTensor, layers, ops
 
 from cnnexp.errors import UserError, nearest
 
-SPATIAL = 4  # axes of (B, h, w, channels)
-COARSER = (layers.MaxPooling2D, layers.AveragePooling2D, layers.Dropout, layers.SpatialDropout2D)
+IMAGE_AXES = 4  # (B, h, w, channels)
+NOT_DEFAULT = (layers.MaxPooling2D, layers.AveragePooling2D, layers.Dropout, layers.SpatialDropout2D)
 
 
 def logit_model(model: keras.Model, layer: str | None = None) -> keras.Model:
     """Image -> (output of a layer, logits), sharing all weights with `model`.
 
     Args:
-        model: a Functional or Sequential network with one input and one output (B, n) of probabilities; it may hold other
-            such networks as layers.
-        layer: a name, also of a layer of a network inside. Of a layer that is called several times, the last call counts.
-            None: see `default_layer`.
+        model: a Functional or Sequential network with one input and one output, (B, n) probabilities. It
+            may hold other such networks as layers.
+        layer: a name, also of a layer of a network inside. Of a layer that is called several times, the
+            last call counts. None: see `default_layer`.
 
     Returns:
         (B, H, W, C) raw images -> [(B, h, w, k), (B, n)], n = 1 for a single sigmoid unit.
@@ -43,7 +43,7 @@ def logit_model(model: keras.Model, layer: str | None = None) -> keras.Model:
 def class_logit(logits: tf.Tensor, class_index: int | np.ndarray) -> tf.Tensor:
     """The score of each image's class.
 
-    A single sigmoid unit gives the score of class 1; that of class 0 is its negative, because 1 - sigmoid(z) = sigmoid(-z).
+    A single sigmoid unit gives the score z of class 1; that of class 0 is -z: 1 - sigmoid(z) = sigmoid(-z).
 
     Args:
         logits: (B, n), or (B, 1) for two classes.
@@ -55,8 +55,8 @@ def class_logit(logits: tf.Tensor, class_index: int | np.ndarray) -> tf.Tensor:
     Raises:
         UserError: the network has no class of that number.
     """
-    units = logits.shape[-1]
-    indices = np.broadcast_to(np.asarray(class_index, np.int64), (logits.shape[0],))
+    count, units = logits.shape
+    indices = np.broadcast_to(np.asarray(class_index, np.int64), (count,))
     classes = max(units, 2)
     wrong = indices[(indices < 0) | (indices >= classes)]
     if wrong.size:
@@ -68,35 +68,41 @@ def class_logit(logits: tf.Tensor, class_index: int | np.ndarray) -> tf.Tensor:
     return tf.gather(logits, indices, axis=1, batch_dims=1)
 
 
-def default_layer(model: keras.Model) -> str:
-    """The layer nearest to the output that has feature maps, and not merely made them coarser.
+# ------------------------------------------------------------------------------------------------- layers
 
-    That is the last convolution of VGG16 (`block5_conv3`) and the last activation or sum of a residual network.
+
+def default_layer(model: keras.Model) -> str:
+    """The layer nearest to the output that has feature maps, poolings and dropout left out.
+
+    That is the last convolution of VGG16 (`block5_conv3`) and the last activation of ResNet50
+    (`conv5_block3_out`).
 
     Raises:
         UserError: the network has no feature maps.
     """
     flat = flattened(model)
-    maps = feature_maps(flat)
-    finest = [name for name in maps if not isinstance(flat.get_layer(name), COARSER)]
-    if not finest:
+    names = [name for name in feature_maps(flat) if not isinstance(flat.get_layer(name), NOT_DEFAULT)]
+    if not names:
         raise UserError(
-            f"{model.name}: no layer has feature maps (B, h, w, channels), so there is nothing to explain by"
+            f"{model.name}: no layer has feature maps (B, h, w, channels), so nothing can be explained"
         )
-    return finest[-1]
+    return names[-1]
 
 
 def feature_maps(flat: keras.Model) -> dict[str, KerasTensor]:
-    """The outputs (B, h, w, k) of more than one pixel of a flat network, by layer name, from input to output."""
-    found = {}
-    for node in nodes(flat):
-        output = node.output_tensors[0]
-        single_pixel = tuple(output.shape[1:-1]) == (1, 1)
-        if isinstance(node.operation, layers.InputLayer) or len(output.shape) != SPATIAL or single_pixel:
+    """The outputs (B, h, w, k) of the layers of a flat network, by name, from input to output.
+
+    Those of a single pixel (h = w = 1, as in a squeeze-and-excitation block) are left out.
+    """
+    found: dict[str, KerasTensor] = {}
+    by_depth = keras.Function(flat.inputs, flat.outputs)._nodes_by_depth  # depth 0 is the output
+    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
+        layer, output = node.operation, node.output_tensors[0]
+        if not isinstance(layer, keras.Layer) or isinstance(layer, layers.InputLayer):
             continue
-        if isinstance(node.operation, keras.Layer):
-            found.pop(node.operation.name, None)  # of several calls the last one counts, also in the order
-            found[node.operation.name] = output
+        if len(output.shape) == IMAGE_AXES and tuple(output.shape[1:3]) != (1, 1):
+            found.pop(layer.name, None)  # the last call counts, also for the order
+            found[layer.name] = output
     return found
 
 
@@ -114,34 +120,36 @@ def feature_map(flat: keras.Model, layer: str) -> KerasTensor:
         raise UserError(f"layer {layer!r}: {flat.name} has no such layer; nearest with feature maps: {near}")
     shape = tuple(flat.get_layer(layer).output.shape[1:])
     raise UserError(
-        f"layer {layer!r}: its output {shape} is no set of feature maps (h, w, channels); choose one of {near}"
+        f"layer {layer!r}: its output {shape} is no map (h, w, channels) of several pixels; choose one of {near}"
     )
 
 
-def nodes(flat: keras.Model) -> list[Any]:
-    """The calls of layers and operations in a network, from input to output."""
-    by_depth = keras.Function(flat.inputs, flat.outputs)._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+# ------------------------------------------------------------------------------------------------- graphs
 
 
 def flattened(model: keras.Model) -> keras.Model:
-    """`model` itself, or, where networks are layers of it, one that calls their layers one by one and shares them.
+    """`model` itself, or, where networks are layers of it, a network that calls their layers one by one.
 
-    A gradient with regard to a layer inside cannot be had otherwise: the tensors of the network inside belong to a graph
-    that has no path to the outer output.
+    Weights are shared. Without this, no gradient reaches a layer inside: its tensors belong to a graph from
+    which no path leads to the outer output.
 
     Raises:
-        UserError: not one input and one output, or a subclassed network, which has no graph.
+        UserError: not one input and one output; a subclassed network, which has no graph; or networks
+            inside that use one layer name twice.
     """
     if not _has_graph(model) or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(
-            f"{model.name}: only a Functional or Sequential network with one input and one output is explained"
+            f"{model.name}: only Functional or Sequential networks with one input and output are explained"
         )
     if not any(_has_graph(layer) for layer in model.layers):
         return model
     image = model.inputs[0]
     inputs = keras.Input(batch_shape=image.shape, dtype=image.dtype, name=image.name)
-    return keras.Model(inputs, _call_each_layer(model, inputs), name=model.name)
+    outputs = _call_each_layer(model, inputs)
+    try:
+        return keras.Model(inputs, outputs, name=model.name)
+    except ValueError as error:  # Keras wants unique names
+        raise UserError(f"{model.name}: the networks inside cannot be joined ({error})") from error
 
 
 def _call_each_layer(model: keras.Model, inputs: Any) -> Any:
@@ -150,28 +158,27 @@ def _call_each_layer(model: keras.Model, inputs: Any) -> Any:
             return operation(*args, **kwargs)
         return _call_each_layer(operation, args[0] if args else kwargs["inputs"])
 
-    outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
-    graph = keras.Function(model.inputs, outputs)
+    graph = keras.Function(model.inputs, model.outputs if len(model.outputs) > 1 else model.outputs[0])
     return graph._run_through_graph(inputs, operation_fn=lambda operation: partial(call, operation))
 
 
 def _has_graph(operation: Any) -> bool:
     """Whether it is a Functional network, or a Sequential one whose input shape is known."""
-    return isinstance(operation, keras.Function) or (
-        isinstance(operation, keras.Sequential) and bool(operation.inputs)
-    )
+    if isinstance(operation, keras.Sequential):
+        return operation.built and bool(operation.inputs)
+    return isinstance(operation, keras.Function)
 
 
 def _logits(flat: keras.Model) -> KerasTensor:
     """What goes into the last activation."""
-    last, position, _ = flat.outputs[0]._keras_history
-    inputs = last._inbound_nodes[position].input_tensors[0]
+    last, call, _ = flat.outputs[0]._keras_history
+    inputs = last._inbound_nodes[call].input_tensors[0]
     if isinstance(last, layers.Dense):
         logits = ops.matmul(inputs, last.kernel)
         return logits if last.bias is None else ops.add(logits, last.bias)
     if isinstance(last, layers.Activation | layers.Softmax) and len(inputs.shape) == 2:
         return inputs
     raise UserError(
-        f"{flat.name}: ends in {last.name} ({type(last).__name__}); its scores are only found where it ends in Dense, "
-        "Activation or Softmax with an output (B, classes)"
+        f"{flat.name}: ends in {last.name} ({type(last).__name__}); its scores are found only where it ends "
+        "in Dense, Activation or Softmax with an output (B, classes)"
     )

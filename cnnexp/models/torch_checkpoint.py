@@ -51,8 +51,8 @@ class Tensor(NamedTuple):
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict, from the zip format or the older one that is a row of pickles.
 
-    A pickle may name functions to call. Here it gets an ordered dict, the function that puts a tensor together, and the
-    types of storages; a file that names anything else is refused.
+    A pickle may name functions to call. Here it gets an ordered dict, a function that puts a tensor together
+    and the types of storages; a file that names anything else is refused.
 
     Args:
         path: what `torch.save(model.state_dict(), path)` wrote.
@@ -61,7 +61,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         Tensor name -> array of the tensor's shape, in the order of the file; each array owns its memory.
 
     Raises:
-        UserError: no such file, not a weight file of PyTorch, cut short, or naming something a weight file has no need of.
+        UserError: no such file, not a weight file, cut short, or naming what a weight file has no need of.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -74,13 +74,13 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         return {name: _to_array(tensor, data) for name, tensor in tensors.items()}
     except UserError:
         raise
-    except Exception as error:  # a damaged pickle can fail in any way: see the documentation of pickle.UnpicklingError
+    except Exception as error:  # a damaged pickle can fail in any way, says the documentation of pickle
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is damaged, cut short or not a PyTorch state dict ({reason})") from error
 
 
 def _read_legacy(file: IO[bytes], path: Path) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """Five pickles (magic number, version, system, tensors, storage keys), then each storage: int64 size, numbers."""
+    """Five pickles (magic number, version, system, tensors, storage keys); each storage: int64 size, data."""
     if _RestrictedUnpickler(file, path).load() != MAGIC_NUMBER:
         raise UserError(f"{path} is not a PyTorch weight file")
     version, system = (_RestrictedUnpickler(file, path).load() for _ in range(2))
@@ -110,8 +110,8 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[dict[str, Tensor], dict[str,
         with archive.open(pickled) as stream:
             unpickler = _RestrictedUnpickler(stream, path)
             tensors = _checked(unpickler.load(), path)
-        storages = unpickler.storages.values()
-        data = {storage.key: _numbers(archive.read(f"{root}data/{storage.key}"), storage) for storage in storages}
+        storages = unpickler.storages.items()
+        data = {key: _numbers(archive.read(f"{root}data/{key}"), storage) for key, storage in storages}
     return tensors, data
 
 
@@ -142,7 +142,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
-    """Takes the arguments of `torch._utils._rebuild_tensor_v2`; the rest of them are `requires_grad` and hooks."""
+    """Takes the arguments of `torch._utils._rebuild_tensor_v2`; the last are `requires_grad` and hooks."""
     return Tensor(storage, offset, shape, strides)
 
 
@@ -151,14 +151,15 @@ def _checked(state: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not the state dict of a network")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not isinstance(tensor.storage, Storage):
+        is_tensor = isinstance(tensor, Tensor) and isinstance(tensor.storage, Storage)
+        if not is_tensor or not isinstance(name, str):
             raise UserError(f"{path}: {name!r} is no tensor; save model.state_dict() alone")
-        numbers = (tensor.offset, *tensor.shape, *tensor.strides)
-        if len(tensor.shape) != len(tensor.strides) or not all(type(n) is int and n >= 0 for n in numbers):
+        storage, offset, shape, strides = tensor
+        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
             raise ValueError(f"{name} has an impossible shape")
-        count = math.prod(tensor.shape)
-        last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-        if count > tensor.storage.size or (count > 0 and last >= tensor.storage.size):
+        count = math.prod(shape)
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        if count > storage.size or (count > 0 and last >= storage.size):
             raise ValueError(f"{name} reaches beyond its storage")
     return state
 

@@ -1,11 +1,10 @@
-"""Runs in an MLflow store. Only this file imports MLflow, and not before a tracker is used: it takes seconds."""
+"""Runs in an MLflow store. The only file that imports MLflow, and only when a tracker is used."""
 
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,12 @@ from filelock import FileLock
 
 from cnnexp.errors import UserError
 from cnnexp.tracking.model import (
+    QUIET,
     NullTracker,
+    RunInfo,
+    RunReader,
     Status,
+    artifact_uri,
     check_store,
     naming_uri,
     replacing,
@@ -23,15 +26,13 @@ from cnnexp.tracking.model import (
     sqlite_file,
 )
 from cnnexp.tracking.record import (
-    MAX_TAG,
-    RunInfo,
-    RunReader,
     dataset_entries,
-    installed_version,
+    pins,
     redact,
     run_tags,
     storable,
     storable_name,
+    storable_tags,
 )
 
 if TYPE_CHECKING:
@@ -45,13 +46,7 @@ PARAMS_PER_BATCH = 100  # MLflow takes no more at once
 
 def quiet_mlflow() -> None:
     """Import MLflow without telemetry, progress bars and log lines; what the user has set stays."""
-    settings = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-    for name, value in settings.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401  sets the levels of its loggers when it is imported
 
@@ -61,15 +56,20 @@ def quiet_mlflow() -> None:
 
 
 def create_sqlite(file: Path, artifact_root: str) -> None:
-    """Make an empty store if `file` is missing or empty; it appears whole. For one process at a time."""
-    if file.is_file() and file.stat().st_size > 0:
+    """Make an empty store where `file` is missing or empty. It appears whole, and one process makes it."""
+    if file.exists() and file.stat().st_size > 0:
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if file.exists() and file.stat().st_size > 0:
+            return
+        quiet_mlflow()
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-store-") as folder:
-        new = Path(folder) / file.name
-        SqlAlchemyStore(f"sqlite:///{new.as_posix()}", artifact_root).engine.dispose()
-        os.replace(new, file)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-store-") as folder:
+            new = Path(folder) / file.name
+            SqlAlchemyStore(f"sqlite:///{new.as_posix()}", artifact_root).engine.dispose()
+            os.replace(new, file)
 
 
 class Tracker(RunReader):
@@ -87,13 +87,10 @@ class Tracker(RunReader):
     def __init__(self, uri: str, experiment: str, artifact_root: str) -> None:
         self.uri = resolve_uri(uri)
         self.experiment = experiment
-        is_uri = "://" in artifact_root
-        self.artifact_root = artifact_root if is_uri else Path(artifact_root).resolve().as_uri()
-        self.run_id: str | None = None
+        self.artifact_root = artifact_uri(artifact_root)
+        self._run_id: str | None = None
         self._client: MlflowClient | None = None
         self._experiment_id = ""  # not known yet
-
-    # ----------------------------------------------------------------------------------------------- the store
 
     def prepare(self) -> None:
         """Make the store and the experiment where they are missing; safe from many processes at once.
@@ -105,14 +102,9 @@ class Tracker(RunReader):
             return
         file = sqlite_file(self.uri)
         with naming_uri(self.uri):
-            quiet_mlflow()
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{file}.lock") if file else nullcontext():
-                if file:
-                    check_store(self.uri)
-                    create_sqlite(file, self.artifact_root)
-                self._experiment_id = self._find_experiment() or self._create_experiment()
+            if file is not None:
+                create_sqlite(file, self.artifact_root)
+            self._experiment_id = self._find_experiment() or self._create_experiment()
 
     def client(self) -> "MlflowClient":
         """MLflow's client on the store, connected.
@@ -121,10 +113,7 @@ class Tracker(RunReader):
             UserError: there is no store, or it cannot be opened.
         """
         if self._client is None:
-            file = sqlite_file(self.uri)
             with naming_uri(self.uri):
-                if file and not file.exists():
-                    raise UserError(f"tracking.uri={self.uri}: nothing was recorded there yet")
                 check_store(self.uri)
                 quiet_mlflow()
                 from mlflow import MlflowClient
@@ -154,8 +143,6 @@ class Tracker(RunReader):
                 raise
             return made_by_another
 
-    # ------------------------------------------------------------------------------------------------ writing
-
     def start_run(
         self,
         name: str,
@@ -175,28 +162,28 @@ class Tracker(RunReader):
         Returns:
             The run id.
         """
+        self.prepare()
         from mlflow.entities import Param
 
-        self.prepare()
         client, own = self.client(), run_tags(tags, parent_run_id, description)
         run = client.create_run(self._experiment_id, tags=own, run_name=name)
-        self.run_id = str(run.info.run_id)
+        self._run_id = str(run.info.run_id)
         try:
             entries = [Param(key, value) for key, value in storable(params).items()]
             for start in range(0, len(entries), PARAMS_PER_BATCH):
-                client.log_batch(self.run_id, params=entries[start : start + PARAMS_PER_BATCH])
+                client.log_batch(self._run_id, params=entries[start : start + PARAMS_PER_BATCH])
         except BaseException as error:
             self.end_run("FAILED" if isinstance(error, Exception) else "KILLED", error=str(error))
             raise
-        return self.run_id
+        return self._run_id
 
     @property
     def _current(self) -> str:
-        assert self.run_id is not None, "start_run comes first"
-        return self.run_id
+        assert self._run_id is not None, "start_run comes first"
+        return self._run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record figures of a step, all or none. NaN is kept; MLflow turns infinity into the largest float."""
+        """Record figures of a step, all or none. NaN is kept; infinity becomes the largest float."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
@@ -207,7 +194,7 @@ class Tracker(RunReader):
         """Set or replace tags."""
         from mlflow.entities import RunTag
 
-        entries = [RunTag(key, value) for key, value in storable(tags, MAX_TAG).items()]
+        entries = [RunTag(key, value) for key, value in storable_tags(tags).items()]
         self.client().log_batch(self._current, tags=entries)
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
@@ -219,20 +206,18 @@ class Tracker(RunReader):
         self.client().log_text(self._current, text, name)
 
     def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None:
-        """Record the data set: one MLflow data set a split, with the split as its context.
+        """Record the data set: for each split an MLflow data set `name/SPLIT`, with the split as its context.
 
         Args:
-            name: of the data set; the splits are recorded as `name/train` and so on.
-            digest: of the data set in hex, of which MLflow keeps the first 36 characters.
+            digest: of the whole data set in hex; MLflow keeps the first 36 characters.
             source: its folder or URL.
             split_counts: images a split, by the split's name.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entries = dataset_entries(name, digest, source, split_counts)
         inputs = [
-            DatasetInput(Dataset(**entry), tags=[InputTag("mlflow.data.context", split)])
-            for split, entry in entries.items()
+            DatasetInput(Dataset(**entry), [InputTag("mlflow.data.context", split)])
+            for split, entry in dataset_entries(name, digest, source, split_counts).items()
         ]
         self.client().log_inputs(self._current, inputs)
 
@@ -253,24 +238,24 @@ class Tracker(RunReader):
         from mlflow.types import Schema, TensorSpec
 
         client, run_id = self.client(), self._current
-        images = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
-        probabilities = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))
-        packages = ("tensorflow", "keras", "numpy")
+        images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
+        probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
         entry = client.create_logged_model(self._experiment_id, name="model", source_run_id=run_id)
-        ids = {"model_uuid": entry.model_id, "model_id": entry.model_id}
         try:
             client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
             with tempfile.TemporaryDirectory() as folder:
                 flavor.save_model(
                     keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
-                    os.path.join(folder, "model"),
-                    mlflow_model=Model(entry.artifact_location, run_id, **ids),
-                    signature=ModelSignature(Schema([images]), Schema([probabilities])),
+                    folder,  # exists, which mlflow.keras expects where there is an input example
+                    mlflow_model=Model(
+                        entry.artifact_location, run_id, model_uuid=entry.model_id, model_id=entry.model_id
+                    ),
+                    signature=ModelSignature(images, probabilities),
                     input_example=example,
-                    pip_requirements=[f"{name}=={installed_version(name)}" for name in packages],
+                    pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata={"class_names": list(class_names)},
                 )
-                client.log_model_artifacts(entry.model_id, os.path.join(folder, "model"))
+                client.log_model_artifacts(entry.model_id, folder)
         except BaseException:
             client.finalize_logged_model(entry.model_id, "FAILED")
             raise
@@ -282,25 +267,31 @@ class Tracker(RunReader):
             self.set_tags({"error": error})
         self.client().set_terminated(self._current, status)
 
-    # ------------------------------------------------------------------------------------------------ reading
-
     def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
-        """Fetch an artifact, or a folder of them as `model`, into `folder`; what stood there is replaced.
-
-        Returns:
-            `folder/artifact_path`.
+        """Fetch an artifact, or a folder of them as `model`, to `folder/artifact_path`, and return that path.
 
         Raises:
             UserError: the run has no such artifact, or the name leads out of `folder`.
         """
-        with replacing(Path(folder), artifact_path) as temporary:
-            self.client()
-            from mlflow.artifacts import download_artifacts
-            from mlflow.exceptions import MlflowException
+        self.client()
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-            uri = f"runs:/{run_id}/{artifact_path}"
+        with replacing(Path(folder), artifact_path) as temporary:
             try:
-                download_artifacts(uri, dst_path=str(temporary), tracking_uri=self.uri, registry_uri=self.uri)
-            except MlflowException as error:
-                raise UserError(f"{artifact_path}: run {run_id} has no such artifact that can be read") from error
+                place, name, path = self._place(run_id, artifact_path)
+                (temporary / name).mkdir(exist_ok=True)
+                repository = get_artifact_repository(place, self.uri, self.uri)
+                repository.download_artifacts(path, str(temporary / name))
+            except (MlflowException, OSError) as error:
+                raise UserError(f"{artifact_path}: no such artifact of run {run_id}") from error
         return Path(folder) / artifact_path
+
+    def _place(self, run_id: str, path: str) -> tuple[str, str, str]:
+        """Where an artifact lies: a URI, the name of its model or "", and the path under the URI."""
+        run, (first, _, rest) = self.client().get_run(run_id), path.partition("/")
+        for output in run.outputs.model_outputs if run.outputs else []:
+            model = self.client().get_logged_model(output.model_id)
+            if model.name == first:  # MLflow 3 keeps models apart from the run's other artifacts
+                return model.artifact_location, first, rest
+        return run.info.artifact_uri, "", path

@@ -1,4 +1,4 @@
-"""What a tracker needs beside MLflow: the addresses of stores, safe folders, and the tracker that does nothing."""
+"""What a tracker needs beside MLflow: addresses of stores, reading runs, and a tracker that does nothing."""
 
 import os
 import re
@@ -24,9 +24,15 @@ from cnnexp.tracking.record import redact
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
-RUNS_PER_PAGE = 200
+RUNS_PER_PAGE = 100
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 REACH_SECONDS = 10.0
+QUIET = {  # no telemetry, no progress bars, no links, no word about git
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 
 # ---------------------------------------------------------------------------------------------------- stores
 
@@ -40,14 +46,23 @@ def resolve_uri(uri: str) -> str:
     scheme = uri.partition(":")[0].split("+")[0] if "://" in uri else ""
     name, mark, query = uri.removeprefix("sqlite:///").partition("?")
     if uri.startswith("sqlite:///") and name not in ("", ":memory:"):
-        return f"sqlite:///{Path(name).resolve().as_posix()}{mark}{query}"
+        path = Path(name).resolve().as_posix()
+        if "%" in path or "?" in path:  # a URI gives both another meaning
+            raise UserError(f"tracking.uri={redact(uri)}: there is a % or ? in {path}; choose another folder")
+        return f"sqlite:///{path}{mark}{query}"
     if scheme in PORTS and re.match(r"[^:]+://[^/?#]", uri):
         return uri
-    hint = "MLflow no longer records to plain folders; " if scheme in ("", "file") else ""
+    plain = scheme in ("", "file")
+    reason = "MLflow no longer records to plain folders" if plain else "not the address of a store"
     raise UserError(
-        f"tracking.uri={redact(uri)}: {hint}allowed: sqlite:///FOLDER/mlflow.db, http://HOST:PORT, https://HOST, "
-        "postgresql://USER@HOST/NAME (mysql, mssql), or null to record nothing"
+        f"tracking.uri={redact(uri)}: {reason}; allowed: sqlite:///FOLDER/mlflow.db, http://HOST:PORT, "
+        "https://HOST, postgresql://USER@HOST/NAME (mysql, mssql), or null to record nothing"
     )
+
+
+def artifact_uri(root: str) -> str:
+    """The URI of a folder; a URI stays as it is."""
+    return root if "://" in root else Path(root).resolve().as_uri()
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -56,15 +71,18 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_store(uri: str) -> None:
-    """Look once whether the store answers; MLflow itself would try again and again, for minutes.
+    """Look once whether there is a store that answers; MLflow itself would try for minutes.
 
     Raises:
+        UserError: the SQLite file is not there.
         OSError, sqlite3.Error: there is no such host, it does not answer, or the file is no database.
     """
     file = sqlite_file(uri)
     if file is None:
         _connect(uri)
-    elif file.exists():
+    elif not file.exists():
+        raise UserError(f"tracking.uri={uri}: nothing was recorded there yet")
+    else:
         with closing(sqlite3.connect(file, timeout=60)) as connection:
             connection.execute("PRAGMA schema_version")
 
@@ -108,11 +126,121 @@ def replacing(folder: Path, path: str) -> Iterator[Path]:
         os.replace(Path(temporary) / path, target)
 
 
+# ---------------------------------------------------------------------------------------------- reading runs
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as it is read back; `metrics` holds the last value of each, times are in UTC."""
+
+    run_id: str
+    name: str
+    status: str  # RUNNING, SCHEDULED, FINISHED, FAILED or KILLED
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    start_time: datetime
+    end_time: datetime | None
+    artifact_uri: str
+    parent_run_id: str | None
+
+    @classmethod
+    def from_mlflow(cls, run: Any) -> "RunInfo":
+        """From an `mlflow.entities.Run`."""
+        info, tags = run.info, dict(run.data.tags)
+        return cls(
+            run_id=info.run_id,
+            name=info.run_name or "",
+            status=info.status,
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+            tags=tags,
+            start_time=datetime.fromtimestamp(info.start_time / 1000, UTC),
+            end_time=datetime.fromtimestamp(info.end_time / 1000, UTC) if info.end_time else None,
+            artifact_uri=info.artifact_uri,
+            parent_run_id=tags.get("mlflow.parentRunId"),
+        )
+
+
+class RunReader(ABC):
+    """Finds the runs of one experiment."""
+
+    uri: str
+    experiment: str
+    artifact_root: str
+
+    @abstractmethod
+    def client(self) -> Any:
+        """An `mlflow.MlflowClient` on the store."""
+
+    def ui_command(self) -> list[str]:
+        """The command that serves MLflow's UI on this store, to this machine only."""
+        store = ["--backend-store-uri", self.uri, "--default-artifact-root", self.artifact_root]
+        address = ["--host", "127.0.0.1", "--port", "5000", "--workers", "1"]
+        return [sys.executable, "-m", "mlflow", "ui", *store, *address]
+
+    def find_run(self, text: str) -> RunInfo:
+        """The run that `text` means: a run id, a prefix that only one has, or `latest`.
+
+        `latest` is the run that finished last, parents of sweeps left out.
+
+        Raises:
+            UserError: there is none, or several.
+        """
+        if text == "latest":
+            finished = self._search("attributes.status = 'FINISHED'", "attributes.end_time DESC")
+            found = list(islice((run for run in finished if PARENT_TAG not in run.tags.items()), 1))
+        elif re.fullmatch(r"[0-9a-f]{1,32}", text):
+            found = list(islice(self._search(f"attributes.run_id LIKE '{text}%'"), 4))
+        else:
+            raise UserError(f"{text}: not a run; give a run id, the beginning of one, or `latest`")
+        if len(found) > 1:
+            ids = ", ".join(run.run_id[: len(text) + 4] for run in found[:3])
+            raise UserError(f"{text}: several runs begin like this ({ids}, ...); give more of the run id")
+        if not found:
+            place = f"tracking.experiment={self.experiment} of tracking.uri={redact(self.uri)}"
+            raise UserError(f"{text}: no {'finished' if text == 'latest' else 'such'} run in {place}")
+        return found[0]
+
+    def find_runs(
+        self, tags: Mapping[str, str] | None = None, status: str | None = None, limit: int | None = None
+    ) -> list[RunInfo]:
+        """The runs with all these tags and this status, the newest first, `limit` of them at most."""
+        conditions = [f"tags.`{key}` = {_quoted(value)}" for key, value in (tags or {}).items()]
+        if status is not None:
+            conditions.append(f"attributes.status = {_quoted(status)}")
+        return list(islice(self._search(" AND ".join(conditions)), limit))
+
+    def children(self, parent_run_id: str) -> list[RunInfo]:
+        """The runs of a sweep in the order in which they were created."""
+        return self.find_runs({"mlflow.parentRunId": parent_run_id})[::-1]
+
+    def sweeps(self, limit: int) -> list[RunInfo]:
+        """The parent runs of sweeps, the newest first."""
+        return self.find_runs(dict([PARENT_TAG]), limit=limit)
+
+    def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
+        experiment = self.client().get_experiment_by_name(self.experiment)
+        where = {"filter_string": condition, "order_by": [order], "max_results": RUNS_PER_PAGE}
+        page = None
+        while experiment and (page is None or page.token):
+            after = page.token if page else None
+            page = self.client().search_runs([experiment.experiment_id], page_token=after, **where)
+            yield from map(RunInfo.from_mlflow, page)
+
+
+def _quoted(value: str) -> str:
+    mark = '"' if "'" in value else "'"
+    if mark in value:
+        raise UserError(f"{value}: a tag with both kinds of quotation marks cannot be searched for")
+    return f"{mark}{value}{mark}"
+
+
 # ----------------------------------------------------------------------------------------------- no tracking
 
 
 class NullTracker:
-    """The methods of `Tracker` where `tracking.uri` is null: nothing is written, and there is nothing to read."""
+    """The methods of `Tracker` where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
     def prepare(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a run records, as plain strings, and how it is read back. Imports no MLflow."""
+"""What a run records, as plain strings."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ PACKAGES = {  # tag -> the names under which the package may be installed
 def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """A nested config as one level of strings.
 
-    `{"a": {"b": None, "c": [1, 2]}, "d": True}` becomes `{"a.b": "null", "a.c": "[1,2]", "d": "true"}`; an empty
-    mapping is `"{}"`. A password inside a URI is left out.
+    `{"a": {"b": None, "c": [1, 2]}, "d": True}` becomes `{"a.b": "null", "a.c": "[1,2]", "d": "true"}`;
+    an empty mapping is `"{}"`. A password inside a URI is left out.
     """
     flat: dict[str, str] = {}
     for key, value in config.items():
@@ -45,7 +45,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """16 hex digits that name what a job computes: the SHA-256 of its config without `paths` and `tracking`."""
+    """16 hex digits that name what a job computes: SHA-256 of its config without `paths` and `tracking`."""
     decisive = {key: value for key, value in config.items() if key not in ("paths", "tracking")}
     return hashlib.sha256(_canonical(decisive).encode()).hexdigest()[:16]
 
@@ -55,12 +55,12 @@ def _canonical(value: Any) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` with the password of every URI in it replaced by `***`, in `//user:password@` and `?password=`."""
+    """`text` with `***` for the password of every URI in it, in `//user:password@` as in `?password=`."""
     text = re.sub(r"""(://[^\s:/@]*):[^\s"']*@""", r"\1:***@", text)
     return re.sub(r"""(?i)([?&](?:password|passwd|pwd|token)=)[^\s&"']*""", r"\1***", text)
 
 
-# --------------------------------------------------------------------------------------- names and long values
+# -------------------------------------------------------------------------------------- names and long values
 
 
 def storable(values: Mapping[str, str], limit: int = MAX_VALUE) -> dict[str, str]:
@@ -79,8 +79,13 @@ def storable(values: Mapping[str, str], limit: int = MAX_VALUE) -> dict[str, str
     return kept
 
 
+def storable_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """`storable` with the limit of tags."""
+    return storable(tags, MAX_TAG)
+
+
 def storable_name(key: str) -> str:
-    """`key` with characters other than `A-Z a-z 0-9 _ - . / :` and space replaced by `_`, and no empty path part."""
+    """`key` with `_` for all but `A-Z a-z 0-9 _ - . / :` and space, and without empty path parts."""
     parts = re.sub(r"[^A-Za-z0-9_\-. /:]", "_", key).split("/")
     name = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}_{_digest(key)[:8]}"
@@ -104,13 +109,15 @@ def run_tags(tags: Mapping[str, str], parent_run_id: str | None, description: st
         own["mlflow.parentRunId"] = parent_run_id
     if description is not None:
         own["mlflow.note.content"] = description
-    return storable({**own, **tags}, MAX_TAG)
+    if "git_commit" in tags:
+        own["mlflow.source.git.commit"] = tags["git_commit"]
+    return storable_tags({**own, **tags})
 
 
 def dataset_entries(
     name: str, digest: str, source: str, split_counts: Mapping[str, int]
 ) -> dict[str, dict[str, str]]:
-    """The fields of one MLflow data set for each split, by the split's name; the digest is cut to 36 characters."""
+    """The fields of one MLflow data set for each split, by the split's name; its digest has 36 characters."""
     kind, place = ("http", "url") if source.startswith(("http://", "https://")) else ("local", "uri")
     return {
         split: {
@@ -128,11 +135,11 @@ def dataset_entries(
 
 
 def environment_tags() -> dict[str, str]:
-    """What the code ran on: `python`, the versions of the packages that compute, `git_commit` and `git_dirty`.
+    """What a run ran on: `python`, the versions of the packages that compute, `git_commit`, `git_dirty`.
 
-    The commit is that of the checkout that cnnexp runs from. Installed as a package it has none; then it is the
-    commit of the working directory, which holds the user's own config and functions. `git_dirty` is "true" where
-    a file that git tracks has changed. Without git, a working tree or a commit both are left out.
+    The commit is that of the checkout that cnnexp runs from. Installed as a package it has none; then it is
+    the commit of the working directory, which holds the user's own config and functions. `git_dirty` is
+    "true" where a file that git tracks has changed. Without git, working tree or commit both are left out.
     """
     tags = {"python": platform.python_version()}
     for tag, names in PACKAGES.items():
@@ -170,125 +177,15 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+def pins(*names: str) -> list[str]:
+    """`name==version` of those that are installed."""
+    return [f"{name}=={found}" for name in names if (found := installed_version(name))]
+
+
 def requirements_text() -> str:
     """Every installed distribution as `name==version`, one a line, sorted by name without regard to case."""
     found: dict[str, str] = {}
-    for distribution in distributions():  # in the order of sys.path, so that the first of a name is the one imported
+    for distribution in distributions():  # in the order of sys.path: the first of a name is imported
         if name := distribution.metadata["Name"]:
             found.setdefault(name, distribution.version)
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
-
-
-# ---------------------------------------------------------------------------------------------- reading runs
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """A run as it is read back; `metrics` holds the last value of each, times are in UTC."""
-
-    run_id: str
-    name: str
-    status: str  # RUNNING, SCHEDULED, FINISHED, FAILED or KILLED
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    start_time: datetime
-    end_time: datetime | None
-    artifact_uri: str
-    parent_run_id: str | None
-
-    @classmethod
-    def from_mlflow(cls, run: Any) -> "RunInfo":
-        """From an `mlflow.entities.Run`."""
-        info, tags = run.info, dict(run.data.tags)
-        return cls(
-            run_id=info.run_id,
-            name=info.run_name or "",
-            status=info.status,
-            params=dict(run.data.params),
-            metrics=dict(run.data.metrics),
-            tags=tags,
-            start_time=datetime.fromtimestamp(info.start_time / 1000, UTC),
-            end_time=datetime.fromtimestamp(info.end_time / 1000, UTC) if info.end_time else None,
-            artifact_uri=info.artifact_uri,
-            parent_run_id=tags.get("mlflow.parentRunId"),
-        )
-
-
-class RunReader(ABC):
-    """Finds the runs of one experiment."""
-
-    uri: str
-    experiment: str
-    artifact_root: str
-
-    @abstractmethod
-    def client(self) -> Any:
-        """An `mlflow.MlflowClient` on the store."""
-
-    def ui_command(self) -> list[str]:
-        """The command that serves MLflow's UI on this store, to this machine only."""
-        store = ["--backend-store-uri", self.uri, "--default-artifact-root", self.artifact_root]
-        return [sys.executable, "-m", "mlflow", "ui", *store, "--host", "127.0.0.1", "--port", "5000", "--workers", "1"]
-
-    def find_run(self, text: str) -> RunInfo:
-        """The run that `text` means: a run id, a prefix that only one has, or `latest`.
-
-        `latest` is the run that finished last, parents of sweeps left out.
-
-        Raises:
-            UserError: there is none, or several.
-        """
-        if text == "latest":
-            finished = self._search("attributes.status = 'FINISHED'", "attributes.end_time DESC")
-            found = [run for run in finished if run.tags.get(PARENT_TAG[0]) != PARENT_TAG[1]][:1]
-        elif re.fullmatch(r"[0-9a-f]{1,32}", text):
-            found = list(islice(self._search(f"attributes.run_id LIKE '{text}%'"), 4))
-        else:
-            raise UserError(f"{text}: not a run; give a run id, the beginning of one, or `latest`")
-        if len(found) > 1:
-            ids = ", ".join(run.run_id[: len(text) + 4] for run in found[:3])
-            raise UserError(f"{text}: several runs begin like this ({ids}, ...); give more of the run id")
-        if not found:
-            what = "finished run" if text == "latest" else "such run"
-            raise UserError(f"{text}: no {what} in tracking.experiment={self.experiment} of tracking.uri={redact(self.uri)}")
-        return found[0]
-
-    def find_runs(
-        self, tags: Mapping[str, str] | None = None, status: str | None = None, limit: int | None = None
-    ) -> list[RunInfo]:
-        """The runs with all these tags and this status, the newest first, `limit` of them at most."""
-        conditions = [f"tags.`{key}` = {_quoted(value)}" for key, value in (tags or {}).items()]
-        if status is not None:
-            conditions.append(f"attributes.status = {_quoted(status)}")
-        return list(islice(self._search(" AND ".join(conditions)), limit))
-
-    def children(self, parent_run_id: str) -> list[RunInfo]:
-        """The runs of a sweep in the order in which they were created."""
-        return self.find_runs({"mlflow.parentRunId": parent_run_id})[::-1]
-
-    def sweeps(self, limit: int) -> list[RunInfo]:
-        """The parent runs of sweeps, the newest first."""
-        return self.find_runs(dict([PARENT_TAG]), limit=limit)
-
-    def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
-        client, token = self.client(), None
-        experiment = client.get_experiment_by_name(self.experiment)
-        if experiment is None:
-            return
-        while True:
-            page = client.search_runs(
-                [experiment.experiment_id], condition, order_by=[order], max_results=RUNS_PER_PAGE, page_token=token
-            )
-            yield from map(RunInfo.from_mlflow, page)
-            token = page.token
-            if not token:
-                return
-
-
-def _quoted(value: str) -> str:
-    if "'" not in value:
-        return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
-    raise UserError(f"{value}: a tag with both kinds of quotation marks cannot be searched for")

@@ -96,6 +96,9 @@ def train(
     inputs = _fixed_inputs(cut, data.train, data, settings) if cached else data.train.images
     result.cache_seconds = time.perf_counter() - began if cut else 0.0
 
+    for used in (inputs, validation, test):
+        if isinstance(used, Images):
+            used.load()  # all files are read, and a bad one found, before the first step
     judge = cut.tail if cut else model  # sees cached features, or images
     learner = cut.tail if cut and cached else model
     batches = TrainBatches(

@@ -167,9 +167,13 @@ def _jittered(colour: Colour, rng: np.random.Generator) -> Colour:
 
 @dataclass(frozen=True)
 class Posture:
-    """Of the body: corners of the torso, legs from top to paw, ellipses (x, y, width, height), three tail corners.
+    """How the body is held.
 
-    The last tail corner has a range of heights.
+    Attributes:
+        torso: corners of its outline.
+        legs: from the top to the paw.
+        haunches, chest: ellipses (x, y, half width, half height).
+        tail: where it begins and bends, and x of its end; y of the end is within `tail_heights`.
     """
 
     torso: tuple[tuple[float, float], ...]

@@ -45,7 +45,8 @@ class Part:
 
 
 def smooth(points: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """(N, 2) corners -> (N * 2**rounds, 2) points of a closed curve (Chaikin 1974). Twice a corner is sharp."""
+    """(N, 2) corners -> (N * 2**rounds, 2) points of a closed curve (Chaikin 1974)."""
+    # a corner that is given twice comes out sharper
     return _chaikin(len(points), rounds) @ points
 
 
@@ -160,7 +161,7 @@ def _pixels(outline: np.ndarray, side: int) -> np.ndarray:
 
 
 def mark(mask: np.ndarray, parts: Iterable[Part]) -> None:
-    """Set the (side, side) uint8 `mask` to 255 where evidence is seen, and to 0 where another part hides it."""
+    """Set the (side, side) uint8 `mask` to 255 where evidence is seen, to 0 where another part hides it."""
     for part in parts:
         _mark(mask, part, _pixels(part.outline, len(mask)))
 

@@ -1,0 +1,135 @@
+"""The config groups `dataset` and `augmentation`."""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from cnnexp.errors import UserError
+from cnnexp.schema.limits import option
+
+
+@dataclass
+class DatasetConfig:
+    """Where images come from. `_target_` may name a function of your own; `arguments` are keywords."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    image_size: int = option(150, minimum=8, maximum=4096)  # pixels, height and width
+    limit: Optional[int] = option(None, minimum=2)  # at most so many images of each split
+    arguments: dict[str, Any] = option({})
+
+
+@dataclass
+class ImageFilesConfig(DatasetConfig):
+    """A data set that lies on disk as image files."""
+
+    path: Optional[str] = None
+    on_bad: str = option("error", choices=("error", "skip"))  # what to do with a file that cannot be read
+
+
+@dataclass
+class FolderConfig(ImageFilesConfig):
+    """Class subfolders, with or without train/validation/test folders above them."""
+
+    validation_fraction: float = option(0.25, above=0, below=1)  # where the folder is not split already
+    test_fraction: float = option(0.25, above=0, below=1)
+    split_seed: int = option(0, minimum=0)
+
+    def check(self) -> None:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise UserError(
+                f"dataset.validation_fraction={self.validation_fraction}: must be less than 1 together with "
+                f"dataset.test_fraction={self.test_fraction}, so that images to train on remain"
+            )
+
+
+@dataclass
+class DogsVsCatsConfig(ImageFilesConfig):
+    """The Kaggle photos, split by number as in the tutorial."""
+
+    source: Optional[str] = None  # Kaggle's `train/` folder; `path` is where the split is prepared
+
+
+@dataclass
+class MnistConfig(DatasetConfig):
+    """MNIST from `keras.datasets.mnist`, or from a local `mnist.npz`."""
+
+    path: Optional[str] = None
+    validation_size: int = option(5000, minimum=10, maximum=50000)  # taken from the 60,000 training images
+    split_seed: int = option(0, minimum=0)
+
+
+@dataclass
+class DigitsConfig(DatasetConfig):
+    """scikit-learn's 1797 handwritten digits, 8x8."""
+
+    validation_fraction: float = option(0.2, above=0, below=1)
+    test_fraction: float = option(0.2, above=0, below=1)
+    split_seed: int = option(0, minimum=0)
+
+    check = FolderConfig.check
+
+
+@dataclass
+class SyntheticConfig(ImageFilesConfig):
+    """Cats and dogs drawn with OpenCV."""
+
+    train: int = option(2000, minimum=2)
+    validation: int = option(1000, minimum=2)
+    test: int = option(1000, minimum=2)
+    size: int = option(180, minimum=32, maximum=1024)  # pixels of a drawn picture, before resizing
+    seed: int = option(0, minimum=0)
+
+    def check(self) -> None:
+        for name in ("train", "validation", "test"):
+            if getattr(self, name) % 2:
+                raise UserError(
+                    f"dataset.{name}={getattr(self, name)}: must be even, half cats and half dogs"
+                )
+
+
+# ------------------------------------------------------------------------------------------ augmentation
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of the training images; `_target_: null` is none."""
+
+    _target_: Optional[str] = MISSING
+    name: str = MISSING
+    arguments: dict[str, Any] = option({})
+
+
+@dataclass
+class GeometricConfig(AugmentationConfig):
+    """The parameters of Keras' ImageDataGenerator, with its meaning."""
+
+    rotation_range: float = option(0.0, minimum=0, maximum=180)  # degrees
+    width_shift_range: float = option(0.0, minimum=0)  # fraction below 1, pixels from 1 on
+    height_shift_range: float = option(0.0, minimum=0)
+    shear_range: float = option(0.0, minimum=0, below=90)  # degrees
+    zoom_range: float = option(0.0, minimum=0, below=1)
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    fill_mode: str = option("nearest", choices=("nearest", "reflect", "constant"))
+
+
+@dataclass
+class StrongConfig(GeometricConfig):
+    """Geometric, then colour jitter, then random erasing."""
+
+    brightness: float = option(0.0, minimum=0, maximum=1)
+    contrast: float = option(0.0, minimum=0, maximum=1)
+    saturation: float = option(0.0, minimum=0, maximum=1)
+    erasing_probability: float = option(0.0, minimum=0, maximum=1)
+    erasing_min_area: float = option(0.02, above=0, below=1)
+    erasing_max_area: float = option(0.2, above=0, below=1)
+    erasing_min_aspect: float = option(0.3, above=0, maximum=1)
+
+    def check(self) -> None:
+        if self.erasing_min_area > self.erasing_max_area:
+            raise UserError(
+                f"augmentation.erasing_min_area={self.erasing_min_area}: must be at most "
+                f"augmentation.erasing_max_area={self.erasing_max_area}"
+            )

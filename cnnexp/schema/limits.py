@@ -1,0 +1,60 @@
+"""What a config value may be: declared beside its default, checked once the config is composed."""
+
+import math
+import operator
+from dataclasses import field, fields
+from typing import Any
+
+from omegaconf import MISSING
+
+from cnnexp.errors import UserError, nearest
+
+BOUNDS = {
+    "minimum": ("at least", operator.ge),
+    "maximum": ("at most", operator.le),
+    "above": ("more than", operator.gt),
+    "below": ("less than", operator.lt),
+}
+
+
+def option(
+    default: Any = MISSING,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A config field with its limits: inclusive (minimum, maximum), exclusive (above, below), or choices."""
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices}
+    metadata = {name: limit for name, limit in limits.items() if limit is not None}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check_limits(prefix: str, node: Any) -> None:
+    """Compare the values of one config dataclass with their limits; None is no value and not compared.
+
+    Args:
+        prefix: the node's dotted key with a dot at its end, or "" for the root.
+        node: the dataclass.
+
+    Raises:
+        UserError: the first value that is outside its limits, or is nan or infinite.
+    """
+    for item in fields(node):
+        value, limits = getattr(node, item.name), item.metadata
+        if value is None or not limits:
+            continue
+        key = f"{prefix}{item.name}"
+        if "choices" in limits:
+            if value not in limits["choices"]:
+                allowed = nearest(value, list(limits["choices"]))
+                raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
+            continue
+        bounds = [(*BOUNDS[name], limits[name]) for name in BOUNDS if name in limits]
+        if not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
+            raise UserError(
+                f"{key}={value}: must be {' and '.join(f'{words} {b}' for words, _, b in bounds)}"
+            )

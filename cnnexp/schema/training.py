@@ -1,0 +1,106 @@
+"""The config groups `optimizer`, `trainer`, `tracking` and `paths`."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from cnnexp.errors import UserError
+from cnnexp.schema.limits import option
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate over the run: linear warm-up to the optimizer's rate, then this shape."""
+
+    name: str = option("constant", choices=("constant", "cosine", "exponential"))
+    warmup_epochs: float = option(0.0, minimum=0)
+    final_fraction: float = option(0.0, minimum=0, maximum=1)  # of the learning rate, at the last step
+
+    def check(self) -> None:
+        if self.name == "exponential" and self.final_fraction == 0:
+            raise UserError(
+                "optimizer.schedule.final_fraction=0: an exponential schedule needs more than 0, as 0.01"
+            )
+
+
+@dataclass
+class OptimizerConfig:
+    """A Keras optimizer; its other parameters go into `arguments`."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    learning_rate: float = option(1e-3, above=0)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    arguments: dict[str, Any] = option({})
+
+
+@dataclass
+class RmspropConfig(OptimizerConfig):
+    """keras.optimizers.RMSprop"""
+
+    rho: float = option(0.9, minimum=0, below=1)
+    momentum: float = option(0.0, minimum=0, below=1)
+    epsilon: float = option(1e-7, above=0)
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """keras.optimizers.Adam"""
+
+    beta_1: float = option(0.9, minimum=0, below=1)
+    beta_2: float = option(0.999, minimum=0, below=1)
+    epsilon: float = option(1e-7, above=0)
+
+
+@dataclass
+class AdamwConfig(AdamConfig):
+    """keras.optimizers.AdamW"""
+
+    weight_decay: float = option(0.004, minimum=0)
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """keras.optimizers.SGD"""
+
+    momentum: float = option(0.9, minimum=0, below=1)
+    nesterov: bool = False
+
+
+# ------------------------------------------------------------------------------- trainer, tracking, paths
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop."""
+
+    epochs: int = option(30, minimum=1)
+    batch_size: int = option(20, minimum=1)
+    steps_per_epoch: Optional[int] = option(None, minimum=1)  # null: one pass over the images
+    evaluation_batch_size: int = option(64, minimum=1)
+    monitor: str = option("val/acc", choices=("val/acc", "val/loss", "train/acc", "train/loss"))
+    feature_cache: bool = True  # compute what a frozen part puts out once, and keep it on disk
+    loader_threads: int = option(2, minimum=1)
+    deterministic: bool = True
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are recorded; `uri: null` records only into the run folder."""
+
+    uri: Optional[str] = None
+    experiment: str = "cnnexp"
+    artifact_root: str = MISSING
+    log_model: bool = True
+    tags: dict[str, str] = option({})
+
+
+@dataclass
+class PathsConfig:
+    """Everything that is written goes under `root`."""
+
+    root: str = "outputs"
+    data: str = MISSING
+    cache: str = MISSING
+    runs: str = MISSING

@@ -1,0 +1,167 @@
+"""From JPEGs, or from decoded images, to augmented batches: our pipeline beside the two of Keras.
+
+Every pass gives all photos once, in random order, as (B, 150, 150, 3) float32 RGB in 0..255 with their labels.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.table import Row, compare
+from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.data.augment import Geometric
+from cnnexp.data.opencv import cv2
+from cnnexp.data.pipeline import Images, TrainBatches
+from cnnexp.data.sources import Split
+from cnnexp.schema.training import TrainerConfig
+
+SIZE, BATCH = 150, 32  # of the experiment `augmented`
+PARAMETERS: dict[str, Any] = {  # of `augmentation=geometric`; the names are those of ImageDataGenerator
+    "rotation_range": 40,
+    "width_shift_range": 0.2,
+    "height_shift_range": 0.2,
+    "shear_range": 0.2,
+    "zoom_range": 0.2,
+    "horizontal_flip": True,
+    "fill_mode": "nearest",
+}
+Pass = Callable[[], Iterator[tuple[Any, Any]]]
+
+
+def rows(photos: Path, repetitions: int) -> list[Row]:
+    """Each source of images, from files and from memory, with each peer.
+
+    The row of one thread shows what is left without the second: `ImageDataGenerator` has only one.
+    """
+    import_tensorflow()
+    split = split_of(photos)
+    directory, dataset = generator_from_files(photos), tf_data(photos, cached=False)
+    files, memory = ours(split, keep=False), ours(split, keep=True)
+    pairs: list[tuple[str, str, Pass, Pass]] = [
+        ("data/jpeg", "ImageDataGenerator.flow_from_directory", files, directory),
+        ("data/jpeg_1_thread", "ImageDataGenerator.flow_from_directory", one_thread(split), directory),
+        ("data/decoded", "ImageDataGenerator.flow", memory, generator_from_arrays(split)),
+        ("data/jpeg_tf_data", "image_dataset_from_directory, Random*", files, dataset),
+        ("data/decoded_tf_data", "the same with .cache()", memory, tf_data(photos, cached=True)),
+    ]
+    return [
+        compare(name, peer_name, repetitions, partial(consume, us), partial(consume, peer), len(split.ids))
+        for name, peer_name, us, peer in pairs
+    ]
+
+
+def consume(one_pass: Pass) -> int:
+    """Take every batch; returns how many images there were."""
+    return sum(int(x.shape[0]) for x, _ in one_pass())
+
+
+def split_of(photos: Path) -> Split:
+    """The photos as a split, all of them to train on."""
+    paths = sorted(photos.glob("*/*"))
+    classes = sorted({path.parent.name for path in paths})
+    labels = np.array([classes.index(path.parent.name) for path in paths], np.int64)
+    return Split("train", labels, tuple(map(str, paths)), None, tuple(path.name for path in paths), digest="")
+
+
+# ---------------------------------------------------------------------------------------------------- ours
+
+
+def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Pass:
+    """Our batches; `keep` the decoded images in memory, as every data set that fits, or decode in each pass."""
+    limit = {"memory_limit_bytes": 0} if not keep else {}
+    batches = TrainBatches(
+        Images(split, SIZE, 3, threads, **limit),
+        split.labels,
+        num_classes=2,
+        batch_size=BATCH,
+        steps_per_epoch=None,
+        seed=0,
+        augmentation=Geometric(**PARAMETERS),
+    )
+    epochs = itertools.count()
+
+    def one_pass() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        epoch = next(epochs)
+        for step in range(len(batches)):
+            x, y = batches.batch(epoch, step)
+            yield x.astype(np.float32), y
+
+    return one_pass
+
+
+def one_thread(split: Split) -> Pass:
+    """`ours` from files, with one thread to decode and OpenCV's own threads off."""
+    source = ours(split, keep=False, threads=1)
+
+    def one_pass() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            yield from source()
+        finally:
+            cv2.setNumThreads(before)
+
+    return one_pass
+
+
+# --------------------------------------------------------------------------------------------------- peers
+
+
+def generator_from_files(photos: Path) -> Pass:
+    """`ImageDataGenerator.flow_from_directory` (resizes with the nearest pixel, its default)."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    with contextlib.redirect_stdout(io.StringIO()):  # "Found 400 images belonging to 2 classes."
+        batches = ImageDataGenerator(**PARAMETERS).flow_from_directory(
+            str(photos), target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="binary", seed=0
+        )
+    return lambda: itertools.islice(batches, len(batches))
+
+
+def generator_from_arrays(split: Split) -> Pass:
+    """`ImageDataGenerator.flow` on the decoded images."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    decoded = Images(split, SIZE, 3, TrainerConfig.loader_threads).take(np.arange(len(split.ids)))
+    batches = ImageDataGenerator(**PARAMETERS).flow(decoded, split.labels, batch_size=BATCH, seed=0)
+    return lambda: itertools.islice(batches, len(batches))
+
+
+def tf_data(photos: Path, cached: bool) -> Pass:
+    """`keras.utils.image_dataset_from_directory` and Keras' layers, in parallel and ahead, as Keras' guides do.
+
+    A layer for the shear is left out: 0.2 degrees are nearly none, and each layer is a warp of its own.
+    """
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    augment = keras.Sequential(
+        [
+            layers.RandomFlip("horizontal"),
+            layers.RandomRotation(PARAMETERS["rotation_range"] / 360, fill_mode="nearest"),
+            layers.RandomTranslation(0.2, 0.2, fill_mode="nearest"),
+            layers.RandomZoom(0.2, 0.2, fill_mode="nearest"),
+        ]
+    )
+    read = partial(
+        keras.utils.image_dataset_from_directory,
+        str(photos),
+        label_mode="binary",
+        image_size=(SIZE, SIZE),
+        seed=0,
+        verbose=False,
+    )
+    if cached:
+        images = read(batch_size=None).cache()
+        batches = images.shuffle(int(images.cardinality())).batch(BATCH)
+    else:
+        batches = read(batch_size=BATCH)
+    augmented = batches.map(lambda x, y: (augment(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
+    return augmented.prefetch(tf.data.AUTOTUNE).__iter__

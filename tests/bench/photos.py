@@ -1,0 +1,46 @@
+"""The photos that are measured on: drawn ones, or one's own, in one folder for each of two classes."""
+
+import shutil
+from pathlib import Path
+
+from cnnexp.data.images import read_image
+from cnnexp.data.synthetic import draw_dataset
+from cnnexp.errors import UserError
+
+SIZE = 360  # pixels; the Kaggle photos have about 400 x 360
+
+
+def class_folders(source: Path | None, count: int, folder: Path, size: int = SIZE) -> Path:
+    """Lay `count` photos into `folder`, half of them in each of two class folders.
+
+    Args:
+        source: a folder with JPEGs in it, of which the first `count` by name are taken; None draws them.
+        count: how many, even.
+        folder: where to, not there yet.
+        size: height and width of drawn photos, in pixels.
+
+    Returns:
+        The folder above the class folders.
+
+    Raises:
+        UserError: `source` holds fewer than 20 JPEGs.
+    """
+    if source is None:
+        draw_dataset(folder, train=count, validation=2, test=2, size=size, seed=0)
+        return folder / "train"
+    found = sorted(path for path in source.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    if len(found) < 20:
+        raise UserError(f"--photos {source}: has {len(found)} JPEGs; give a folder with 20 or more directly in it")
+    for number, path in enumerate(found):
+        target = folder / ("even", "odd")[number % 2] / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder
+
+
+def describe(photos: Path) -> str:
+    """How many photos there are, and how large."""
+    files = sorted(photos.glob("*/*"))
+    height, width, _ = read_image(str(files[0])).shape
+    mean_bytes = sum(path.stat().st_size for path in files) / len(files)
+    return f"{len(files)} JPEGs, the first {width} x {height} pixels, on average {mean_bytes / 1000:.0f} kB"

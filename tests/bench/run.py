@@ -1,0 +1,79 @@
+"""`make bench ARGS="--quick --only data"`: one suite, one table, and the same figures in outputs/bench.json."""
+
+import argparse
+import os
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if not __package__:  # run as a file: find `bench` as a package, and not `data` or `table` as modules of their own
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from bench import start
+from bench.photos import class_folders, describe
+from bench.table import machine, show, write_json
+from cnnexp.errors import UserError
+
+OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
+GROUPS = ("data", "features", "start")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, show, write; returns 0, or 2 for bad input."""
+    options = arguments(argv)
+    repetitions, count = (2, 64) if options.quick else (5, 400)
+    with tempfile.TemporaryDirectory(prefix="cnnexp-bench-") as scratch:
+
+        @cache  # drawn only if something wants them
+        def photos() -> Path:
+            return class_folders(options.photos, count, Path(scratch, "photos"))
+
+        suite = {
+            "data": lambda: data_rows(photos(), repetitions),
+            "features": lambda: feature_rows(photos(), repetitions),
+            "start": lambda: start.rows(repetitions),
+        }
+        before = machine()
+        try:
+            rows = [row for name in options.only or GROUPS for row in suite[name]()]
+        except UserError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
+        facts = {
+            "machine": before,
+            "repetitions": repetitions,
+            "quick": options.quick,
+            "photos": describe(photos()) if photos.cache_info().currsize else None,
+        }
+    show(facts, rows)
+    write_json(OUTPUT, facts, rows)
+    return 0
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """What is asked for on the command line."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="2 repetitions and fewer photos: does it work?")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="this group of rows (repeat for two)")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="JPEGs to use instead of drawn ones")
+    return parser.parse_args(argv)
+
+
+def data_rows(photos: Path, repetitions: int) -> list:
+    """See `bench.data`, which imports TensorFlow."""
+    from bench import data
+
+    return data.rows(photos, repetitions)
+
+
+def feature_rows(photos: Path, repetitions: int) -> list:
+    """See `bench.training`, which imports TensorFlow."""
+    from bench import training
+
+    return training.rows(photos, repetitions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

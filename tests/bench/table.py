@@ -1,0 +1,153 @@
+"""What a measurement is, and how it is shown: always our time beside a peer's, never a time alone."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+from cnnexp.console import progress, say, table
+
+PACKAGES = ("cnnexp", "tensorflow", "keras", "numpy", "opencv-python", "pillow", "scipy", "hydra-core")
+COLUMNS = ("what", "peer", "", "ours", "peer's", "times as fast", "min to max")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Our seconds and the peer's, of repetitions that took turns; `images` makes images per second of them."""
+
+    name: str
+    peer: str
+    ours_s: list[float]
+    peer_s: list[float]
+    images: int | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        """For each repetition, how many times as fast as the peer we were: above 1 we were faster."""
+        return [peer / ours for ours, peer in zip(self.ours_s, self.peer_s, strict=True)]
+
+    @property
+    def unit(self) -> str:
+        """Of `figure`."""
+        return "s" if self.images is None else "images/s"
+
+    def figure(self, seconds: list[float]) -> float:
+        """The median of some repetitions, in seconds or images per second."""
+        return median(seconds) if self.images is None else self.images / median(seconds)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure, with the seconds it was made from."""
+        return {
+            "name": self.name,
+            "peer": self.peer,
+            "ratio": median(self.ratios),
+            "ratio_min": min(self.ratios),
+            "ratio_max": max(self.ratios),
+            "unit": self.unit,
+            "ours": self.figure(self.ours_s),
+            "peers": self.figure(self.peer_s),
+            "images": self.images,
+            "ours_s": self.ours_s,
+            "peer_s": self.peer_s,
+        }
+
+
+# ----------------------------------------------------------------------------------------------- measuring
+
+
+def take_turns(
+    name: str, repetitions: int, ours: Callable[[], T], peer: Callable[[], T]
+) -> tuple[list[T], list[T]]:
+    """Run ours, peer, ours, peer, ..., so that a machine that gets slower does so for both."""
+    pairs = [(ours(), peer()) for _ in progress(range(repetitions), f"measuring {name}")]
+    return [ours for ours, _ in pairs], [peer for _, peer in pairs]
+
+
+def seconds_of(work: Callable[[], object]) -> Callable[[], float]:
+    """`work` as a function that returns how long it took."""
+
+    def timed() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return timed
+
+
+def compare(
+    name: str,
+    peer_name: str,
+    repetitions: int,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    images: int | None = None,
+) -> Row:
+    """Time two functions; each runs once before that counts, to warm up."""
+    ours()
+    peer()
+    return Row(name, peer_name, *take_turns(name, repetitions, seconds_of(ours), seconds_of(peer)), images)
+
+
+def machine() -> dict[str, Any]:
+    """Where it is measured: processor, cores, load, versions."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # processes, last minute
+        "system": platform.platform(terse=True),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------- showing
+
+
+def show(facts: dict[str, Any], rows: list[Row]) -> None:
+    """Print the machine and the table."""
+    where = facts["machine"]
+    load = "" if where["load"] is None else f", load {where['load']} at the start"
+    say(f"{where['cpu']}, {where['cores']} cores{load}, {where['system']}")
+    say(", ".join(f"{name} {number}" for name, number in where["versions"].items() if number))
+    if facts["photos"]:
+        say(f"photos: {facts['photos']}")
+    table("", COLUMNS, [_cells(row) for row in rows], left=3)
+    say(f"times as fast: the peer's time over ours, median of {facts['repetitions']} pairs that took turns")
+
+
+def _cells(row: Row) -> list[str]:
+    ratios = row.ratios
+    figures = [f"{row.figure(seconds):.3g}" for seconds in (row.ours_s, row.peer_s)]
+    spread = f"{min(ratios):.2g} to {max(ratios):.2g}"
+    return [row.name, row.peer, row.unit, *figures, f"{median(ratios):.2g}", spread]
+
+
+def write_json(file: Path, facts: dict[str, Any], rows: list[Row]) -> None:
+    """Write what `show` prints, and each repetition; the file appears whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps({**facts, "rows": [row.as_json() for row in rows]}, indent=2) + "\n")
+    os.replace(unfinished, file)
+    say(f"figures in {file}")

@@ -1,0 +1,103 @@
+"""`summary`, `prepare`, `compare` and `ui` from the command line."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnexp.data.opencv import cv2
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        ("mnist", ["93,322 parameters"]),
+        ("baseline", ["3,453,121 parameters", "(6272 + 1)*512"]),
+        ("frozen", ["vgg16 14,714,688", "(3*3*512 + 1)*512"]),
+        (
+            "frozen_augmented",
+            ["16,812,353 parameters", "16,812,353 are trained, in 30 tensors", "2,097,665 are trained, in 4 tensors"],
+        ),
+        ("finetuned", ["9,177,089 are trained, in 10 tensors"]),  # block5: 3 * (3*3*512 + 1)*512 = 7,079,424
+    ],
+)
+def test_summary_gives_the_tutorials_counts(cnnexp: Run, experiment: str, said: list[str]) -> None:
+    code, out, err = cnnexp("summary", f"experiment={experiment}")
+    assert code == 0, err
+    for text in said:
+        assert text in out
+
+
+def test_summary_of_a_pretrained_network_with_batch_norm(cnnexp: Run) -> None:
+    code, out, _ = cnnexp("summary", "experiment=finetuned", "backbone=efficientnet_lite0")
+    assert code == 0
+    assert "until_layer" in out
+
+
+def test_summary_takes_only_overrides(cnnexp: Run) -> None:
+    code, _, err = cnnexp("summary", "baseline")
+    assert code == 2
+    assert "experiment=baseline" in err
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in ("apple", "pear", "plum"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for number in range(8):
+            picture = rng.integers(0, 256, (20, 20, 3)).astype(np.uint8)
+            assert cv2.imwrite(str(tmp_path / "photos" / kind / f"{number}.png"), picture)
+    return tmp_path / "photos"
+
+
+def test_prepare_shows_the_splits(cnnexp: Run, photos: Path) -> None:
+    code, out, err = cnnexp("prepare", "folder", f"dataset.path={photos}")
+    assert code == 0, err
+    assert "4 apple, 4 pear, 4 plum" in out  # half of eight to train on
+    assert out.count("2 apple, 2 pear, 2 plum") == 2
+
+
+def test_a_folder_of_three_classes_trains(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
+    code, out, err = cnnexp("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
+    assert code == 0, err
+    (predictions,) = tmp_path.glob("outputs/runs/*/predictions.csv")
+    assert predictions.read_text().splitlines()[0] == "file,truth,predicted,p_apple,p_pear,p_plum"
+
+
+def test_a_broken_file_ends_in_one_line_or_is_skipped(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "apple" / "0.png").write_bytes(b"no picture")
+    arguments = ("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
+    code, _, err = cnnexp(*arguments, "dataset.limit=null")
+    assert code == 2
+    assert "apple/0.png" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = cnnexp(*arguments, "dataset.limit=null", "dataset.on_bad=skip")
+    assert code == 0, err
+    assert "apple/0.png" in err
+
+
+@pytest.mark.parametrize("command", ["train", "prepare", "summary", "compare", "ui"])
+def test_every_command_has_help(cnnexp: Run, command: str) -> None:
+    code, out, _ = cnnexp(command, "--help")
+    assert code == 0
+    assert f"cnnexp {command}" in out
+
+
+def test_compare_without_a_store(cnnexp: Run) -> None:
+    code, _, err = cnnexp("compare")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
+    code, _, err = cnnexp("ui", f"paths.root={tmp_path}/elsewhere", "--port", "5001")
+    assert code == 0, err
+    assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[0]
+    assert called[0][-2:] == ["--port", "5001"]

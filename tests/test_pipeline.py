@@ -1,0 +1,238 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnexp.data import images as images_module
+from cnnexp.data import pipeline
+from cnnexp.data.augment import Geometric
+from cnnexp.data.images import ImageError, load_images, read_image, resize, to_channels
+from cnnexp.data.opencv import cv2
+from cnnexp.data.pipeline import Arrays, EvalBatches, Images, TrainBatches, order, stream_indices, targets
+from cnnexp.data.sources import Split
+
+
+def split_of(paths: tuple[str, ...] | None = None, arrays: np.ndarray | None = None) -> Split:
+    count = len(paths) if paths is not None else len(arrays if arrays is not None else ())
+    return Split("train", np.arange(count) % 2, paths, arrays, tuple(map(str, range(count))), "digest")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    """Seven noisy pictures of 12 x 9 pixels."""
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (9, 12, 3), np.uint8))
+    return tuple(str(tmp_path / f"{number}.png") for number in range(7))
+
+
+def train_batches(n: int, batch_size: int, steps: int | None, seed: int = 0, **more: Any) -> TrainBatches:
+    """Batches in which x is the index of the image."""
+    inputs = Arrays((np.arange(n),))
+    labels = np.arange(n) % 3
+    return TrainBatches(
+        inputs, labels, num_classes=3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more
+    )
+
+
+def x_of(batches: TrainBatches, epoch: int, step: int) -> list[Any]:
+    x = batches.batch(epoch, step)[0]
+    assert isinstance(x, np.ndarray)
+    return x.tolist()
+
+
+def epoch_of(batches: TrainBatches, epoch: int) -> list[list[int]]:
+    return [batches.indices(epoch, step)[0].tolist() for step in range(len(batches))]
+
+
+# --------------------------------------------------------------------------------------------------- order
+
+
+def test_order_is_another_permutation_for_each_pass_and_seed() -> None:
+    orders = [order(100, number, seed) for number in range(3) for seed in range(3)]
+    assert all(sorted(one) == list(range(100)) for one in orders)
+    assert len({tuple(one) for one in orders}) == 9
+    order.cache_clear()
+    assert order(100, 0, 0).tolist() == orders[0].tolist()
+
+
+def test_stream_goes_from_one_pass_into_the_next() -> None:
+    first, second, third = (order(5, number, 7).tolist() for number in range(3))
+    expected = [
+        (first[:2], [0, 0]),
+        (first[2:4], [0, 0]),
+        ([first[4], second[0]], [0, 1]),
+        (second[1:3], [1, 1]),
+        (second[3:5], [1, 1]),
+        (third[:2], [2, 2]),
+    ]
+    found = [stream_indices(step, 2, 5, 7) for step in range(6)]
+    assert [(indices.tolist(), passes.tolist()) for indices, passes in found] == expected
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    indices, passes = stream_indices(
+        1, 8, 3, 0
+    )  # positions 8 to 15: the end of pass 2, passes 3 and 4, one of 5
+    assert passes.tolist() == [2, 3, 3, 3, 4, 4, 4, 5]
+    assert indices[0] == order(3, 2, 0)[2] and indices[7] == order(3, 5, 0)[0]
+    assert sorted(indices[1:4]) == sorted(indices[4:7]) == [0, 1, 2]
+
+
+def test_a_pass_is_shuffled_once_and_not_for_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    order.cache_clear()
+    for step in range(100):
+        stream_indices(step, 5, 125, 0)  # 500 positions: 4 passes of 125
+    assert order.cache_info().misses == 4
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+def test_steps_continue_the_stream_over_epochs() -> None:
+    batches = train_batches(5, batch_size=2, steps=3)
+    assert len(batches) == 3 and batches.images_per_epoch == 6
+    stream = [index for number in range(6) for index in order(5, number, 0)]
+    found = [index for epoch in range(5) for batch in epoch_of(batches, epoch) for index in batch]
+    assert found == stream  # 5 epochs x 3 steps x 2 = 30 = 6 passes: each image six times
+    assert batches.indices(1, 0)[1].tolist() == [1, 1] and batches.indices(4, 2)[1].tolist() == [5, 5]
+
+
+def test_without_steps_an_epoch_is_one_pass() -> None:
+    batches = train_batches(5, batch_size=2, steps=None)
+    assert len(batches) == 3 and batches.images_per_epoch == 5
+    epochs = [epoch_of(batches, epoch) for epoch in range(3)]
+    for number, epoch in enumerate(epochs):
+        assert [len(batch) for batch in epoch] == [2, 2, 1]
+        assert [index for batch in epoch for index in batch] == order(5, number, 0).tolist()
+    assert batches.indices(2, 2)[1].tolist() == [2]
+    assert len(train_batches(6, batch_size=2, steps=None)) == 3
+
+
+def test_a_batch_depends_on_seed_epoch_and_step_only() -> None:
+    batches = train_batches(50, batch_size=8, steps=10)
+    forwards = {(e, s): x_of(batches, e, s) for e in range(3) for s in range(10)}
+    resumed = train_batches(50, batch_size=8, steps=10)
+    backwards = {(e, s): x_of(resumed, e, s) for e in (2, 1, 0) for s in reversed(range(10))}
+    assert forwards == backwards
+    assert x_of(train_batches(50, batch_size=8, steps=10, seed=1), 0, 0) != forwards[0, 0]
+
+
+def test_a_batch_has_the_images_and_targets_of_its_indices() -> None:
+    batches = train_batches(10, batch_size=4, steps=None)
+    x, y = x_of(batches, 1, 2), batches.batch(1, 2)[1]
+    assert x == order(10, 1, 0)[8:].tolist()
+    assert y.tolist() == [index % 3 for index in x] and y.dtype == np.int32
+
+
+def test_augmentation_gets_images_indices_passes_and_seed() -> None:
+    class Recorder:
+        def augment(
+            self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray, seed: int
+        ) -> np.ndarray:
+            assert images.tolist() == indices.tolist()
+            return np.stack([images, passes, np.full(len(images), seed)], axis=1)
+
+    x = x_of(train_batches(5, batch_size=2, steps=3, seed=9, augmentation=Recorder()), 0, 2)
+    assert x == [[order(5, 0, 9)[4], 0, 9], [order(5, 1, 9)[0], 1, 9]]
+
+
+def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+
+    def stream(batch_size: int) -> np.ndarray:
+        batches = TrainBatches(
+            Images(split_of(arrays=images), 16, 3, threads=2),
+            np.arange(6) % 2,
+            num_classes=2,
+            batch_size=batch_size,
+            steps_per_epoch=12 // batch_size,
+            seed=0,
+            augmentation=Geometric(rotation_range=40, zoom_range=0.2, horizontal_flip=True),
+        )
+        return np.concatenate([batches.batch(0, step)[0] for step in range(len(batches))])
+
+    two, three = stream(2), stream(3)
+    assert (two == three).all()
+    first, second = (two[pass_number * 6 + np.argsort(order(6, pass_number, 0))] for pass_number in (0, 1))
+    assert all((first[i] != images[i]).any() and (first[i] != second[i]).any() for i in range(6))
+
+
+def test_targets() -> None:
+    labels = np.array([0, 1, 1], np.int64)
+    two, more = targets(labels, 2), targets(labels, 3)
+    assert (two.tolist(), two.dtype) == ([[0.0], [1.0], [1.0]], np.float32)
+    assert (more.tolist(), more.dtype) == ([0, 1, 1], np.int32)
+
+
+# ------------------------------------------------------------------------------------- evaluation, features
+
+
+def test_evaluation_goes_through_all_in_order() -> None:
+    batches = EvalBatches(Arrays((np.arange(5) * 10,)), batch_size=2)
+    assert len(batches) == 3
+    for _ in range(2):
+        assert [np.asarray(x).tolist() for x in batches] == [[0, 10], [20, 30], [40]]
+
+
+def test_features_of_one_and_of_several_outputs(tmp_path: Path) -> None:
+    features = np.lib.format.open_memmap(tmp_path / "0.npy", "w+", dtype=np.float32, shape=(4, 3))
+    features[:] = np.arange(12).reshape(4, 3)
+    one = Arrays((features,)).take(np.array([2, 0]))
+    assert type(one) is np.ndarray and one.tolist() == [[6, 7, 8], [0, 1, 2]]
+    two = Arrays((features, np.arange(4))).take(np.array([2, 0]))
+    assert isinstance(two, tuple) and two[0].tolist() == one.tolist() and two[1].tolist() == [2, 0]
+    assert len(Arrays((features,))) == 4
+
+
+# -------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("limit", [0, 2**30])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_from_files(files: tuple[str, ...], channels: int, limit: int, threads: int) -> None:
+    images = Images(split_of(files), 8, channels, threads, memory_limit_bytes=limit)
+    indices = np.array([5, 0, 0, 6])
+    expected = load_images(files, 8, channels)[indices]
+    assert len(images) == 7
+    assert images.take(indices).tolist() == expected.tolist()
+    assert images.take(indices).dtype == np.uint8 and expected.shape == (4, 8, 8, channels)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+@pytest.mark.parametrize(("given", "channels"), [(1, 3), (3, 1), (1, 1)])
+def test_images_from_arrays(limit: int, given: int, channels: int) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (4, 8, 8, given), np.uint8)
+    images = Images(split_of(arrays=arrays), 12, channels, 2, memory_limit_bytes=limit)
+    expected = [to_channels(resize(array, 12), channels).tolist() for array in arrays[[3, 1]]]
+    assert images.take(np.array([3, 1])).tolist() == expected
+
+
+@pytest.mark.parametrize(("limit", "reads"), [(7 * 8 * 8 * 3, 7), (7 * 8 * 8 * 3 - 1, 6)])
+def test_images_are_kept_if_they_fit(
+    files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, limit: int, reads: int
+) -> None:
+    read: list[str] = []
+
+    def counted(path: str) -> np.ndarray:
+        read.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(images_module, "read_image", counted)
+    monkeypatch.setattr(pipeline, "read_image", counted)
+    images = Images(split_of(files), 8, 3, 1, memory_limit_bytes=limit)
+    assert read == []  # nothing before the first use
+    for _ in range(3):
+        images.take(np.array([4, 2]))
+    assert len(read) == reads
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_load_finds_a_bad_file(files: tuple[str, ...], limit: int) -> None:
+    images = Images(split_of(files), 8, 3, 2, memory_limit_bytes=limit)
+    images.load()
+    Path(files[4]).write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"4\.png: cannot be read"):
+        Images(split_of(files), 8, 3, 2, memory_limit_bytes=limit).load()

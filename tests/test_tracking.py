@@ -1,0 +1,536 @@
+"""Tracking, on real SQLite stores: what is written is read back with MLflow's own client."""
+
+import hashlib
+import inspect
+import json
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnexp.errors import UserError
+from cnnexp.tracking import record
+from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
+from cnnexp.tracking.model import PARENT_TAG, resolve_uri
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """A store; making one takes a second, so the tests share it and each has its own experiment."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/new folder/mlflow.db"
+
+
+@pytest.fixture
+def tracker(uri, tmp_path, request):
+    tracker = Tracker(uri, request.node.name, str(tmp_path / "artifacts"))
+    tracker.prepare()
+    return tracker
+
+
+@pytest.fixture
+def client(uri, tracker):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+# -------------------------------------------------------------------------------------------------- record
+
+
+def test_flatten():
+    config = {
+        "a": {"b": None, "c": [1, "x"], "d": {}},
+        "e": True,
+        "f": 1e-4,
+        "g": "null",
+        "h": {"i": {"j": 2}},
+    }
+    assert record.flatten(config) == {
+        "a.b": "null", "a.c": '[1,"x"]', "a.d": "{}", "e": "true", "f": "0.0001", "g": "null", "h.i.j": "2"
+    }  # fmt: skip
+
+
+def test_passwords_are_left_out():
+    assert record.redact("postgresql://me:pw@h:5432/db") == "postgresql://me:***@h:5432/db"
+    assert record.redact("mysql+pymysql://me:p/w:@x@h/db?ssl=1") == "mysql+pymysql://me:***@h/db?ssl=1"
+    assert (
+        record.redact("postgresql://h/db?user=me&password=pw&x=1")
+        == "postgresql://h/db?user=me&password=***&x=1"
+    )
+    for harmless in ("http://h:5000/x", "sqlite:///a/b.db", "https://h/a@b", "postgresql://me@h/db"):
+        assert record.redact(harmless) == harmless
+    assert record.flatten({"tracking": {"uri": "http://me:pw@h"}}) == {"tracking.uri": "http://me:***@h"}
+
+
+def test_config_hash_names_what_is_computed():
+    config = {
+        "seed": 1,
+        "optimizer": {"name": "adam", "lr": 0.1},
+        "paths": {"root": "a"},
+        "tracking": {"uri": None},
+    }
+    canonical = '{"optimizer":{"lr":0.1,"name":"adam"},"seed":1}'
+    assert record.config_hash(config) == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    elsewhere = {"tracking": {"uri": "x"}, "paths": {}, **{k: config[k] for k in ("optimizer", "seed")}}
+    assert record.config_hash(elsewhere) == record.config_hash(config)
+    assert record.config_hash({**config, "seed": 2}) != record.config_hash(config)
+
+
+def test_names_that_the_store_refuses():
+    assert record.storable({"a@b": "1", "x/(y)": "2", "a:b c.d-e_f": "3", "/a//b/../": "4"}) == {
+        "a_b": "1", "x/_y_": "2", "a:b c.d-e_f": "3", "a/b": "4"
+    }  # fmt: skip
+    both = record.storable({"a[": "1", "a]": "2"})
+    assert sorted(both.values()) == ["1", "2"] and "a_" in both
+    long = record.storable({"n" * 300 + "1": "", "n" * 300 + "2": ""})
+    assert len(long) == 2 and {len(name) for name in long} == {250}
+
+
+def test_environment_tags(monkeypatch, tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=n", "-c", "user.email=e@example.com")
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr(
+        record, "__file__", str(tmp_path / "site-packages" / "record.py")
+    )  # installed: no checkout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    tags = record.environment_tags()
+    assert tags["numpy"] == version("numpy") and tags["hydra"] == version("hydra-core")
+    assert tags["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert not {"git_commit", "git_dirty"} & set(tags)
+    assert socket.gethostname() not in tags.values()
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "m")
+    (tmp_path / "untracked").write_text("1")
+    tags = record.environment_tags()
+    assert (tags["git_commit"], tags["git_dirty"]) == (git("rev-parse", "HEAD"), "false")
+    (tmp_path / "file").write_text("2")
+    assert record.environment_tags()["git_dirty"] == "true"
+
+
+def test_requirements_text():
+    lines = record.requirements_text().splitlines()
+    assert f"numpy=={version('numpy')}" in lines and f"mlflow=={version('mlflow')}" in lines
+    assert [line.lower() for line in lines] == sorted(
+        (line.lower() for line in lines), key=lambda x: x.split("==")[0]
+    )
+
+
+# -------------------------------------------------------------------------------------------------- stores
+
+
+def test_resolve_uri(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri("sqlite:///a/b.db") == f"sqlite:///{tmp_path}/a/b.db"
+    assert resolve_uri(f"sqlite:///{tmp_path}/c.db?timeout=9") == f"sqlite:///{tmp_path}/c.db?timeout=9"
+    assert resolve_uri("https://host/path") == "https://host/path"
+
+
+NO_STORES = (
+    "./mlruns mlruns file:///mlruns sqlite:// sqlite:///:memory: ftp://me:pw@host http:// sqlite:///a%20b"
+)
+
+
+@pytest.mark.parametrize("bad", ["", *NO_STORES.split()])
+def test_no_such_kind_of_store(bad):
+    with pytest.raises(UserError, match=r"^tracking\.uri=") as error:
+        Tracker(bad, "e", "artifacts")
+    assert "pw" not in str(error.value)
+
+
+def test_stores_that_cannot_be_opened(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "file").write_text("no database " * 100)
+    servers = [
+        f"http://127.0.0.1:{port}",
+        f"postgresql://me:pw@127.0.0.1:{port}/db",
+        "http://no.such.host.invalid",
+    ]
+    files = [f"sqlite:///{tmp_path}/{name}" for name in ("file", "file/below.db", "")]
+    for address in [*servers, *files]:
+        for use in (Tracker.prepare, Tracker.find_runs):
+            with pytest.raises(UserError, match=r"^tracking\.uri=") as error:
+                use(Tracker(address, "e", str(tmp_path)))
+            assert "\n" not in str(error.value) and "pw" not in str(error.value)
+
+
+def test_reading_makes_no_store(tmp_path):
+    with pytest.raises(UserError, match=r"tracking\.uri=.*nothing was recorded"):
+        Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e", str(tmp_path)).find_run("latest")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preparing_again_changes_nothing(uri, tracker, client, tmp_path, request):
+    again = Tracker(uri, request.node.name, str(tmp_path / "other"))
+    again.prepare()
+    again.prepare()
+    experiment = client.get_experiment_by_name(request.node.name)
+    assert experiment.artifact_location == (tmp_path / "artifacts").as_uri()
+
+
+def test_deleted_experiment(uri, tracker, client, request):
+    client.delete_experiment(client.get_experiment_by_name(request.node.name).experiment_id)
+    with pytest.raises(UserError, match=r"tracking\.experiment=.*restore"):
+        Tracker(uri, request.node.name, "artifacts").prepare()
+
+
+@pytest.mark.parametrize(
+    ("address", "location"), [("http://host", None), ("postgresql://host/db", "s3://bucket/x")]
+)
+def test_a_server_chooses_where_artifacts_lie(address, location):
+    class Client:
+        def get_experiment_by_name(self, name):
+            return None
+
+        def create_experiment(self, name, artifact_location):
+            self.made = (name, artifact_location)
+            return "7"
+
+    tracker = Tracker(address, "e", "s3://bucket/x")
+    tracker._client = stub = Client()
+    tracker.prepare()
+    assert stub.made == ("e", location)
+
+
+PROCESSES = """
+import logging, os, sys
+logging.basicConfig(level=logging.INFO)
+from cnnexp.tracking.mlflow import Tracker, quiet_mlflow
+quiet_mlflow()
+import mlflow.store.tracking.sqlalchemy_store  # imported once, then forked: this is what takes the time
+
+def job(number):
+    tracker = Tracker("sqlite:///new/mlflow.db", "e", "artifacts")
+    tracker.prepare()
+    tracker.start_run(f"job{number}", {"number": str(number)}, {})
+    for step in range(25):
+        tracker.log_metrics({"train/loss": number + step / 100, "val/acc": 0.5}, step)
+    tracker.end_run("FINISHED")
+
+children = []
+for number in range(4):
+    child = os.fork()
+    if child == 0:
+        try:
+            job(number)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
+runs = Tracker("sqlite:///new/mlflow.db", "e", "artifacts").find_runs()
+heavy = {"tensorflow", "keras", "torch"} & set(sys.modules)
+sys.exit(f"{failed} failed; {len(runs)} runs; {heavy}" if failed or len(runs) != 4 or heavy else 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_side_by_side_on_a_new_store(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {
+        "PYTHONPATH": str(root)
+    }
+    command = [sys.executable, "-c", PROCESSES]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/new/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    for run in runs:
+        number = int(run.data.params["number"])
+        losses = client.get_metric_history(run.info.run_id, "train/loss")
+        assert sorted((m.step, m.value) for m in losses) == [(s, number + s / 100) for s in range(25)]
+        assert run.info.status == "FINISHED"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mlflow.db", "mlflow.db.lock", "new"]
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+def test_a_run_is_read_back(tracker, client):
+    params = {f"p{i}": str(i) for i in range(250)} | {"empty": "", "key[0]": "x"}
+    run_id = tracker.start_run("variant", params, {"a": "1", "git_commit": "abc"}, description="**text**")
+    tracker.log_metrics({"train/loss": 0.5, "lr": np.float32(0.25)}, step=1)
+    tracker.log_metrics({"train/loss": 0.25, "nan": math.nan, "inf": math.inf}, step=2)
+    tracker.set_tags({"b": "2"})
+    assert client.get_run(run_id).info.status == "RUNNING"
+    tracker.end_run("FAILED", error="ValueError: no")
+
+    run = client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("variant", "FAILED")
+    assert run.data.params == {f"p{i}": str(i) for i in range(250)} | {"empty": "", "key_0_": "x"}
+    assert run.data.metrics["train/loss"] == 0.25 and run.data.metrics["lr"] == 0.25
+    assert math.isnan(run.data.metrics["nan"]) and run.data.metrics["inf"] == sys.float_info.max
+    tags = run.data.tags
+    assert (tags["a"], tags["b"], tags["error"]) == ("1", "2", "ValueError: no")
+    assert (tags["mlflow.note.content"], tags["mlflow.source.git.commit"]) == ("**text**", "abc")
+    history = client.get_metric_history(run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.25)]
+
+    info = tracker.find_run(run_id)
+    assert isinstance(info, RunInfo) and info.name == "variant" and info.params == run.data.params
+    assert info.status == "FAILED" and info.tags == tags and info.parent_run_id is None
+    assert info.start_time.timestamp() * 1000 == run.info.start_time and info.end_time >= info.start_time
+
+
+def test_long_values_are_shortened_with_their_hash(tracker, client):
+    value = "abcdefghij" * 700
+    run_id = tracker.start_run("n", {"fits": value[:6000], "long": value}, {"tag": value * 2})
+    run = client.get_run(run_id)
+    assert run.data.params["fits"] == value[:6000]
+    kept = run.data.params["long"]
+    assert len(kept) == 6000 and kept.startswith(value[:5800])
+    assert kept.endswith(f"... (7000 characters, sha256 {hashlib.sha256(value.encode()).hexdigest()})")
+    assert len(run.data.tags["tag"]) == 8000
+
+
+def test_a_run_whose_params_fail_is_closed(tracker, client, monkeypatch):
+    monkeypatch.setattr(tracker.client(), "log_batch", lambda run_id, params=(), tags=(): 1 / len(tags))
+    with pytest.raises(ZeroDivisionError):
+        tracker.start_run("n", {"a": "1"}, {})
+    assert [run.status for run in tracker.find_runs()] == ["FAILED"]
+
+
+def test_log_input(tracker, client):
+    run_id = tracker.start_run("n", {}, {})
+    tracker.log_input("cats", "ab" * 32, "data/cats", {"train": 20, "validation": 10, "test": 5})
+    inputs = {i.tags[0].value: i.dataset for i in client.get_run(run_id).inputs.dataset_inputs}
+    assert sorted(inputs) == ["test", "train", "validation"]
+    assert (inputs["train"].name, inputs["train"].digest) == ("cats/train", "ab" * 18)
+    assert json.loads(inputs["train"].source) == {"uri": "data/cats"}
+    assert json.loads(inputs["test"].profile) == {"num_rows": 5}
+
+
+def test_artifacts(tracker, client, tmp_path):
+    run_id = tracker.start_run("n", {}, {})
+    (tmp_path / "explain").mkdir()
+    (tmp_path / "explain" / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    tracker.log_artifact(tmp_path / "explain")
+    tracker.log_artifact(tmp_path / "b.txt")
+    tracker.log_artifact(str(tmp_path / "b.txt"), "sub")
+    tracker.log_text("text", "notes/c.txt")
+    assert [i.path for i in client.list_artifacts(run_id)] == ["b.txt", "explain", "notes", "sub"]
+
+    folder = tmp_path / "fetched"
+    assert tracker.download(run_id, "explain/a.txt", folder) == folder / "explain" / "a.txt"
+    (folder / "explain" / "old.txt").write_text("of an earlier download")
+    assert tracker.download(run_id, "explain", folder) == folder / "explain"
+    assert tracker.download(run_id, "notes/c.txt", str(folder)).read_text() == "text"
+    files = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+    assert sorted(files) == ["explain/a.txt", "notes/c.txt"]
+    with pytest.raises(UserError, match=r"^none\.txt: no such artifact"):
+        tracker.download(run_id, "none.txt", folder)
+    for escape in (
+        "../b.txt",
+        "explain/../../b.txt",
+        str(tmp_path / "b.txt"),
+        "..\\b.txt",
+        "C:/b.txt",
+        "",
+        ".",
+    ):
+        with pytest.raises(UserError, match="not an artifact"):
+            tracker.download(run_id, escape, folder)
+
+
+def test_a_listing_cannot_lead_out_of_the_folder(tracker, tmp_path, monkeypatch):
+    from mlflow.entities import FileInfo
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    run_id = tracker.start_run("n", {}, {})
+    tracker.log_text("text", "sub/a.txt")
+    hostile = [FileInfo("../../escaped.txt", is_dir=False, file_size=4)]
+    monkeypatch.setattr(LocalArtifactRepository, "list_artifacts", lambda self, path=None: hostile)
+    monkeypatch.setattr(
+        LocalArtifactRepository, "_download_file", lambda self, remote, local: Path(local).write_text("evil")
+    )
+    with pytest.raises(UserError):
+        tracker.download(run_id, "sub", tmp_path / "deep" / "folder")
+    assert list(tmp_path.rglob("escaped.txt")) == []
+
+
+@pytest.fixture(scope="module")
+def network():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(2, 3, name="conv")(keras.layers.Rescaling(1 / 255)(image))
+    output = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
+    model = keras.Model(image, output, name="tiny")
+    model.compile("rmsprop", "sparse_categorical_crossentropy")
+    model.fit(IMAGES, np.array([0, 1, 2]), verbose=0)
+    return model
+
+
+def test_model(tracker, client, network, uri, tmp_path, monkeypatch, capfd):
+    import keras
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    run_id = tracker.start_run("n", {}, {})
+    tracker.log_model(network, IMAGES[:1], ("cat", "dog", "cow"))
+    tracker.end_run("FINISHED")
+    assert tuple(capfd.readouterr()) == ("", "")
+    expected = network.predict(IMAGES, verbose=0)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    predicted = loaded.predict(IMAGES)
+    assert predicted.dtype == np.float32
+    np.testing.assert_array_equal(predicted, expected)
+    taken, given = loaded.metadata.signature.inputs.inputs[0], loaded.metadata.signature.outputs.inputs[0]
+    assert (taken.type, taken.shape) == (np.dtype("uint8"), (-1, 8, 8, 3))
+    assert (given.type, given.shape) == (np.dtype("float32"), (-1, 3))
+    np.testing.assert_array_equal(loaded.input_example, IMAGES[:1])
+    assert loaded.metadata.metadata["class_names"] == ["cat", "dog", "cow"]
+
+    folder = tracker.download(run_id, "model", tmp_path / "fetched")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    texts = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "data/keras_module.txt"}
+    assert files == {*texts, "data/model.keras", "input_example.json", "serving_input_example.json"}
+    with zipfile.ZipFile(folder / "data" / "model.keras") as archive:  # JSON and HDF5: nothing to unpickle
+        assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
+    lines = (folder / "requirements.txt").read_text().split()
+    assert lines == [f"{name}=={version(name)}" for name in ("mlflow", "tensorflow", "keras", "numpy")]
+    alone = keras.saving.load_model(folder / "data" / "model.keras")
+    assert not alone.compiled and [layer.name for layer in alone.layers][2] == "conv"
+    np.testing.assert_array_equal(alone.predict(IMAGES, verbose=0), expected)
+    assert not list(tmp_path.glob("mlflow.db")) and not list(tmp_path.glob("mlruns"))
+
+
+def test_a_model_that_cannot_be_saved_is_marked(tracker, client, network, monkeypatch):
+    run_id = tracker.start_run("n", {}, {})
+    monkeypatch.setattr("mlflow.keras.save_model", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tracker.log_model(network, IMAGES[:1], ("a", "b", "c"))
+    model_id = client.get_run(run_id).outputs.model_outputs[0].model_id
+    assert str(client.get_logged_model(model_id).status) == "FAILED"
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def test_sweeps_and_children(tracker):
+    def run(name, status, tags, parent=None):
+        run_id = tracker.start_run(name, {}, tags, parent_run_id=parent)
+        tracker.end_run(status)
+        return run_id
+
+    first = run("first", "FINISHED", dict([PARENT_TAG]))
+    children = [run(f"job{i}", "FINISHED", {"hash": f"h{i}", "line": "a='b'"}, first) for i in range(3)]
+    run("crashed", "FAILED", {"hash": "h0"}, first)
+    second = run("second", "FINISHED", dict([PARENT_TAG]))
+    tracker.start_run("running", {}, {})
+
+    assert [info.name for info in tracker.children(first)] == ["job0", "job1", "job2", "crashed"]
+    assert {info.parent_run_id for info in tracker.children(first)} == {first}
+    assert tracker.children(second) == []
+    assert [info.run_id for info in tracker.sweeps(5)] == [second, first]
+    assert [info.run_id for info in tracker.sweeps(1)] == [second]
+    assert tracker.find_run("latest").run_id == children[2]
+    assert [info.name for info in tracker.find_runs({"hash": "h0"})] == ["crashed", "job0"]
+    assert [info.name for info in tracker.find_runs({"hash": "h0"}, status="FINISHED")] == ["job0"]
+    assert [info.name for info in tracker.find_runs(status="RUNNING")] == ["running"]
+    assert len(tracker.find_runs({"line": "a='b'"})) == 3
+    assert len(tracker.find_runs()) == 7 and len(tracker.find_runs(limit=2)) == 2
+
+
+def test_find_run_by_prefix(tracker, uri, monkeypatch):
+    monkeypatch.setattr("cnnexp.tracking.model.RUNS_PER_PAGE", 5)  # several pages
+    ids = [tracker.start_run("n", {}, {}) for _ in range(17)]  # two of them begin with the same hex digit
+    assert len(tracker.find_runs()) == 17
+    firsts = [run_id[0] for run_id in ids]
+    shared = next(first for first in firsts if firsts.count(first) > 1)
+    with pytest.raises(UserError, match=f"^{shared}: several runs"):
+        tracker.find_run(shared)
+    assert tracker.find_run(ids[3][:20]).run_id == tracker.find_run(ids[3]).run_id == ids[3]
+    for unknown in ("latest", "0" * 32, "baseline", "%", "", ids[3].upper()):
+        with pytest.raises(UserError, match="run"):
+            tracker.find_run(unknown)
+    with pytest.raises(UserError, match=r"tracking\.experiment=another"):
+        Tracker(uri, "another", "artifacts").find_run(ids[0])
+
+
+def test_trackers_side_by_side_do_not_mix(uri, tracker, tmp_path, request):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+
+    def work(number):
+        own = Tracker(uri, request.node.name, str(tmp_path))
+        own.start_run(str(number), {}, {})
+        for step in range(10):
+            own.log_metrics({"m": float(number)}, step)
+        own.end_run("FINISHED")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runs = tracker.find_runs()
+    assert sorted((run.name, run.metrics["m"]) for run in runs) == [(str(n), float(n)) for n in range(4)]
+    assert mlflow.active_run() is None and mlflow.get_tracking_uri() == before
+
+
+# ---------------------------------------------------------------------------------------------- the others
+
+
+def test_ui_command(tmp_path):
+    command = Tracker(f"sqlite:///{tmp_path}/m.db", "e", str(tmp_path / "a b")).ui_command()
+    assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
+    assert command[4:6] == ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db"]
+    assert command[6:8] == ["--default-artifact-root", f"{tmp_path.as_uri()}/a%20b"]
+    assert command[8:10] == ["--host", "127.0.0.1"]
+
+
+def test_null_tracker_has_the_methods_of_tracker(tmp_path, monkeypatch):
+    def methods(cls):
+        found = inspect.getmembers(cls, inspect.isfunction)
+        return {
+            name: list(inspect.signature(f).parameters)
+            for name, f in found
+            if name[0] != "_" and name != "client"
+        }
+
+    assert methods(NullTracker) == methods(Tracker)
+    monkeypatch.chdir(tmp_path)
+    null = NullTracker()
+    null.prepare()
+    assert null.start_run("n", {}, {}) != null.start_run("n", {}, {})
+    null.log_metrics({"a": 1.0}, 0)
+    null.log_text("a", "b")
+    null.end_run("FINISHED")
+    assert (null.children("x"), null.sweeps(1), null.find_runs()) == ([], [], [])
+    for read in (lambda: null.find_run("latest"), lambda: null.download("a", "b", "c"), null.ui_command):
+        with pytest.raises(UserError, match=r"^tracking\.uri=null"):
+            read()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logging_of_others_is_left_alone(tracker):
+    assert logging.getLogger("mlflow").level == logging.getLogger("alembic").level == logging.ERROR
+    assert logging.getLogger().level != logging.ERROR
