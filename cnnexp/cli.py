@@ -1,4 +1,4 @@
-"""`cnnexp COMMAND ...`: finds the command and runs it. Nothing heavy is imported before a command needs it."""
+"""`cnnexp COMMAND ...`: finds the command and runs it. Nothing heavy is imported before it is needed."""
 
 import os
 import signal
@@ -13,6 +13,8 @@ COMMANDS = {
     "train": "train one run, or a sweep of them (Hydra's command line)",
     "prepare": "draw, split or check a data set before training",
     "summary": "layers, output shapes, parameters and the formula behind each count",
+    "predict": "class probabilities of images, from a tracked run",
+    "explain": "heat maps and activation grids: what a tracked run looks at in an image",
     "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
     "ui": "the MLflow UI on the store of the runs",
 }
@@ -23,7 +25,7 @@ usage: cnnexp COMMAND [ARGUMENTS]
 
 {commands}
 
-cnnexp COMMAND --help tells more. Overrides are Hydra's: experiment=frozen trainer.epochs=5 dataset.path=FOLDER
+cnnexp COMMAND --help tells more. Overrides are Hydra's: experiment=frozen trainer.epochs=5 dataset=mnist
 First steps: cnnexp train sweep=demo    Tab completion: eval "$(cnnexp --shell-completion install=bash)"
 """
 

@@ -81,9 +81,7 @@ class Plan:
     jobs: list[list[str]] = field(default_factory=list)
 
 
-def plan_jobs(
-    overrides: Sequence[str], multirun: bool, config_dir: str | None = None, name: str = "config"
-) -> Plan:
+def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None = None, name: str = "config") -> Plan:
     """The jobs of a line for Hydra's basic sweeper; another one chooses as it goes, and gives no jobs here.
 
     Args:
@@ -163,19 +161,20 @@ def group_options(loader: Any, group: str) -> list[str]:
 
 def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None)
     text = str(getattr(cause, "msg", None) or cause).strip().splitlines()[0]
+    deleted = re.match(r"Could not delete from config. '(.*)' does not exist", text)
+    key = deleted[1] if deleted else getattr(cause, "full_key", None)
     if key is None:
         given = next((o for o in overrides if text.startswith(f"Multiple values for {_key(o)}.")), None)
         return f"{given}: has its place already; write {given.lstrip('+')}" if given else text
     given = next((o for o in overrides if f"{_key(o)}.".startswith(f"{key}.")), key)
-    if given.startswith("~"):
+    if given.startswith("~") and not deleted:
         return f"{given}: a key of the schema cannot be taken away; give it another value"
-    if re.match(r"Key '.*' not in|Key '.*' is not in struct", text):
+    if deleted or re.match(r"Key '.*' (is )?not in", text):
         allowed = _keys_beside(key, overrides)
         if allowed:
             return f"{given}: no such key; allowed: {', '.join(nearest(key, allowed))}"
-        return f"{given}: no such key yet; to add it, write +{given}"
+        return f"{given}: no such key yet; to add it, write +{given.lstrip('~')}"
     return f"{given}: {text[0].lower()}{text[1:]}"
 
 

@@ -51,9 +51,7 @@ class Config:
 
     name: str = "baseline"  # of the variant, in tables and charts
     seed: int = option(0, minimum=0, maximum=2**31 - 1)
-    reference_accuracy: Optional[float] = option(
-        None, minimum=0, maximum=1
-    )  # published; to stand beside ours
+    reference_accuracy: Optional[float] = option(None, minimum=0, maximum=1)  # published; to stand beside ours
     dataset: DatasetConfig = MISSING
     augmentation: AugmentationConfig = MISSING
     backbone: BackboneConfig = MISSING
@@ -110,7 +108,7 @@ def typed(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from error
     if not isinstance(result, Config):
-        raise UserError("the config is not typed: its defaults list must begin with `schema`, as conf/config.yaml does")
+        raise UserError("the config has no schema: begin its defaults list with `- schema`, as conf/config.yaml")
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)
@@ -129,8 +127,11 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _check_names(prefix: str, node: Any) -> None:
-    """Refuse what Hydra's `+KEY=VALUE` can add beside the declared fields."""
+    """Refuse what Hydra's `+KEY=VALUE` can add beside the declared fields, or once more in `arguments`."""
     known = [item.name for item in fields(node)]
+    for name in getattr(node, "arguments", {}):
+        if name in known:
+            raise UserError(f"{prefix}arguments.{name}: is a key of its own; set {prefix}{name}")
     for name in vars(node):
         if name not in known:
             allowed = ", ".join(f"{prefix}{near}" for near in nearest(name, known))

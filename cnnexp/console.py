@@ -50,9 +50,13 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     if not console.is_terminal:
         yield from _plain_progress(items, description, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _bar(console) as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 def _plain_progress(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -78,7 +82,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
 
 
 class EpochProgress:
-    """The progress of a training: a bar over the steps of an epoch, and one line for each epoch that is done."""
+    """The progress of a training: a bar over the steps of an epoch, and one line for each epoch done."""
 
     def __init__(self, epochs: int, steps: int) -> None:
         self.epochs, self.steps = epochs, steps
@@ -89,8 +93,7 @@ class EpochProgress:
     def start(self, epoch: int) -> None:
         """Begin epoch `epoch`, counted from 0."""
         if self.console.is_terminal and self.bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar = _bar(self.console)
             self.task = self.bar.add_task("training", total=self.steps)
             self.bar.start()
         if self.bar:

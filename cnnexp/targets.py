@@ -1,4 +1,4 @@
-"""Calls what `_target_` of a config leaf names: one level deep, with the leaf's other keys as keyword arguments."""
+"""Calls what `_target_` of a config leaf names, one level deep, with the leaf's other keys as keywords."""
 
 import inspect
 from collections.abc import Callable
@@ -24,16 +24,21 @@ def bind(group: str, node: Any, omit: tuple[str, ...] = (), **also: Any) -> Call
         UserError: there is no such function, or it does not take these arguments.
     """
     function = find(f"{group}._target_", node._target_)
-    keywords = {f.name: getattr(node, f.name) for f in fields(node) if f.name not in ("_target_", *omit)} | also
-    takes = _parameters(function)
-    if "name" not in takes:
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # some builtins have none
+        raise UserError(f"{group}._target_={node._target_}: does not tell what it takes") from error
+    names = [item.name for item in fields(node) if item.name not in ("_target_", *omit)]
+    keywords = {name: getattr(node, name) for name in names} | also
+    if "name" not in signature.parameters:
         del keywords["name"]
-    if "arguments" not in takes:
+    if "arguments" not in signature.parameters:
         keywords |= keywords.pop("arguments")
     try:
-        inspect.signature(function).bind_partial(**keywords)
+        signature.bind_partial(**keywords)
     except TypeError as error:
-        raise UserError(f"{group}: {node._target_} does not take these arguments: {error}") from error
+        takes = ", ".join(signature.parameters)
+        raise UserError(f"{group}._target_={node._target_}: {error}; it takes {takes}") from error
     return partial(function, **keywords)
 
 
@@ -43,11 +48,8 @@ def find(key: str, target: str) -> Callable[..., Any]:
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}={target}: cannot be imported ({error}); write package.module.function") from error
+        wanted = "write package.module.function; PYTHONPATH=FOLDER says where a module of your own lies"
+        raise UserError(f"{key}={target}: cannot be imported ({error}); {wanted}") from error
     if not callable(found):
         raise UserError(f"{key}={target}: is not a function or class")
-    return found  # type: ignore[no-any-return]
-
-
-def _parameters(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
+    return found

@@ -330,9 +330,7 @@ def test_erasing_probability(probability: float) -> None:
 
 def test_erasing_area_aspect_and_place() -> None:
     height, width = 400, 600
-    strong = Strong(
-        erasing_probability=1.0, erasing_min_area=0.05, erasing_max_area=0.1, erasing_min_aspect=0.5
-    )
+    strong = Strong(erasing_probability=1.0, erasing_min_area=0.05, erasing_max_area=0.1, erasing_min_aspect=0.5)
     drawn = patches(strong, height, width)
     rows = np.array([patch.pixels.shape[0] for patch in drawn])
     columns = np.array([patch.pixels.shape[1] for patch in drawn])
@@ -360,9 +358,7 @@ def test_erasing_paints_one_rectangle(channels: int) -> None:
 
 
 def test_erasing_a_rectangle_that_fits_nowhere_is_given_up() -> None:
-    square = Strong(
-        erasing_probability=1.0, erasing_min_area=0.9, erasing_max_area=0.9, erasing_min_aspect=1.0
-    )
+    square = Strong(erasing_probability=1.0, erasing_min_area=0.9, erasing_max_area=0.9, erasing_min_aspect=1.0)
     assert square.sample(np.random.default_rng(0), 10, 100).patch is None
     assert len(patches(square, 10, 10)) == 4000
 

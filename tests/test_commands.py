@@ -63,7 +63,7 @@ def test_prepare_shows_the_splits(cnnexp: Run, photos: Path) -> None:
 
 
 def test_a_folder_of_three_classes_trains(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
-    code, out, err = cnnexp("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
+    code, _, err = cnnexp("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
     assert code == 0, err
     (predictions,) = tmp_path.glob("outputs/runs/*/predictions.csv")
     assert predictions.read_text().splitlines()[0] == "file,truth,predicted,p_apple,p_pear,p_plum"

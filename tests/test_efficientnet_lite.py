@@ -64,9 +64,9 @@ def features_of(images: np.ndarray, **options: Any) -> np.ndarray:
 
 def logits_and_features(classifier: keras.Model, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     names = ("avg_pool", "top_activation")
-    pooled_features, features = keras.Model(
-        classifier.input, [classifier.get_layer(name).output for name in names]
-    )(images)
+    pooled_features, features = keras.Model(classifier.input, [classifier.get_layer(name).output for name in names])(
+        images
+    )
     kernel, bias = classifier.get_layer("predictions").get_weights()
     return pooled_features.numpy() @ kernel + bias, features.numpy()
 
@@ -192,9 +192,7 @@ def test_drop_connect_only_from_scratch(pretrained: Network, scratch: Network) -
     assert not any(isinstance(layer, dropout) for layer in pretrained.backbone_layers)
 
 
-def test_pretrained_computes_in_training_what_it_does_in_inference(
-    pretrained: Network, scratch: Network
-) -> None:
+def test_pretrained_computes_in_training_what_it_does_in_inference(pretrained: Network, scratch: Network) -> None:
     for network, same in ((pretrained, True), (scratch, False)):
         apply_freeze_policy(network, "none")
         images = picture(64, 64).astype(np.float32)
@@ -276,21 +274,15 @@ def tensor_opcodes(storage: bytes, offset: int, shape: tuple[int, ...], strides:
     """The pickle opcodes with which PyTorch writes a tensor: a function, then a tuple of its arguments."""
     numbers = [b"(" + b"".join(number(n) for n in group) + b"t" for group in (shape, strides)]
     hooks = b"\x89ccollections\nOrderedDict\n)R"  # requires_grad=False, none
-    return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + b"".join(numbers) + hooks + b"tR"
-    )
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + b"".join(numbers) + hooks + b"tR"
 
 
 def storage_opcodes(name: bytes, key: str, size: int) -> bytes:
     """A persistent id: ("storage", type, key, device, size)."""
-    return (
-        b"(" + text("storage") + b"ctorch\n" + name + b"\n" + text(key) + text("cpu") + number(size) + b"tQ"
-    )
+    return b"(" + text("storage") + b"ctorch\n" + name + b"\n" + text(key) + text("cpu") + number(size) + b"tQ"
 
 
-def state_opcodes(
-    offset: int = 1, shape: tuple[int, ...] = (2, 3), strides: tuple[int, ...] = (1, 2)
-) -> bytes:
+def state_opcodes(offset: int = 1, shape: tuple[int, ...] = (2, 3), strides: tuple[int, ...] = (1, 2)) -> bytes:
     weight = tensor_opcodes(storage_opcodes(b"FloatStorage", "7", 8), offset, shape, strides)
     count = tensor_opcodes(storage_opcodes(b"LongStorage", "9", 1), 0, (), ())
     return b"\x80\x02ccollections\nOrderedDict\n)R(" + text("weight") + weight + text("count") + count + b"u."

@@ -49,9 +49,7 @@ def _seeded() -> None:
     keras.utils.set_random_seed(1)
 
 
-def network(
-    head: str = "gap", units: int = 3, activation: str | None = "softmax", channels: int = 3
-) -> keras.Model:
+def network(head: str = "gap", units: int = 3, activation: str | None = "softmax", channels: int = 3) -> keras.Model:
     """`conv1`, `pool1`, `conv2`; global average pooling, or `pool2`, Flatten and `hidden`; `predictions`."""
     image = keras.Input((12, 12, channels), name="image")
     x = layers.Rescaling(1 / 255)(image)
@@ -65,9 +63,7 @@ def network(
         x = layers.Flatten()(x)
         x = layers.Dense(16, activation="relu", name="hidden")(x)
     model = keras.Model(image, layers.Dense(units, activation, name="predictions")(x))
-    kernel = np.sin(np.arange(x.shape[-1] * units) ** 2.0).reshape(
-        -1, units
-    )  # positive and negative for each class
+    kernel = np.sin(np.arange(x.shape[-1] * units) ** 2.0).reshape(-1, units)  # positive and negative for each class
     model.get_layer("predictions").set_weights([kernel, np.zeros(units)])
     return model
 
@@ -259,9 +255,7 @@ def ending(kind: str) -> tuple[keras.Model, Callable[[Any], Any]]:
     return keras.Model(image, tail(x)), ops.softmax
 
 
-@pytest.mark.parametrize(
-    "kind", ["sigmoid", "no bias", "activation layer", "softmax layer", "linear", "inside"]
-)
+@pytest.mark.parametrize("kind", ["sigmoid", "no bias", "activation layer", "softmax layer", "linear", "inside"])
 def test_logits_are_what_goes_into_the_last_activation(kind: str) -> None:
     model, activation = ending(kind)
     images = np.random.default_rng(1).normal(size=(3, 4, 4, 1)).astype(np.float32)
@@ -293,12 +287,11 @@ def test_the_default_layer_is_the_last_that_is_not_a_pooling_or_dropout() -> Non
 
 def test_unusable_layers_are_refused_with_the_nearest_names() -> None:
     model = network("flat")
-    with pytest.raises(
-        UserError, match=r"layer 'conv3': .* has no such layer; nearest.*: conv[12], conv[12]"
-    ):
+    with pytest.raises(UserError, match=r"layer 'conv3': .* has no such layer; nearest.*: conv[12], conv[12]"):
         gradcam.heatmap(model, PHOTOS, 0, "conv3")
     with pytest.raises(
-        UserError, match=r"layer 'hidden': its output \(16,\) is no map .*; choose one of conv"
+        UserError,
+        match=r"layer 'hidden': its output \(16,\) is no map .*; nearest with feature maps: .*conv1",
     ):
         gradcam.heatmap(model, PHOTOS, 0, "hidden")
 
@@ -314,9 +307,7 @@ def test_unusable_networks_are_refused() -> None:
     with pytest.raises(UserError, match="no layer has feature maps"):
         logit_model(keras.Model(image, layers.Dense(2)(flat)))
     with pytest.raises(UserError, match="one input and output"):
-        logit_model(
-            keras.Model([image, other], layers.Dense(2)(layers.Flatten()(layers.Add()([image, other]))))
-        )
+        logit_model(keras.Model([image, other], layers.Dense(2)(layers.Flatten()(layers.Add()([image, other])))))
     with pytest.raises(UserError, match="Functional or Sequential"):
         logit_model(Subclassed())
     with pytest.raises(UserError, match=r"ends in .*GlobalAveragePooling2D"):
@@ -374,9 +365,7 @@ def test_a_network_inside_gives_the_maps_of_the_flat_network(kind: str) -> None:
     for layer in ("inner1", "inner2", "sum", None):
         for name, method in METHODS.items():
             expected = method(flat, PHOTOS[:2], 1, layer)
-            np.testing.assert_allclose(
-                method(nested, PHOTOS[:2], 1, layer), expected, atol=1e-5, err_msg=name
-            )
+            np.testing.assert_allclose(method(nested, PHOTOS[:2], 1, layer), expected, atol=1e-5, err_msg=name)
     assert default_layer(nested) == "sum" and len(nested.variables) == count
     with pytest.raises(UserError, match="nearest with feature maps: inner"):
         logit_model(nested, "inner3")
@@ -412,9 +401,7 @@ def test_of_a_layer_called_twice_the_last_call_counts() -> None:
 def test_agrees_with_tf_keras_vis(name: str, head: str) -> None:
     """Before resizing."""
     if (name, head) == ("gradcam_plusplus", "flat"):
-        pytest.skip(
-            "it divides alpha by its sum, also over negative gradients where it has a pole; eq. 5 does not"
-        )
+        pytest.skip("it divides alpha by its sum, also over negative gradients where it has a pole; eq. 5 does not")
     pytest.importorskip("tf_keras_vis")
     scores = importlib.import_module("tf_keras_vis.utils.scores")
     linear = importlib.import_module("tf_keras_vis.utils.model_modifiers").ReplaceToLinear
@@ -619,9 +606,7 @@ def test_spearman_agrees_with_scipy() -> None:
 def with_all_kinds() -> keras.Model:
     """Normalization, dropout, an operation that is no layer, a network inside; weights unlike fresh ones."""
     image = keras.Input((8, 8, 3))
-    inside = keras.Sequential(
-        [keras.Input((8, 8, 3)), layers.Conv2D(5, 3, name="conv"), layers.BatchNormalization()]
-    )
+    inside = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(5, 3, name="conv"), layers.BatchNormalization()])
     x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(inside(ops.flip(image, axis=-1))))
     model = keras.Model(image, layers.Dense(2, "softmax")(x))
     model.compile("adam", "sparse_categorical_crossentropy")

@@ -136,9 +136,7 @@ def test_convnet_names_the_smallest_image_it_takes(pool_last: bool, minimum: int
     """Backwards through three blocks: 1 -> 2 -> 4 -> 8 -> 10 -> 20 -> 22, or 1 -> 3 -> 6 -> 8 -> 16 -> 18."""
     build = partial(convnet, filters=[4, 4, 4], pool_last=pool_last)
     assert build(keras.Input((minimum, minimum, 3))).outputs.shape == (None, 1, 1, 4)
-    with pytest.raises(
-        UserError, match=rf"dataset\.image_size: .* {minimum}x{minimum} pixels, not 40x{minimum - 1}"
-    ):
+    with pytest.raises(UserError, match=rf"dataset\.image_size: .* {minimum}x{minimum} pixels, not 40x{minimum - 1}"):
         build(keras.Input((40, minimum - 1, 3)))
 
 
@@ -209,9 +207,7 @@ def test_the_names_are_all_of_keras_applications_and_need_no_keras() -> None:
 def test_an_application_is_part_of_one_flat_graph() -> None:
     """Its layers stand in the model under their own names and compute what the Keras network computes."""
     network = network_of("mobilenet", alpha=0.25)
-    reference = keras.applications.MobileNet(
-        alpha=0.25, weights=None, include_top=False, input_shape=(32, 32, 3)
-    )
+    reference = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False, input_shape=(32, 32, 3))
     body = reference.layers[1:]
     assert [layer.name for layer in network.backbone_layers] == [layer.name for layer in body]
     names = [layer.name for layer in network.model.layers]
@@ -227,9 +223,7 @@ def test_an_application_is_part_of_one_flat_graph() -> None:
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
 def test_each_layer_gets_its_weights_from_the_file(suffix: str, tmp_path: Path) -> None:
     """Also in a network with branches, and behind preprocessing layers that the file does not know."""
-    reference = keras.applications.MobileNetV2(
-        alpha=0.35, weights=None, include_top=False, input_shape=(32, 32, 3)
-    )
+    reference = keras.applications.MobileNetV2(alpha=0.35, weights=None, include_top=False, input_shape=(32, 32, 3))
     file = tmp_path / f"mobilenet{suffix}"
     reference.save_weights(file) if suffix == ".weights.h5" else reference.save(file)
     backbone = keras_backbone("mobilenet_v2", str(file), alpha=0.35)(keras.Input((32, 32, 1)))
@@ -264,9 +258,7 @@ def test_a_pretrained_efficientnet_has_no_dropout_and_normalizes_as_it_was_train
 def test_minimum_sizes_are_those_of_keras() -> None:
     for name, (attribute, _) in APPLICATIONS.items():
         side = MINIMUM_SIZES.get(name, 32)
-        with pytest.raises(
-            UserError, match=rf"dataset\.image_size: {name} .* {side}x{side} pixels, not {side - 1}"
-        ):
+        with pytest.raises(UserError, match=rf"dataset\.image_size: {name} .* {side}x{side} pixels, not {side - 1}"):
             keras_backbone(name)(keras.Input((side - 1, side - 1, 3)))
         build = getattr(keras.applications, attribute)
         with pytest.raises(ValueError, match=rf"at least {side}"):
@@ -412,18 +404,14 @@ def test_every_layer_is_listed_after_its_inputs(name: str) -> None:
 
 def test_an_unknown_layer_is_refused_with_the_nearest_names_first() -> None:
     network = build_model((8, 8, 3), 2, branching, pooled, "branching")
-    message = (
-        r"freeze_policy\.first_trainable_layer: .*no layer 'lef2'; nearest of its 6 layers: left2, left1"
-    )
+    message = r"freeze_policy\.first_trainable_layer: .*no layer 'lef2'; nearest of its 6 layers: left2, left1"
     with pytest.raises(UserError, match=message):
         apply_freeze_policy(network, "until_layer", "lef2")
     with pytest.raises(UserError, match=r"no layer 'predictions'"):
         apply_freeze_policy(network, "until_layer", "predictions")
     with pytest.raises(UserError, match=r"freeze_policy\.first_trainable_layer: .*needs the name"):
         apply_freeze_policy(network, "until_layer")
-    with pytest.raises(
-        UserError, match=r"freeze_policy\.mode: .*'all'; choose one of none, full, until_layer"
-    ):
+    with pytest.raises(UserError, match=r"freeze_policy\.mode: .*'all'; choose one of none, full, until_layer"):
         apply_freeze_policy(network, "all")
 
 
@@ -434,9 +422,7 @@ def run_normalization(pretrained: bool, mode: str, mean: float, variance: float)
     network.model.get_layer("bn").set_weights([np.array([value]) for value in (1.0, 0.0, mean, variance)])
     apply_freeze_policy(network, mode)
     features = keras.Model(network.model.input, network.model.get_layer("bn").output)
-    return (
-        np.asarray(features(np.array([4, 8], "float32").reshape(2, 1, 1, 1), training=True)).ravel().tolist()
-    )
+    return np.asarray(features(np.array([4, 8], "float32").reshape(2, 1, 1, 1), training=True)).ravel().tolist()
 
 
 def test_batch_norm_in_training() -> None:
@@ -444,9 +430,7 @@ def test_batch_norm_in_training() -> None:
     assert run_normalization(True, "full", 2.0, 1.0) == pytest.approx([2.0, 6.0])  # frozen: (4 - 2) / 1
     assert run_normalization(True, "none", 2.0, 1.0) == pytest.approx([2.0, 6.0])  # unfrozen, still moving
     assert run_normalization(False, "full", 2.0, 1.0) == pytest.approx([2.0, 6.0])
-    assert run_normalization(False, "none", 2.0, 1.0) == pytest.approx(
-        [-1.0, 1.0]
-    )  # from scratch: the batch's
+    assert run_normalization(False, "none", 2.0, 1.0) == pytest.approx([-1.0, 1.0])  # from scratch: the batch's
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
@@ -455,9 +439,7 @@ def test_fine_tuning_moves_the_statistics_only_from_scratch(pretrained: bool) ->
     apply_freeze_policy(network, "none")
     before = network.model.get_layer("bn").get_weights()
     network.model.compile("sgd", "binary_crossentropy")
-    network.model.fit(
-        np.array([4, 8, 1, 0], "float32").reshape(4, 1, 1, 1), np.array([0, 1, 1, 1]), verbose=0
-    )
+    network.model.fit(np.array([4, 8, 1, 0], "float32").reshape(4, 1, 1, 1), np.array([0, 1, 1, 1]), verbose=0)
     statistics = network.model.get_layer("bn").get_weights()
     assert all(map(np.array_equal, statistics, before)) == pretrained
 

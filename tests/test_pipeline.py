@@ -31,9 +31,7 @@ def train_batches(n: int, batch_size: int, steps: int | None, seed: int = 0, **m
     """Batches in which x is the index of the image."""
     inputs = Arrays((np.arange(n),))
     labels = np.arange(n) % 3
-    return TrainBatches(
-        inputs, labels, num_classes=3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more
-    )
+    return TrainBatches(inputs, labels, num_classes=3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more)
 
 
 def x_of(batches: TrainBatches, epoch: int, step: int) -> list[Any]:
@@ -72,9 +70,7 @@ def test_stream_goes_from_one_pass_into_the_next() -> None:
 
 
 def test_a_batch_may_be_larger_than_the_data() -> None:
-    indices, passes = stream_indices(
-        1, 8, 3, 0
-    )  # positions 8 to 15: the end of pass 2, passes 3 and 4, one of 5
+    indices, passes = stream_indices(1, 8, 3, 0)  # positions 8 to 15: the end of pass 2, passes 3 and 4, one of 5
     assert passes.tolist() == [2, 3, 3, 3, 4, 4, 4, 5]
     assert indices[0] == order(3, 2, 0)[2] and indices[7] == order(3, 5, 0)[0]
     assert sorted(indices[1:4]) == sorted(indices[4:7]) == [0, 1, 2]
@@ -128,9 +124,7 @@ def test_a_batch_has_the_images_and_targets_of_its_indices() -> None:
 
 def test_augmentation_gets_images_indices_passes_and_seed() -> None:
     class Recorder:
-        def augment(
-            self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray, seed: int
-        ) -> np.ndarray:
+        def augment(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray, seed: int) -> np.ndarray:
             assert images.tolist() == indices.tolist()
             return np.stack([images, passes, np.full(len(images), seed)], axis=1)
 

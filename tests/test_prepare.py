@@ -24,9 +24,7 @@ def fill(folder: Path, numbers: range) -> Path:
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of 16 photos, and some that do not belong to it."""
-    monkeypatch.setattr(
-        prepare, "NUMBERS", {"train": range(4), "validation": range(4, 6), "test": range(6, 8)}
-    )
+    monkeypatch.setattr(prepare, "NUMBERS", {"train": range(4), "validation": range(4, 6), "test": range(6, 8)})
     return fill(tmp_path / "raw", range(10))
 
 
@@ -36,10 +34,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_photos_are_split_by_number(tmp_path: Path) -> None:
     prepare_dogs_vs_cats(fill(tmp_path / "raw", range(2001)), tmp_path / "data/set")
-    found = {
-        str(file.relative_to(tmp_path / "data/set")): file.read_text()
-        for file in tmp_path.glob("data/**/*.jpg")
-    }
+    found = {str(file.relative_to(tmp_path / "data/set")): file.read_text() for file in tmp_path.glob("data/**/*.jpg")}
     expected = {}
     for number in range(2000):
         split = "train" if number <= 999 else "validation" if number <= 1499 else "test"
@@ -92,9 +87,7 @@ def test_missing_photos_are_named_and_counted(raw: Path, tmp_path: Path) -> None
 
 
 def test_a_wrong_source_is_refused(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"nowhere: does not exist; give the folder with the photos of train\.zip"
-    ):
+    with pytest.raises(UserError, match=r"nowhere: does not exist; give the folder with the photos of train\.zip"):
         prepare_dogs_vs_cats(tmp_path / "nowhere", tmp_path / "set")
     (tmp_path / "train.zip").write_text("PK")
     with pytest.raises(UserError, match=r"train\.zip: is not a folder"):
@@ -129,9 +122,7 @@ def test_an_interrupt_leaves_nothing(raw: Path, tmp_path: Path, monkeypatch: pyt
     prepare_dogs_vs_cats(raw, tmp_path / "set")  # the lock is free again
 
 
-def test_what_a_killed_process_left_is_removed(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_process_left_is_removed(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process does not clean up
         stop_at(patch, 10, KeyboardInterrupt())
@@ -145,9 +136,7 @@ def test_what_a_killed_process_left_is_removed(
 
 def test_a_full_disk_is_one_line(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 5, OSError(28, "No space left on device", "cat.5.jpg"))
-    with pytest.raises(
-        UserError, match=r"cannot be filled \(cat\.5\.jpg: No space left on device\); make room"
-    ):
+    with pytest.raises(UserError, match=r"cannot be filled \(cat\.5\.jpg: No space left on device\); make room"):
         prepare_dogs_vs_cats(raw, tmp_path / "set")
     assert not (tmp_path / "set").exists()
 

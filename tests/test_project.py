@@ -92,11 +92,7 @@ def test_no_file_names_a_package_index():
 
 def test_no_file_names_a_folder_of_one_machine():
     folder = re.compile(r"(?<![\w.}\])$*/-])/(?:work|root|tmp|opt|mnt|Users)/[\w.]+")
-    found = {
-        f"{name}: {match.group()}"
-        for name, text in tracked_texts().items()
-        for match in folder.finditer(text)
-    }
+    found = {f"{name}: {match.group()}" for name, text in tracked_texts().items() for match in folder.finditer(text)}
     assert found == set()
 
 

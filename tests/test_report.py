@@ -51,9 +51,7 @@ def answers(path: Path, right: str, ids: list[str] | None = None) -> Path:
     chosen = np.where(np.array(list(right)) == "R", labels, 1 - labels)
     probabilities: np.ndarray = np.full((len(right), 2), 0.25)
     probabilities[np.arange(len(right)), chosen] = 0.75
-    write_predictions(
-        path, ids or [f"test/{i}.jpg" for i in range(len(right))], labels, probabilities, CLASSES
-    )
+    write_predictions(path, ids or [f"test/{i}.jpg" for i in range(len(right))], labels, probabilities, CLASSES)
     return path
 
 
@@ -158,9 +156,7 @@ def test_images_are_matched_by_name(tmp_path: Path) -> None:
     older = answers(tmp_path / "older.csv", "RRWW", ["a", "b", "c", "d"])
     newer = answers(tmp_path / "newer.csv", "WWRR", ["c", "d", "a", "b"])  # the same answers in another order
     step = (
-        summarise(
-            [result("older", 0.5, 0, predictions_path=older), result("newer", 0.5, 1, predictions_path=newer)]
-        )
+        summarise([result("older", 0.5, 0, predictions_path=older), result("newer", 0.5, 1, predictions_path=newer)])
         .rows[1]
         .step
     )
@@ -280,11 +276,7 @@ def test_decimals_follow_the_number_of_test_images() -> None:
 
 
 def test_wording() -> None:
-    assert (
-        percent(0.9593, 1) == "95.9"
-        and percent(0.9593, 2, 0.002) == "95.93 ± 0.20"
-        and percent(None, 1) == "-"
-    )
+    assert percent(0.9593, 1) == "95.9" and percent(0.9593, 2, 0.002) == "95.93 ± 0.20" and percent(None, 1) == "-"
     assert points(0.079, 1) == "+7.9" and points(-0.0123, 1) == "\N{MINUS SIGN}1.2" and points(None, 1) == "-"
     assert [p_text(p) for p in (None, 0.0, 0.0312, 0.5, 1.0)] == ["-", "<0.001", "0.031", "0.50", "1.00"]
     seconds = (None, 0.04, 9.94, 9.96, 59.6, 200, 3599.6, 7500)
@@ -363,9 +355,7 @@ def test_confusion(tmp_path: Path, drawn: list[Any], count: int, ticks: int, num
         assert "15  class_1 → class_0" in texts(drawn[0])
 
 
-def test_confusion_of_a_thousand_classes_shows_the_largest_of_each_block(
-    tmp_path: Path, drawn: list[Any]
-) -> None:
+def test_confusion_of_a_thousand_classes_shows_the_largest_of_each_block(tmp_path: Path, drawn: list[Any]) -> None:
     matrix = np.eye(1000, dtype=np.int64)
     matrix[993, 13] = 3  # block 7: rows 987 to 993 and columns 7 to 13
     figures.draw_confusion(tmp_path / "c.png", matrix, [str(number) for number in range(1000)], "many")
@@ -378,9 +368,7 @@ def test_errors(tmp_path: Path, drawn: list[Any]) -> None:
     images = [np.full((20, 30, 3), number, np.uint8) for number in range(30)]
     probabilities = [0.5 + 0.01 * number for number in range(30)]
     ids = [f"test/{number}.jpg" for number in range(30)]
-    figures.draw_errors(
-        tmp_path / "e.png", images, ["cats"] * 30, ["dogs"] * 30, probabilities, ids, "mistakes"
-    )
+    figures.draw_errors(tmp_path / "e.png", images, ["cats"] * 30, ["dogs"] * 30, probabilities, ids, "mistakes")
     picture(tmp_path / "e.png")
     shown = [axes for axes in drawn[0].axes if axes.images]
     assert len(shown) == 24
@@ -389,9 +377,7 @@ def test_errors(tmp_path: Path, drawn: list[Any]) -> None:
     assert shown[0].texts[0].get_text() == "truth: cats\ntest/29.jpg"
     figures.draw_errors(tmp_path / "none.png", [], [], [], [], [], "none")
     assert "no mistakes" in texts(drawn[1])
-    figures.draw_errors(
-        tmp_path / "grey.png", [np.zeros((28, 28, 1), np.uint8)], ["3"], ["8"], [0.9], ["test/0"], ""
-    )
+    figures.draw_errors(tmp_path / "grey.png", [np.zeros((28, 28, 1), np.uint8)], ["3"], ["8"], [0.9], ["test/0"], "")
     assert drawn[2].axes[0].images[0].get_cmap().name == "gray"
 
 
@@ -401,9 +387,7 @@ def test_reliability_and_roc(tmp_path: Path, drawn: list[Any]) -> None:
     picture(tmp_path / "r.png")
     assert [bar.get_height() for bar in drawn[0].axes[0].patches] == pytest.approx([0.5, 0.75])
     assert "expected calibration error 0.100" in texts(drawn[0])
-    figures.draw_roc_pr(
-        tmp_path / "p.png", np.array([1, 0, 1, 0], bool), np.array([0.9, 0.8, 0.7, 0.1]), "roc"
-    )
+    figures.draw_roc_pr(tmp_path / "p.png", np.array([1, 0, 1, 0], bool), np.array([0.9, 0.8, 0.7, 0.1]), "roc")
     picture(tmp_path / "p.png")
     assert "ROC, area 0.7500" in texts(drawn[1])
     assert "precision-recall, average precision 0.8333" in texts(drawn[1])
@@ -434,9 +418,7 @@ def progression(folder: Path, seeds: int = 1, prefix: str = "") -> Comparison:
     return summarise(runs)
 
 
-@pytest.mark.parametrize(
-    ("seeds", "prefix"), [(1, ""), (3, ""), (3, "optimizer.learning_rate=0.0001,head.units=512,")]
-)
+@pytest.mark.parametrize(("seeds", "prefix"), [(1, ""), (3, ""), (3, "optimizer.learning_rate=0.0001,head.units=512,")])
 def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str) -> None:
     figure = progression_figure(progression(tmp_path, seeds, prefix), "Dogs vs cats, 2000 training photos")
     figure.canvas.draw()
@@ -456,9 +438,7 @@ def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str)
 def test_chart_shows_the_figures(tmp_path: Path) -> None:
     comparison = progression(tmp_path, seeds=2)
     shown = texts(progression_figure(comparison, "A long title, " * 10))
-    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "p = 1.00", "3 h 20 min", "9.2 M", "1.3 k"} <= set(
-        shown
-    )
+    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "p = 1.00", "3 h 20 min", "9.2 M", "1.3 k"} <= set(shown)
     assert {"single seeds", "published", "test accuracy on 1,000 images"} <= set(shown)
     plain = texts(progression_figure(summarise([result("alone", 0.9)]), "one"))
     assert "90.0" in plain and not {"single seeds", "published"} & set(plain)
@@ -500,9 +480,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in self.VOID:
             self.open.append(tag)
-        self.sources += [
-            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")
-        ]
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
         assert tag != "img" or dict(attrs)["alt"]
 
     def handle_endtag(self, tag: str) -> None:
@@ -526,23 +504,15 @@ def test_page_stands_alone(tmp_path: Path) -> None:
     assert pictured(comparison) == [hostile, "<b>", "a"]
     draw_progression(tmp_path / "chart.png", comparison, "title")
     jpeg = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    write_page(
-        tmp_path / "page.html", comparison, tmp_path / "chart.png", f"T {hostile}", {hostile: jpeg, "a": jpeg}
-    )
+    write_page(tmp_path / "page.html", comparison, tmp_path / "chart.png", f"T {hostile}", {hostile: jpeg, "a": jpeg})
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(html)
     assert not page.open and html.startswith("<!DOCTYPE html>")
     kinds = [source.split(",")[0] for source in page.sources]
     assert kinds == ["data:image/png;base64", "data:image/jpeg;base64", "data:image/jpeg;base64"]
-    assert (
-        not {"script", "link", "b", "iframe"} & set(page.tags)
-        and "url(" not in html
-        and "@import" not in html
-    )
+    assert not {"script", "link", "b", "iframe"} & set(page.tags) and "url(" not in html and "@import" not in html
     words = " ".join(page.words)
-    assert {f"T {hostile}", f"2 fixed by new {hostile}", f"1 broken by new {hostile}", "<b>"} <= set(
-        page.words
-    )
+    assert {f"T {hostile}", f"2 fixed by new {hostile}", f"1 broken by new {hostile}", "<b>"} <= set(page.words)
     assert "Wilson" in words and "McNemar" in words and "+25.0 points" in words
     assert "without has no predictions.csv" in words
     for texts_of_row in table_rows(comparison)[1]:
@@ -557,9 +527,7 @@ def test_page_limits_pictures_but_names_all(tmp_path: Path) -> None:
     ids = pictured(comparison)
     assert len(ids) == MOST_PICTURES == 24
     draw_progression(tmp_path / "chart.png", comparison, "title")
-    write_page(
-        tmp_path / "page.html", comparison, tmp_path / "chart.png", "t", dict.fromkeys(ids, b"\x89PNG")
-    )
+    write_page(tmp_path / "page.html", comparison, tmp_path / "chart.png", "t", dict.fromkeys(ids, b"\x89PNG"))
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(page.sources) == 1 + 24 and "6 more" in page.words
     assert {f"test/{number}.jpg" for number in range(30)} <= set(page.words)

@@ -26,9 +26,7 @@ def fill(root: Path, *names: str) -> str:
 
 
 def classes(root: Path, **counts: int) -> str:
-    return fill(
-        root, *(f"{name}/{number:02}.png" for name, count in counts.items() for number in range(count))
-    )
+    return fill(root, *(f"{name}/{number:02}.png" for name, count in counts.items() for number in range(count)))
 
 
 def splits(dataset: Dataset) -> dict[str, Split]:
@@ -154,12 +152,8 @@ def test_digest_follows_bytes_names_and_classes_but_not_the_place(tmp_path: Path
 # -------------------------------------------------------------------------------------------- dogs_vs_cats
 
 
-def test_dogs_vs_cats_prepares_and_then_needs_no_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        prepare, "NUMBERS", {"train": range(3), "validation": range(3, 5), "test": range(5, 6)}
-    )
+def test_dogs_vs_cats_prepares_and_then_needs_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "NUMBERS", {"train": range(3), "validation": range(3, 5), "test": range(5, 6)})
     source = fill(tmp_path / "raw", *(f"{animal}.{n}.jpg" for animal in ("cat", "dog") for n in range(6)))
     path = str(tmp_path / "set")
     dataset = dogs_vs_cats(path=path, source=source)
@@ -255,9 +249,7 @@ def test_digits() -> None:
         assert split.arrays is not None and split.arrays.shape[1:] == (8, 8, 1)
         numbers = [int(name.removeprefix("digits/")) for name in split.ids]
         assert split.labels.tolist() == original.target[numbers].tolist()
-        levels = {
-            int(v): int(a) for v, a in zip(original.images[numbers].flat, split.arrays.flat, strict=True)
-        }
+        levels = {int(v): int(a) for v, a in zip(original.images[numbers].flat, split.arrays.flat, strict=True)}
         assert [levels[v] for v in (0, 1, 2, 4, 15, 16)] == [0, 16, 32, 64, 239, 255]  # v * 15.9375
     other = digits(validation_fraction=0.2, test_fraction=0.1, split_seed=1)
     assert other.test.ids != dataset.test.ids and counts(other) == counts(dataset)

@@ -130,9 +130,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- bad files
 
 
-def test_bad_files_are_left_out_and_the_first_ten_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_are_left_out_and_the_first_ten_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [f"cat/{number:02}.png" for number in range(14)]
     fill(tmp_path, *ids)
     for name in (ids[3], ids[13]):
@@ -141,9 +139,7 @@ def test_bad_files_are_left_out_and_the_first_ten_named(
     assert good.ids == (ids[3], ids[13]) and good.labels.tolist() == [0, 0]
     lines = capsys.readouterr().err.splitlines()
     named = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
-    assert [line.split(": cannot")[0] for line in lines[:-1]] == [
-        f"left out: {tmp_path}/{ids[n]}" for n in named
-    ]
+    assert [line.split(": cannot")[0] for line in lines[:-1]] == [f"left out: {tmp_path}/{ids[n]}" for n in named]
     assert lines[-1] == "left out: ... and 2 more train images"
 
 
@@ -190,9 +186,7 @@ def test_divide_depends_on_the_seed_and_on_nothing_else() -> None:
 def test_divide_leaves_every_class_one_image_to_train_on() -> None:
     parts = divide(labels_of(30, 3), {"test": 5, "validation": 5}, 0, ["cat", "dog"])
     assert {split: len(part) for split, part in parts.items()} == {"train": 21, "test": 6, "validation": 6}
-    with pytest.raises(
-        UserError, match="class 'dog' has 2 images: 1 for test and 1 for validation leave none"
-    ):
+    with pytest.raises(UserError, match="class 'dog' has 2 images: 1 for test and 1 for validation leave none"):
         divide(labels_of(30, 2), {"test": 5, "validation": 5}, 0, ["cat", "dog"])
 
 

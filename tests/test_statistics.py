@@ -24,9 +24,7 @@ from cnnexp.report.statistics import (
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
 def test_wilson_equals_scipy(correct: int, total: int, confidence: float) -> None:
     expected = scipy.stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(correct, total, confidence) == pytest.approx(
-        (expected.low, expected.high), abs=1e-12
-    )
+    assert wilson_interval(correct, total, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_wilson_by_hand() -> None:
@@ -97,9 +95,7 @@ def test_curves_equal_scikit_learn(seed: int) -> None:
     ):
         np.testing.assert_allclose(ours, theirs)
     assert roc_auc(positive, score) == pytest.approx(sklearn.metrics.roc_auc_score(positive, score))
-    assert average_precision(positive, score) == pytest.approx(
-        sklearn.metrics.average_precision_score(positive, score)
-    )
+    assert average_precision(positive, score) == pytest.approx(sklearn.metrics.average_precision_score(positive, score))
     precision, recall, thresholds = sklearn.metrics.precision_recall_curve(positive, score)
     curve = precision_recall_curve(positive, score)
     np.testing.assert_allclose(curve[0], precision[-2::-1])  # theirs runs backwards and ends in (1, 0)

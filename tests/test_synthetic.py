@@ -74,9 +74,7 @@ def test_cat_and_dog_of_one_generator_state_differ_only_where_the_evidence_is() 
     for seed in range(40):
         cat, cat_mask = picture(0, seed)
         dog, dog_mask = picture(1, seed)
-        near = (
-            cv2.dilate(cat_mask | dog_mask, np.ones((17, 17), np.uint8)) > 0
-        )  # rim, blur and mask threshold
+        near = cv2.dilate(cat_mask | dog_mask, np.ones((17, 17), np.uint8)) > 0  # rim, blur and mask threshold
         assert (cat[near] != dog[near]).any()
         np.testing.assert_array_equal(cat[~near], dog[~near])
 
@@ -123,9 +121,7 @@ def test_the_outline_of_the_evidence_tells_them_apart(
 ) -> None:
     _, masks, kinds = pictures
     moments = [cv2.HuMoments(cv2.moments(mask)).ravel() for mask in masks]
-    features = [
-        [*np.log(np.abs(hu[:3]) + 1e-12), (mask > 0).mean()] for hu, mask in zip(moments, masks, strict=True)
-    ]
+    features = [[*np.log(np.abs(hu[:3]) + 1e-12), (mask > 0).mean()] for hu, mask in zip(moments, masks, strict=True)]
     assert accuracy(np.array(features), kinds) > 0.75
 
 
@@ -134,12 +130,7 @@ def test_the_outline_of_the_evidence_tells_them_apart(
 
 def test_the_layout_of_a_data_set(written: Path) -> None:
     counts = {"train": 2, "validation": 1, "test": 1}
-    names = [
-        f"{split}/{name}/{name}.{i}"
-        for split in counts
-        for name in ("cat", "dog")
-        for i in range(counts[split])
-    ]
+    names = [f"{split}/{name}/{name}.{i}" for split in counts for name in ("cat", "dog") for i in range(counts[split])]
     expected = {f"{name}.jpg" for name in names} | {f"masks/{name}.png" for name in names} | {"dataset.json"}
     assert set(tree(written)) == expected
     assert json.loads((written / "dataset.json").read_text()) == {
@@ -154,9 +145,7 @@ def test_the_files_hold_the_drawn_pictures(written: Path) -> None:
     image, mask = draw(1, np.random.default_rng([0, 0, 1, 1]), 64)  # seed 0, train, dog, number 1
     read = cv2.cvtColor(cv2.imread(str(written / "train/dog/dog.1.jpg")), cv2.COLOR_BGR2RGB)
     assert np.abs(read.astype(int) - image).mean() < 8  # JPEG
-    np.testing.assert_array_equal(
-        cv2.imread(str(written / "masks/train/dog/dog.1.png"), cv2.IMREAD_GRAYSCALE), mask
-    )
+    np.testing.assert_array_equal(cv2.imread(str(written / "masks/train/dog/dog.1.png"), cv2.IMREAD_GRAYSCALE), mask)
 
 
 def test_pictures_do_not_depend_on_how_many_there_are(written: Path, tmp_path: Path) -> None:
@@ -174,9 +163,7 @@ def test_another_seed_draws_other_pictures(written: Path, tmp_path: Path) -> Non
     assert not any(ours[name] == other[name] for name in ours)
 
 
-def test_is_drawn_knows_every_parameter(
-    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_is_drawn_knows_every_parameter(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_drawn(written, **ARGUMENTS)
     for name, value in ARGUMENTS.items():
         assert not is_drawn(written, **{**ARGUMENTS, name: value + 2})

@@ -20,7 +20,7 @@ import pytest
 from cnnexp.errors import UserError
 from cnnexp.tracking import record
 from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
-from cnnexp.tracking.model import PARENT_TAG, resolve_uri
+from cnnexp.tracking.runs import PARENT_TAG, resolve_uri
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 
@@ -64,10 +64,7 @@ def test_flatten():
 def test_passwords_are_left_out():
     assert record.redact("postgresql://me:pw@h:5432/db") == "postgresql://me:***@h:5432/db"
     assert record.redact("mysql+pymysql://me:p/w:@x@h/db?ssl=1") == "mysql+pymysql://me:***@h/db?ssl=1"
-    assert (
-        record.redact("postgresql://h/db?user=me&password=pw&x=1")
-        == "postgresql://h/db?user=me&password=***&x=1"
-    )
+    assert record.redact("postgresql://h/db?user=me&password=pw&x=1") == "postgresql://h/db?user=me&password=***&x=1"
     for harmless in ("http://h:5000/x", "sqlite:///a/b.db", "https://h/a@b", "postgresql://me@h/db"):
         assert record.redact(harmless) == harmless
     assert record.flatten({"tracking": {"uri": "http://me:pw@h"}}) == {"tracking.uri": "http://me:***@h"}
@@ -103,9 +100,7 @@ def test_environment_tags(monkeypatch, tmp_path):
         command = ["git", "-C", str(tmp_path), *who, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr(
-        record, "__file__", str(tmp_path / "site-packages" / "record.py")
-    )  # installed: no checkout
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "site-packages" / "record.py"))  # installed: no checkout
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     tags = record.environment_tags()
@@ -128,9 +123,7 @@ def test_environment_tags(monkeypatch, tmp_path):
 def test_requirements_text():
     lines = record.requirements_text().splitlines()
     assert f"numpy=={version('numpy')}" in lines and f"mlflow=={version('mlflow')}" in lines
-    assert [line.lower() for line in lines] == sorted(
-        (line.lower() for line in lines), key=lambda x: x.split("==")[0]
-    )
+    assert [line.lower() for line in lines] == sorted((line.lower() for line in lines), key=lambda x: x.split("==")[0])
 
 
 # -------------------------------------------------------------------------------------------------- stores
@@ -143,9 +136,7 @@ def test_resolve_uri(monkeypatch, tmp_path):
     assert resolve_uri("https://host/path") == "https://host/path"
 
 
-NO_STORES = (
-    "./mlruns mlruns file:///mlruns sqlite:// sqlite:///:memory: ftp://me:pw@host http:// sqlite:///a%20b"
-)
+NO_STORES = "./mlruns mlruns file:///mlruns sqlite:// sqlite:///:memory: ftp://me:pw@host http:// sqlite:///a%20b"
 
 
 @pytest.mark.parametrize("bad", ["", *NO_STORES.split()])
@@ -193,9 +184,7 @@ def test_deleted_experiment(uri, tracker, client, request):
         Tracker(uri, request.node.name, "artifacts").prepare()
 
 
-@pytest.mark.parametrize(
-    ("address", "location"), [("http://host", None), ("postgresql://host/db", "s3://bucket/x")]
-)
+@pytest.mark.parametrize(("address", "location"), [("http://host", None), ("postgresql://host/db", "s3://bucket/x")])
 def test_a_server_chooses_where_artifacts_lie(address, location):
     class Client:
         def get_experiment_by_name(self, name):
@@ -247,9 +236,7 @@ sys.exit(f"{failed} failed; {len(runs)} runs; {heavy}" if failed or len(runs) !=
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_side_by_side_on_a_new_store(tmp_path):
     root = Path(__file__).resolve().parent.parent
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {
-        "PYTHONPATH": str(root)
-    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", PROCESSES]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -459,7 +446,7 @@ def test_sweeps_and_children(tracker):
 
 
 def test_find_run_by_prefix(tracker, uri, monkeypatch):
-    monkeypatch.setattr("cnnexp.tracking.model.RUNS_PER_PAGE", 5)  # several pages
+    monkeypatch.setattr("cnnexp.tracking.runs.RUNS_PER_PAGE", 5)  # several pages
     ids = [tracker.start_run("n", {}, {}) for _ in range(17)]  # two of them begin with the same hex digit
     assert len(tracker.find_runs()) == 17
     firsts = [run_id[0] for run_id in ids]
@@ -510,11 +497,7 @@ def test_ui_command(tmp_path):
 def test_null_tracker_has_the_methods_of_tracker(tmp_path, monkeypatch):
     def methods(cls):
         found = inspect.getmembers(cls, inspect.isfunction)
-        return {
-            name: list(inspect.signature(f).parameters)
-            for name, f in found
-            if name[0] != "_" and name != "client"
-        }
+        return {name: list(inspect.signature(f).parameters) for name, f in found if name[0] != "_" and name != "client"}
 
     assert methods(NullTracker) == methods(Tracker)
     monkeypatch.chdir(tmp_path)

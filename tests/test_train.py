@@ -47,14 +47,23 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("sys.argv", ["cnnexp"])
-        assert main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "+tracking.tags.why=test")) == 0
+        assert (
+            main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "+tracking.tags.why=test")) == 0
+        )
     return root
 
 
 def test_a_run_leaves_its_files(tracked_run: Path) -> None:
     (folder,) = (tracked_run / "outputs/runs").iterdir()
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png", "predictions.csv"}
+    assert names >= {
+        "config.yaml",
+        "overrides.yaml",
+        "summary.txt",
+        "requirements.txt",
+        "curves.png",
+        "predictions.csv",
+    }
     assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
     assert "experiment=baseline" in yaml.safe_load((folder / "overrides.yaml").read_text())
     assert len((folder / "predictions.csv").read_text().splitlines()) == 17  # 16 test images and the heading
@@ -167,7 +176,7 @@ def test_bad_input_leaves_nothing_behind(cnnexp: Run, tmp_path: Path) -> None:
     code, _, err = cnnexp("train", "dataset=folder", "dataset.path=nowhere")
     assert code == 2
     assert len(err.strip().splitlines()) == 1
-    assert not list(tmp_path.glob("outputs/runs/*"))
+    assert not list(tmp_path.iterdir())
     code, _, err = cnnexp(
         "train", "experiment=finetuned", "dataset=synthetic", "backbone.weights=null", "debug=smoke",
         "freeze_policy.first_trainable_layer=block5_cov1",
@@ -175,3 +184,58 @@ def test_bad_input_leaves_nothing_behind(cnnexp: Run, tmp_path: Path) -> None:
     assert code == 2
     assert "block5_conv1" in err
     assert not (tmp_path / "outputs/data").exists()
+
+
+def tracked_pictures(tracked_run: Path) -> tuple[Path, list[str]]:
+    """The folder of the tracked run's pictures, and the ids of its test pictures."""
+    (folder,) = (tracked_run / "outputs/runs").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    root = next(Path(config["dataset"]["path"]).rglob("test")).parent
+    return root, [row.split(",")[0] for row in (folder / "predictions.csv").read_text().splitlines()[1:]]
+
+
+def test_predict_gives_what_the_run_recorded(cnnexp: Run, tracked_run: Path) -> None:
+    root, ids = tracked_pictures(tracked_run)
+    where = f"paths.root={tracked_run / 'outputs'}"
+    code, out, err = cnnexp("predict", "latest", *(str(root / name) for name in ids), "--json", where)
+    assert code == 0, err
+    (folder,) = (tracked_run / "outputs/runs").iterdir()
+    recorded = [float(row.split(",")[-1]) for row in (folder / "predictions.csv").read_text().splitlines()[1:]]
+    assert [row["probabilities"]["dog"] for row in json.loads(out)] == pytest.approx(recorded, abs=1e-5)
+
+
+def test_predict_skips_what_it_cannot_read(cnnexp: Run, tracked_run: Path, tmp_path: Path) -> None:
+    root, ids = tracked_pictures(tracked_run)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/good.jpg").write_bytes((root / ids[0]).read_bytes())
+    (tmp_path / "pictures/bad.jpg").write_bytes(b"nothing")
+    where = f"paths.root={tracked_run / 'outputs'}"
+    code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
+    assert code == 0
+    assert out.splitlines()[0] == "file,predicted,p_cat,p_dog"
+    assert len(out.splitlines()) == 2
+    assert "bad.jpg" in err
+    assert cnnexp("predict", "latest", "pictures/bad.jpg", where)[0] == 2
+    assert cnnexp("predict", "latest", "nowhere/*.jpg", where)[0] == 2
+    assert cnnexp("predict", "ffff", "pictures", where)[0] == 2
+
+
+def test_explain_draws_what_is_asked_for(cnnexp: Run, tracked_run: Path) -> None:
+    from cnnexp.data.images import read_image
+
+    root, ids = tracked_pictures(tracked_run)
+    where = f"paths.root={tracked_run / 'outputs'}"
+    pictures = [str(root / name) for name in ids[:2]]
+    code, out, err = cnnexp("explain", "latest", *pictures, where)
+    assert code == 0, err
+    narrow = read_image(out.strip().splitlines()[-1])
+    asked = ["--method", "gradcam,layercam", "--layer", "block3_conv", "--class", "dog", "--activations"]
+    code, out, err = cnnexp("explain", "latest", *pictures, *asked, where)
+    assert code == 0, err
+    sheet, *grids = [line for line in out.splitlines() if line.endswith(".png")]
+    assert read_image(sheet).shape[1] == narrow.shape[1] // 2 * 3  # photo and two maps beside photo and one
+    assert [Path(grid).stem for grid in grids] == ["block3_conv", "block3_conv"]
+    for wrong in (["--method", "gradcan"], ["--class", "cow"], ["--layer", "block9"], ["--nothing"]):
+        code, _, err = cnnexp("explain", "latest", *pictures, *wrong, where)
+        assert code == 2, wrong
+        assert len(err.strip().splitlines()) == 1

@@ -52,7 +52,7 @@ def test_cut_lies_at_the_last_frozen_layer() -> None:
     cut = cut_model(small_model(freeze=2))
     assert cut is not None
     assert [layer.name for layer in cut.fixed.layers if layer.weights] == ["conv1", "conv2"]
-    assert [layer.name for layer in cut.tail.layers if layer.weights][0] == "conv3"
+    assert next(layer.name for layer in cut.tail.layers if layer.weights) == "conv3"
     assert len(cut.tail.trainable_variables) == 4
 
 

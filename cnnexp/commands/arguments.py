@@ -32,3 +32,8 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     if unknown:
         raise UserError(f"{unknown}: no such option; --help lists them")
     return names, overrides
+
+
+def take_flag(arguments: list[str], name: str) -> tuple[bool, list[str]]:
+    """Whether the flag `name` is there, and the other arguments."""
+    return name in arguments, [argument for argument in arguments if argument != name]

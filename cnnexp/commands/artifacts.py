@@ -60,7 +60,7 @@ def write(
         names = dataset.class_names
         figures.draw_errors(
             folder / "errors.png",
-            data.test.images.take(worst),
+            list(data.test.images.take(worst)),
             [names[label] for label in predictions.labels[worst]],
             [names[label] for label in predictions.predicted[worst]],
             predictions.probabilities[worst, predictions.predicted[worst]].tolist(),
@@ -77,8 +77,10 @@ def summary_text(network: Network) -> str:
         for row in layer_rows(network)
     ]
     sums = totals(network)
-    lines.append(f"total {sums.total:,}, backbone {sums.backbone:,}, head {sums.head:,}, trained {sums.trainable:,} "
-                 f"in {sums.trainable_tensors} tensors")  # fmt: skip
+    lines.append(
+        f"total {sums.total:,}, backbone {sums.backbone:,}, head {sums.head:,}, "
+        f"trained {sums.trainable:,} in {sums.trainable_tensors} tensors"
+    )
     return "\n".join(lines) + "\n"
 
 

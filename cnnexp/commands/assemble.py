@@ -1,7 +1,6 @@
 """From the config to the parts of a run: data, network, optimizer, tracker."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -94,5 +93,3 @@ def settings(config: Config) -> Settings:
 def example(data: TrainingData) -> np.ndarray:
     """The first test image as a batch of one, (1, H, W, C) uint8."""
     return data.test.images.take(np.arange(1))
-
-

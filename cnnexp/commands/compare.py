@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
 def _newest_sweep(tracker: Any) -> Any:
     sweeps = tracker.sweeps(1)
     if not sweeps:
-        raise UserError("cnnexp compare: the store has no sweep yet; run one, as `cnnexp train sweep=demo`, or name runs")
+        raise UserError("cnnexp compare: the store has no sweep yet; run `cnnexp train sweep=demo`, or name runs")
     return sweeps[0]
 
 

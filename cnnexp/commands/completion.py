@@ -4,20 +4,42 @@ import os
 import sys
 from collections.abc import Iterable
 
+from cnnexp.errors import UserError
+
+ACTIONS = ("install", "uninstall", "query")
+SHELLS = ("bash", "zsh", "fish")
 
 
 def run(arguments: list[str], commands: Iterable[str]) -> int:
-    """`cnnexp --shell-completion install=bash|uninstall=bash|query=bash`, and the same for zsh and fish."""
-    words = os.environ.get("COMP_LINE", "").split()
-    typing_command = len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"].endswith(" "))
-    if any(argument.startswith("query=") for argument in arguments):
-        if typing_command:
-            print(" ".join(commands))
+    """`cnnexp --shell-completion install=bash|uninstall=bash|query=bash`, and the same for zsh and fish.
+
+    Args:
+        arguments: `--shell-completion` and what follows.
+        commands: the names to complete as the first word.
+
+    Raises:
+        UserError: not one action with a shell.
+    """
+    check_action(arguments[1:])
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if arguments[1].startswith("query="):
+        if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
+            typed = words[1] if len(words) == 2 else ""
+            print(" ".join(command for command in commands if command.startswith(typed)))
             return 0
         # Hydra completes `PROGRAM OVERRIDES`: take the command out of the line
-        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f" {words[1]}", "", 1)
+        os.environ["COMP_LINE"] = line.replace(f" {words[1]}", "", 1)
     from cnnexp.commands.train import hydra_main
 
     sys.argv = [sys.argv[0], *arguments]
     hydra_main()
     return 0
+
+
+def check_action(arguments: list[str]) -> None:
+    """Refuse all but one ACTION=SHELL."""
+    allowed = [f"{action}={shell}" for action in ACTIONS for shell in SHELLS]
+    if len(arguments) != 1 or arguments[0] not in allowed:
+        given = " ".join(["--shell-completion", *arguments])
+        raise UserError(f"{given}: write --shell-completion and one of {', '.join(allowed)}")

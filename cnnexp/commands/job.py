@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commands import artifacts
@@ -30,8 +31,8 @@ from cnnexp.models.counts import totals
 from cnnexp.report.compare import Result
 from cnnexp.report.predictions import write_whole
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.tracking.mlflow import NullTracker, Tracker
-from cnnexp.tracking.record import config_hash, environment_tags, flatten
+from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
+from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 from cnnexp.training.runtime import prepare_tensorflow
 from cnnexp.training.trainer import FitResult, train
 
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 class Job:
     """What a run is made from.
 
-    `resolved` is the composed config as plain values, `overrides` what the command line gave, `folder` the run's own.
+    `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
+    passwords; `folder` is the run's own.
     """
 
     config: Config
@@ -55,7 +57,9 @@ class Job:
         """Type and check what Hydra composed."""
         resolved = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(resolved, dict)
-        return cls(typed(composed), {str(k): v for k, v in resolved.items()}, overrides, folder.resolve())
+        values = {str(key): value for key, value in resolved.items()}
+        values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
+        return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
 
 
 def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
@@ -70,13 +74,13 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     """
     config = job.config
     tracker = open_tracker(config)
-    tracker.prepare()
     check_layer_name(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
     dataset = load_dataset(config)
     data = training_data(config, dataset)
     network = build_network(config, dataset.channels, len(dataset.class_names))
     counts = totals(network)
+    tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     run_id = tracker.start_run(config.name, flatten(job.resolved), _tags(job, dataset), parent_run_id=parent)
     with recorded(tracker, job, run_id, order):
@@ -109,7 +113,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
             if (job.folder / file).is_file():
                 tracker.log_artifact(job.folder / file)
         if config.tracking.log_model:
-            tracker.log_model(network.model, data.test.images.take([0]), dataset.class_names)
+            tracker.log_model(network.model, data.test.images.take(np.arange(1)), dataset.class_names)
         result = _result(job, run_id, order, fit, metrics)
         _write_result(job.folder, result)
     _show(config, result, job.folder)
@@ -122,11 +126,13 @@ def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
     try:
         return run_job(job, parent, order)
     except Exception as error:  # one failing job must not end the others
-        if not isinstance(error, UserError):
+        expected = isinstance(error, UserError)
+        if not expected:
             log.error("%s", traceback.format_exc())
-        warn(f"cnnexp: job {order} failed: {type(error).__name__}: {error}" if not isinstance(error, UserError) else f"cnnexp: job {order} failed: {error}")  # fmt: skip
+        warn(f"cnnexp: job {order} failed: {'' if expected else type(error).__name__ + ': '}{error}")
         if not (job.folder / "result.json").is_file():  # it failed before its run began
             tracker = open_tracker(job.config)
+            tracker.prepare()
             run_id = tracker.start_run(job.config.name, flatten(job.resolved), _tags(job, None), parent_run_id=parent)
             tracker.end_run("FAILED", error=str(error))
             _write_result(job.folder, _result(job, run_id, order, status="FAILED"))
@@ -139,7 +145,7 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
     try:
         yield
     except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         tracker.log_text(traceback.format_exc(), "traceback.txt")
         tracker.end_run(status, error=f"{type(error).__name__}: {error}")
         _write_result(job.folder, _result(job, run_id, order, status=status))

@@ -1,8 +1,5 @@
 """The tracker that a config names."""
 
-import os
-from pathlib import Path
-
 from cnnexp.config import Config
 from cnnexp.tracking.mlflow import NullTracker, Tracker
 
@@ -11,4 +8,4 @@ def open_tracker(config: Config) -> Tracker | NullTracker:
     """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
     if config.tracking.uri is None:
         return NullTracker()
-    return Tracker(config.tracking.uri, config.tracking.experiment, os.fspath(Path(config.tracking.artifact_root).resolve()))
+    return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)

@@ -21,6 +21,7 @@ class Sweep:
 
     folder: Path | None = None
     tracker: Any = None
+    name: str = "sweep"
     failed: bool = False
 
 
@@ -46,7 +47,7 @@ class SweepCallback(Callback):
         run_id = tracker.start_run(name, {}, tags)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SWEEP_FILE).write_text(json.dumps({"parent_run_id": run_id, "overrides": line, "name": name}))
-        current.folder, current.tracker = folder, tracker
+        current.folder, current.tracker, current.name = folder, tracker, name
 
 
 def _as_root(config: DictConfig) -> DictConfig:
@@ -90,7 +91,7 @@ def _finish(sweep: Sweep) -> None:
     if results:
         comparison = summarise(results)
         show_comparison(comparison)
-        for file in write_report(sweep.folder, comparison, f"{len(results)} runs"):
+        for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs"):
             sweep.tracker.log_artifact(file)
         say(f"chart {sweep.folder / 'comparison.png'}")
         say(f"page  {sweep.folder / 'comparison.html'}")

@@ -4,6 +4,7 @@ import argparse
 import logging
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,10 +16,11 @@ from omegaconf import DictConfig
 
 from cnnexp import config
 from cnnexp.commands import sweep
+from cnnexp.commands.completion import check_action
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import compose_config, conf_dir, hydra_context, plan_jobs
 from cnnexp.config import typed
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def run(arguments: list[str]) -> int:
     parsed = _parse(arguments)
     asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
     if not asks_hydra:
-        check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir)
+        check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir, parsed.config_name or "config")
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     sys.argv = [sys.argv[0], *flags, *parsed.overrides]  # Hydra reads no flag between overrides
     failure.clear()
@@ -46,11 +48,11 @@ def run(arguments: list[str]) -> int:
     return 1 if finished.failed else 0
 
 
-def check_line(overrides: list[str], multirun: bool, config_dir: str | None) -> None:
+def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> None:
     """Compose and check every job of the line, so that a mistake shows before the first one starts."""
     with hydra_context():
-        for job in plan_jobs(overrides, multirun, config_dir).jobs:
-            typed(compose_config(job, config_dir))
+        for job in plan_jobs(overrides, multirun, config_dir, config_name).jobs:
+            typed(compose_config(job, config_dir, name=config_name))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -58,10 +60,36 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(f"cnnexp train: {message}; `cnnexp train --hydra-help` lists the flags")
+        raise UserError(f"{message}; `cnnexp train --hydra-help` lists the flags")
 
-    parser.error = refuse  # type: ignore[assignment]
-    return parser.parse_intermixed_args(arguments)
+    parser.error = refuse  # type: ignore[method-assign]
+    parsed, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UserError(f"{unknown[0]}: no such flag; allowed: {', '.join(nearest(unknown[0], flags))}")
+    _check_flags(parsed)
+    return parsed
+
+
+def _check_flags(parsed: argparse.Namespace) -> None:
+    """Refuse flags that Hydra would answer with a traceback, or would leave aside without a word."""
+    modes = {
+        "--run": parsed.run,
+        "--multirun": parsed.multirun,
+        "--cfg": parsed.cfg,
+        "--info": parsed.info,
+        "--shell-completion": parsed.shell_completion,
+    }
+    given = [flag for flag, value in modes.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' '.join(given)}: these exclude each other; give one of them")
+    for flag, value in (("--resolve", parsed.resolve), ("--package", parsed.package)):
+        if value and not (parsed.cfg or parsed.help):
+            raise UserError(f"{flag}: says how to show the config; add --cfg job")
+    if parsed.shell_completion:
+        check_action(parsed.overrides)
+    if parsed.config_path:
+        raise UserError("--config-path: would replace the files of cnnexp; add yours with --config-dir=FOLDER")
 
 
 failure: list[UserError] = []  # of the single run of this process; Hydra returns no results to its caller
@@ -86,6 +114,9 @@ def train_task(composed: DictConfig) -> float:
     except UserError as error:
         failure.append(error)
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # what else lies there stays
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
         return float("nan")
 
 

@@ -74,9 +74,7 @@ class Images:
                 pass
         elif self.split.paths is not None:
             described = f"reading {self.split.name} images"
-            self.decoded = load_images(
-                self.split.paths, self.image_size, self.channels, self.threads, described
-            )
+            self.decoded = load_images(self.split.paths, self.image_size, self.channels, self.threads, described)
         else:
             self.decoded = self._decode(np.arange(len(self)))
 
@@ -196,9 +194,7 @@ class TrainBatches:
     def indices(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Which images a batch has, and for which pass: twice (B,). Epochs and steps count from 0."""
         if self.steps_per_epoch:
-            return stream_indices(
-                epoch * self.steps_per_epoch + step, self.batch_size, len(self.inputs), self.seed
-            )
+            return stream_indices(epoch * self.steps_per_epoch + step, self.batch_size, len(self.inputs), self.seed)
         start = step * self.batch_size
         indices = order(len(self.inputs), epoch, self.seed)[start : start + self.batch_size]
         return indices, np.full(len(indices), epoch)

@@ -224,9 +224,7 @@ def synthetic(
 # --------------------------------------------------------------------------------------------------- files
 
 
-def _from_split_folders(
-    name: str, root: Path, limit: int | None, on_bad: str, masks: str | None = None
-) -> Dataset:
+def _from_split_folders(name: str, root: Path, limit: int | None, on_bad: str, masks: str | None = None) -> Dataset:
     class_names, parts = find_images(root)
     for split in SPLITS:
         if split not in parts:

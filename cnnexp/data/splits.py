@@ -164,9 +164,7 @@ def without_bad_files(root: Path, images: Listing, split: str, class_names: Sequ
 # ---------------------------------------------------------------------------------------- division and limit
 
 
-def divide(
-    labels: np.ndarray, sizes: dict[str, int], seed: int, class_names: Sequence[str]
-) -> dict[str, np.ndarray]:
+def divide(labels: np.ndarray, sizes: dict[str, int], seed: int, class_names: Sequence[str]) -> dict[str, np.ndarray]:
     """Set images aside for other splits; the rest is train.
 
     Each split gets of every class the same proportion (by largest remainders), but one image at least.

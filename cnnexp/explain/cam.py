@@ -80,6 +80,4 @@ def check_images(model: keras.Model, images: np.ndarray) -> None:
     given = tuple(images.shape[1:])
     fits = len(given) == len(wanted) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
     if images.ndim != 4 or not len(images) or not fits:
-        raise UserError(
-            f"images of shape {images.shape}: the network takes (images, {', '.join(map(str, wanted))})"
-        )
+        raise UserError(f"images of shape {images.shape}: the network takes (images, {', '.join(map(str, wanted))})")

@@ -101,9 +101,7 @@ def read_masks(folder: str | Path, ids: Sequence[str], size: int) -> np.ndarray:
         file = Path(folder, name).with_suffix(".png")
         mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         if mask is None:
-            raise UserError(
-                f"{file}: there is no mask of {name}; only drawn data sets (dataset=synthetic) have masks"
-            )
+            raise UserError(f"{file}: there is no mask of {name}; only drawn data sets (dataset=synthetic) have masks")
         masks[number] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) >= 127.5
     return masks
 

@@ -56,9 +56,7 @@ def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(large, 0, 1)
 
 
-def top_classes(
-    probabilities: np.ndarray, class_names: Sequence[str], count: int = 3
-) -> list[tuple[str, float]]:
+def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: int = 3) -> list[tuple[str, float]]:
     """The likeliest classes with their probabilities, likeliest first.
 
     Args:
@@ -92,7 +90,7 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
     top = sum(pictures) + sum(captions) + 2 * MARGIN_INCHES * len(rows)
     width, height = PANEL_INCHES * max(len(row) for row in rows), top + (HEAD_INCHES if title else 0)
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     figure.text(0.1 / width, 1, f"\n{title}", va="top", fontsize=13, fontweight="bold", parse_math=False)
     for row, row_texts, above, picture in zip(rows, texts, captions, pictures, strict=True):
         top -= above + MARGIN_INCHES
@@ -101,8 +99,8 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
         top -= picture + MARGIN_INCHES
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
-        figure.canvas.draw()
-    write_png(path, np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+        canvas.draw()
+    write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _height(panel: Panel) -> float:

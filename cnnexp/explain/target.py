@@ -60,9 +60,7 @@ def class_logit(logits: tf.Tensor, class_index: int | np.ndarray) -> tf.Tensor:
     classes = max(units, 2)
     wrong = indices[(indices < 0) | (indices >= classes)]
     if wrong.size:
-        raise UserError(
-            f"class {wrong[0]}: the network has {classes} classes, counted from 0 to {classes - 1}"
-        )
+        raise UserError(f"class {wrong[0]}: the network has {classes} classes, counted from 0 to {classes - 1}")
     if units == 1:
         return logits[:, 0] * tf.constant(np.where(indices == 1, 1, -1), logits.dtype)
     return tf.gather(logits, indices, axis=1, batch_dims=1)
@@ -83,9 +81,7 @@ def default_layer(model: keras.Model) -> str:
     flat = flattened(model)
     names = [name for name in feature_maps(flat) if not isinstance(flat.get_layer(name), NOT_DEFAULT)]
     if not names:
-        raise UserError(
-            f"{model.name}: no layer has feature maps (B, h, w, channels), so nothing can be explained"
-        )
+        raise UserError(f"{model.name}: no layer has feature maps (B, h, w, channels), so nothing can be explained")
     return names[-1]
 
 
@@ -120,7 +116,8 @@ def feature_map(flat: keras.Model, layer: str) -> KerasTensor:
         raise UserError(f"layer {layer!r}: {flat.name} has no such layer; nearest with feature maps: {near}")
     shape = tuple(flat.get_layer(layer).output.shape[1:])
     raise UserError(
-        f"layer {layer!r}: its output {shape} is no map (h, w, channels) of several pixels; choose one of {near}"
+        f"layer {layer!r}: its output {shape} is no map (h, w, channels) of several pixels; nearest with "
+        f"feature maps: {near}"
     )
 
 
@@ -138,9 +135,7 @@ def flattened(model: keras.Model) -> keras.Model:
             inside that use one layer name twice.
     """
     if not _has_graph(model) or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UserError(
-            f"{model.name}: only Functional or Sequential networks with one input and output are explained"
-        )
+        raise UserError(f"{model.name}: only Functional or Sequential networks with one input and output are explained")
     if not any(_has_graph(layer) for layer in model.layers):
         return model
     image = model.inputs[0]

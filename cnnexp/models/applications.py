@@ -69,9 +69,7 @@ def application(
     return Backbone(inputs=start, outputs=outputs, layers=layers, pretrained=weights is not None)
 
 
-def _keras_network(
-    start: KerasTensor, name: str, weights: str | None, arguments: dict[str, Any]
-) -> KerasTensor:
+def _keras_network(start: KerasTensor, name: str, weights: str | None, arguments: dict[str, Any]) -> KerasTensor:
     build = getattr(keras.applications, APPLICATIONS[name].attribute)
     download = _download(name) if weights == "imagenet" else contextlib.nullcontext()
     fixed = {"include_top": False, "weights": weights, "input_tensor": start, "input_shape": start.shape[1:]}

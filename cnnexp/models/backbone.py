@@ -65,9 +65,7 @@ def load_weight_file(inputs: KerasTensor, outputs: KerasTensor, weights: str, ne
     """
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise UserError(
-            f"backbone.weights: there is no file {path}; give another, or null for random weights"
-        )
+        raise UserError(f"backbone.weights: there is no file {path}; give another, or null for random weights")
     if path.suffix not in WEIGHT_SUFFIXES:
         raise UserError(f"backbone.weights: {path} must end in one of {' '.join(WEIGHT_SUFFIXES)}")
     model = keras.Model(keras.utils.get_source_inputs(inputs), outputs)
@@ -87,8 +85,7 @@ def check_image_size(inputs: KerasTensor, minimum: int, network: str) -> None:
     height, width = inputs.shape[1:3]
     if min(height, width) < minimum:
         raise UserError(
-            f"dataset.image_size: {network} needs images of at least {minimum}x{minimum} pixels, "
-            f"not {height}x{width}"
+            f"dataset.image_size: {network} needs images of at least {minimum}x{minimum} pixels, not {height}x{width}"
         )
 
 

@@ -55,8 +55,7 @@ def build_model(
     body = backbone(image)
     if not isinstance(body, Backbone):
         raise UserError(
-            f"backbone._target_: the builder returned {type(body).__name__}, "
-            "not cnnexp.models.backbone.Backbone"
+            f"backbone._target_: the builder returned {type(body).__name__}, not cnnexp.models.backbone.Backbone"
         )
     outputs = head(body.outputs, num_classes)
     model = keras.Model(image, outputs, name=name)

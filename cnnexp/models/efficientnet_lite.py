@@ -188,9 +188,7 @@ def block_names(variant: Variant) -> dict[str, int]:
     }
 
 
-def _block(
-    x: KerasTensor, name: str, stage: Stage, filters: int, first: bool, drop_rate: float
-) -> KerasTensor:
+def _block(x: KerasTensor, name: str, stage: Stage, filters: int, first: bool, drop_rate: float) -> KerasTensor:
     """Inverted residual: 1x1 convolution to many channels, one filter for each, 1x1 convolution to few."""
     shortcut = x
     if stage.expansion > 1:

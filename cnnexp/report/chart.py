@@ -122,9 +122,7 @@ def _draw_variant(axes: Axes, place: int, row: Row, decimals: int) -> None:
         )
         return
     lane = place - LANE
-    axes.plot(
-        row.interval, [lane, lane], color=BLUE, linewidth=3, solid_capstyle="butt", alpha=0.55, zorder=2
-    )
+    axes.plot(row.interval, [lane, lane], color=BLUE, linewidth=3, solid_capstyle="butt", alpha=0.55, zorder=2)
     for end in row.interval:
         axes.plot([end, end], [lane - 0.09, lane + 0.09], color=BLUE, linewidth=2, alpha=0.55, zorder=2)
     axes.plot(row.test_accuracy, lane, "o", ms=13, color=BLUE, mec="white", mew=1.5, zorder=4)
@@ -180,9 +178,7 @@ def _write_steps(axes: Axes, comparison: Comparison) -> None:
             axes.text(0.02, place + 0.22, text, va="center", color=MUTED, fontsize=11)
 
 
-def _draw_costs(
-    axes: Axes, heading: str, values: Sequence[float | None], text: Callable[[float | None], str]
-) -> None:
+def _draw_costs(axes: Axes, heading: str, values: Sequence[float | None], text: Callable[[float | None], str]) -> None:
     """Bars from zero, each with its figure above it."""
     _heading(axes, heading)
     axes.set_xticks([])

@@ -83,9 +83,7 @@ were measured on.</dd>
 def pictured(comparison: Comparison) -> list[str]:
     """The ids that `write_page` shows thumbnails of, each once: at most 24 fixed and 24 broken a step."""
     steps = [row.step for row in comparison.rows if row.step]
-    shown = (
-        image for step in steps for images in (step.fixed, step.broken) for image in images[:MOST_PICTURES]
-    )
+    shown = (image for step in steps for images in (step.fixed, step.broken) for image in images[:MOST_PICTURES])
     return list(dict.fromkeys(shown))
 
 
@@ -107,9 +105,7 @@ def write_page(
     """
     chart = data_uri(Path(chart_png).read_bytes())
     variants = ", ".join(row.name for row in comparison.rows)
-    steps = "".join(
-        _step(row, row.step, comparison.decimals, images or {}) for row in comparison.rows if row.step
-    )
+    steps = "".join(_step(row, row.step, comparison.decimals, images or {}) for row in comparison.rows if row.step)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is loaded from anywhere
     html = f"""<!DOCTYPE html>
 <html lang="en">
@@ -147,11 +143,7 @@ def _table(comparison: Comparison) -> str:
     for row, texts in zip(comparison.rows, rows, strict=True):
         cells = [f'<th scope="row">{escape(texts[0])}</th>']
         for column, text in zip(columns[1:], texts[1:], strict=True):
-            kind = (
-                ' class="best"'
-                if column == "test %" and best is not None and row.test_accuracy == best
-                else ""
-            )
+            kind = ' class="best"' if column == "test %" and best is not None and row.test_accuracy == best else ""
             cells.append(f"<td{kind}>{escape(text)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(lines)

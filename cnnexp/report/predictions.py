@@ -89,9 +89,7 @@ def read_predictions(path: str | Path) -> Predictions:
     class_names = tuple(name.removeprefix(PREFIX) for name in header[len(COLUMNS) :])
     if header[: len(COLUMNS)] != COLUMNS or not class_names:
         given = ",".join(header)[:80]
-        raise UserError(
-            f"{path}: the first line is {given!r}; expected {','.join(COLUMNS)},{PREFIX}CLASS,..."
-        )
+        raise UserError(f"{path}: the first line is {given!r}; expected {','.join(COLUMNS)},{PREFIX}CLASS,...")
     number = {name: index for index, name in enumerate(class_names)}
     try:
         labels = np.array([number[row[1]] for row in rows], np.int64)

@@ -84,9 +84,7 @@ class SyntheticConfig(ImageFilesConfig):
     def check(self) -> None:
         for name in ("train", "validation", "test"):
             if getattr(self, name) % 2:
-                raise UserError(
-                    f"dataset.{name}={getattr(self, name)}: must be even, half cats and half dogs"
-                )
+                raise UserError(f"dataset.{name}={getattr(self, name)}: must be even, half cats and half dogs")
 
 
 # ------------------------------------------------------------------------------------------ augmentation

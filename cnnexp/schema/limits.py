@@ -55,6 +55,4 @@ def check_limits(prefix: str, node: Any) -> None:
             continue
         bounds = [(*BOUNDS[name], limits[name]) for name in BOUNDS if name in limits]
         if not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
-            raise UserError(
-                f"{key}={value}: must be {' and '.join(f'{words} {b}' for words, _, b in bounds)}"
-            )
+            raise UserError(f"{key}={value}: must be {' and '.join(f'{words} {b}' for words, _, b in bounds)}")

@@ -19,9 +19,7 @@ class ScheduleConfig:
 
     def check(self) -> None:
         if self.name == "exponential" and self.final_fraction == 0:
-            raise UserError(
-                "optimizer.schedule.final_fraction=0: an exponential schedule needs more than 0, as 0.01"
-            )
+            raise UserError("optimizer.schedule.final_fraction=0: an exponential schedule needs more than 0, as 0.01")
 
 
 @dataclass

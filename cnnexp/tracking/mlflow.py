@@ -12,7 +12,16 @@ import numpy as np
 from filelock import FileLock
 
 from cnnexp.errors import UserError
-from cnnexp.tracking.model import (
+from cnnexp.tracking.record import (
+    dataset_entries,
+    pins,
+    redact,
+    run_tags,
+    storable,
+    storable_name,
+    storable_tags,
+)
+from cnnexp.tracking.runs import (
     QUIET,
     NullTracker,
     RunInfo,
@@ -24,15 +33,6 @@ from cnnexp.tracking.model import (
     replacing,
     resolve_uri,
     sqlite_file,
-)
-from cnnexp.tracking.record import (
-    dataset_entries,
-    pins,
-    redact,
-    run_tags,
-    storable,
-    storable_name,
-    storable_tags,
 )
 
 if TYPE_CHECKING:

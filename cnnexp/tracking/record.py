@@ -114,9 +114,7 @@ def run_tags(tags: Mapping[str, str], parent_run_id: str | None, description: st
     return storable_tags({**own, **tags})
 
 
-def dataset_entries(
-    name: str, digest: str, source: str, split_counts: Mapping[str, int]
-) -> dict[str, dict[str, str]]:
+def dataset_entries(name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> dict[str, dict[str, str]]:
     """The fields of one MLflow data set for each split, by the split's name; its digest has 36 characters."""
     kind, place = ("http", "url") if source.startswith(("http://", "https://")) else ("local", "uri")
     return {

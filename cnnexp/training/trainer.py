@@ -110,7 +110,12 @@ def train(
         seed=settings.seed,
         augmentation=data.augmentation,
     )
-    learner.compile(optimizer=optimizer(len(batches)), loss=_loss(data.num_classes), metrics=[_accuracy(data.num_classes)], jit_compile=False)  # fmt: skip
+    learner.compile(
+        optimizer=optimizer(len(batches)),
+        loss=_loss(data.num_classes),
+        metrics=[_accuracy(data.num_classes)],
+        jit_compile=False,
+    )
     judge.jit_compile = False
 
     def validate() -> tuple[float, float]:

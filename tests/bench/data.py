@@ -1,6 +1,6 @@
 """From JPEGs, or from decoded images, to augmented batches: our pipeline beside the two of Keras.
 
-Every pass gives all photos once, in random order, as (B, 150, 150, 3) float32 RGB in 0..255 with their labels.
+Every pass gives all photos once, in random order: x (B, 150, 150, 3) float32 RGB in 0..255, and the labels.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def split_of(photos: Path) -> Split:
 
 
 def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Pass:
-    """Our batches; `keep` the decoded images in memory, as every data set that fits, or decode in each pass."""
+    """Our batches; `keep` the decoded images in memory, as if they fit, or decode in each pass."""
     limit = {"memory_limit_bytes": 0} if not keep else {}
     batches = TrainBatches(
         Images(split, SIZE, 3, threads, **limit),
@@ -90,7 +90,7 @@ def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) 
         epoch = next(epochs)
         for step in range(len(batches)):
             x, y = batches.batch(epoch, step)
-            yield x.astype(np.float32), y
+            yield np.asarray(x, np.float32), y
 
     return one_pass
 
@@ -134,7 +134,7 @@ def generator_from_arrays(split: Split) -> Pass:
 
 
 def tf_data(photos: Path, cached: bool) -> Pass:
-    """`keras.utils.image_dataset_from_directory` and Keras' layers, in parallel and ahead, as Keras' guides do.
+    """`image_dataset_from_directory` and Keras' layers, in parallel and ahead, as Keras' guides do it.
 
     A layer for the shear is left out: 0.2 degrees are nearly none, and each layer is a warp of its own.
     """
@@ -160,7 +160,7 @@ def tf_data(photos: Path, cached: bool) -> Pass:
     )
     if cached:
         images = read(batch_size=None).cache()
-        batches = images.shuffle(int(images.cardinality())).batch(BATCH)
+        batches = images.shuffle(int(images.cardinality()), seed=0).batch(BATCH)
     else:
         batches = read(batch_size=BATCH)
     augmented = batches.map(lambda x, y: (augment(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)

@@ -8,6 +8,7 @@ from cnnexp.data.synthetic import draw_dataset
 from cnnexp.errors import UserError
 
 SIZE = 360  # pixels; the Kaggle photos have about 400 x 360
+LEAST = 20  # so that a validation and a test split can be taken from them
 
 
 def class_folders(source: Path | None, count: int, folder: Path, size: int = SIZE) -> Path:
@@ -23,15 +24,15 @@ def class_folders(source: Path | None, count: int, folder: Path, size: int = SIZ
         The folder above the class folders.
 
     Raises:
-        UserError: `source` holds fewer than 20 JPEGs.
+        UserError: `source` holds fewer than `LEAST` JPEGs.
     """
     if source is None:
         draw_dataset(folder, train=count, validation=2, test=2, size=size, seed=0)
         return folder / "train"
-    found = sorted(path for path in source.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:count]
-    if len(found) < 20:
-        raise UserError(f"--photos {source}: has {len(found)} JPEGs; give a folder with 20 or more directly in it")
-    for number, path in enumerate(found):
+    found = sorted(path for path in source.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if len(found) < LEAST:
+        raise UserError(f"--photos {source}: has {len(found)} JPEGs; give a folder with {LEAST} or more in it")
+    for number, path in enumerate(found[:count]):
         target = folder / ("even", "odd")[number % 2] / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)

@@ -1,4 +1,4 @@
-"""`make bench ARGS="--quick --only data"`: one suite, one table, and the same figures in outputs/bench.json."""
+"""`make bench`: one suite, one table, and the same figures in outputs/bench.json."""
 
 import argparse
 import os
@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if not __package__:  # run as a file: find `bench` as a package, and not `data` or `table` as modules of their own
+if not __package__:  # run as a file: the folder above holds the package `bench`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench import start
 from bench.photos import class_folders, describe
-from bench.table import machine, show, write_json
+from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
@@ -61,14 +61,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def data_rows(photos: Path, repetitions: int) -> list:
+def data_rows(photos: Path, repetitions: int) -> list[Row]:
     """See `bench.data`, which imports TensorFlow."""
     from bench import data
 
     return data.rows(photos, repetitions)
 
 
-def feature_rows(photos: Path, repetitions: int) -> list:
+def feature_rows(photos: Path, repetitions: int) -> list[Row]:
     """See `bench.training`, which imports TensorFlow."""
     from bench import training
 

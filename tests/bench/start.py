@@ -1,4 +1,4 @@
-"""How long the command line takes to answer where nothing is to be trained, beside a Python that does nothing."""
+"""How long the command line takes to answer without training, beside a Python that does nothing."""
 
 import subprocess
 import sys
@@ -27,11 +27,8 @@ def rows(repetitions: int) -> list[Row]:
     ]
 
 
-def run(arguments: list[str], expected: int) -> str:
-    """Run this Python from an empty folder, and check that it ends as expected; returns all that it said."""
+def run(arguments: list[str], expected: int) -> None:
+    """Run this Python from an empty folder; it must end with the `expected` exit code."""
     with tempfile.TemporaryDirectory() as empty:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=empty, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-    assert done.returncode == expected, (arguments, done.returncode, done.stdout)
-    return done.stdout
+        done = subprocess.run([sys.executable, *arguments], cwd=empty, capture_output=True, text=True)
+    assert done.returncode == expected, (arguments, done.returncode, done.stdout, done.stderr)

@@ -11,16 +11,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+import cnnexp
 from cnnexp.console import progress, say, table
 
-PACKAGES = ("cnnexp", "tensorflow", "keras", "numpy", "opencv-python", "pillow", "scipy", "hydra-core")
-COLUMNS = ("what", "peer", "", "ours", "peer's", "times as fast", "min to max")
+PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "pillow", "scipy", "hydra-core")
+COLUMNS = ("what", "peer", "unit", "ours", "peer's", "times as fast", "min to max")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Our seconds and the peer's, of repetitions that took turns; `images` makes images per second of them."""
+    """Our seconds and the peer's, of repetitions that took turns; with `images`, shown as images/s."""
 
     name: str
     peer: str
@@ -62,9 +63,7 @@ class Row:
 # ----------------------------------------------------------------------------------------------- measuring
 
 
-def take_turns(
-    name: str, repetitions: int, ours: Callable[[], T], peer: Callable[[], T]
-) -> tuple[list[T], list[T]]:
+def take_turns(name: str, repetitions: int, ours: Callable[[], T], peer: Callable[[], T]) -> tuple[list[T], list[T]]:
     """Run ours, peer, ours, peer, ..., so that a machine that gets slower does so for both."""
     pairs = [(ours(), peer()) for _ in progress(range(repetitions), f"measuring {name}")]
     return [ours for ours, _ in pairs], [peer for _, peer in pairs]
@@ -102,7 +101,11 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # processes, last minute
         "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "cnnexp": cnnexp.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
     }
 
 
@@ -139,9 +142,13 @@ def show(facts: dict[str, Any], rows: list[Row]) -> None:
 
 def _cells(row: Row) -> list[str]:
     ratios = row.ratios
-    figures = [f"{row.figure(seconds):.3g}" for seconds in (row.ours_s, row.peer_s)]
+    figures = [_three_digits(row.figure(seconds)) for seconds in (row.ours_s, row.peer_s)]
     spread = f"{min(ratios):.2g} to {max(ratios):.2g}"
     return [row.name, row.peer, row.unit, *figures, f"{median(ratios):.2g}", spread]
+
+
+def _three_digits(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def write_json(file: Path, facts: dict[str, Any], rows: list[Row]) -> None:

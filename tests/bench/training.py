@@ -49,7 +49,7 @@ def offline_backbone() -> list[str]:
 def train_frozen(photos: Path, network: list[str], feature_cache: bool) -> Seconds:
     """Train a new head on the frozen network, with an empty cache or without one, through the trainer itself.
 
-    Determinism stays off, because it cannot be taken back in this process, and would slow down its other peers.
+    Determinism stays off: it could not be taken back in this process, and would slow down other peers.
     """
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset

@@ -130,7 +130,7 @@ def coat(rng: np.random.Generator, side: int, radius: float) -> Coat:
     cells = max(3, round(1.1 / radius))
     match rng.integers(3):
         case 0:  # plain
-            share = np.zeros((side, side), np.float32)
+            share: np.ndarray = np.zeros((side, side), np.float32)
         case 1:  # stripes
             angle = rng.uniform(-0.5, 0.5)
             across = np.linspace(0, rng.uniform(8, 14) / radius, side, dtype=np.float32)

@@ -84,12 +84,12 @@ def _object(rng: np.random.Generator, x: float, y: float, size: float) -> list[P
                 Part(_placed(lid, x, y, size, angle), shaded(colour, 0.25, WHITE), rim=rim, round=0.1),
             ]
         case 6:  # a stone
-            outline = ellipse(0, 0, 1, 0.7, points=9) * rng.uniform(0.75, 1.15, (9, 1))
-            return [Part(smooth(_placed(outline, x, y, size, angle)), colour, rim=rim, round=0.45)]
+            stone = ellipse(0, 0, 1, 0.7, points=9) * rng.uniform(0.75, 1.15, (9, 1))
+            return [Part(smooth(_placed(stone, x, y, size, angle)), colour, rim=rim, round=0.45)]
         case _:  # two points side by side: a crown, a book, far mountains
             left = np.array([(-1, 0.7), (-0.95, -0.6), (-0.7, -1), (-0.2, 0.1)])
-            corners = np.concatenate([left, left[::-1] * (-1, 1)])
-            return [Part(_placed(corners, x, y, size, rng.uniform(-0.4, 0.4)), colour, rim=rim)]
+            outline = np.concatenate([left, left[::-1] * (-1, 1)])
+            return [Part(_placed(outline, x, y, size, rng.uniform(-0.4, 0.4)), colour, rim=rim)]
 
 
 def _placed(
@@ -144,7 +144,7 @@ def background(rng: np.random.Generator, side: int) -> np.ndarray:
     x, y = across[None, :], across[:, None]
     match rng.integers(4):
         case 0:  # a gradient
-            share = 0.5 + 0.5 * (x * cos + y * sin)
+            share: np.ndarray = 0.5 + 0.5 * (x * cos + y * sin)
         case 1:  # a horizon
             border = rng.uniform(0.3, 0.75) + 0.03 * noise(rng, side, 5)
             share = np.clip((y - border) * rng.choice([8, 30, 90]), 0, 1)
@@ -172,7 +172,7 @@ def _dull(rng: np.random.Generator) -> Colour:
 
 def _clouds(rng: np.random.Generator, side: int) -> np.ndarray:
     """(side, side, 3) float32 noise around 0, coarse and fine together, of grey and a little of colour."""
-    total = np.zeros((2, 2, 3), np.float32)
+    total: np.ndarray = np.zeros((2, 2, 3), np.float32)
     for cells in (4, 9, 22, 64):
         grey = rng.standard_normal((cells, cells, 1), dtype=np.float32) * np.float32(rng.uniform(1, 7))
         colour = rng.standard_normal((cells, cells, 3), dtype=np.float32) * np.float32(rng.uniform(0, 3.5))
@@ -196,6 +196,6 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
     across = np.linspace(-strength, strength, side, dtype=np.float32)
     light = (1 + np.float32(np.cos(angle)) * across)[None, :] + (np.float32(np.sin(angle)) * across)[:, None]
-    lit = cv2.multiply(image, cv2.merge([light] * 3), dtype=cv2.CV_32F)
+    lit: np.ndarray = cv2.multiply(image, cv2.merge([light] * 3), dtype=cv2.CV_32F)
     grain = rng.standard_normal(lit.shape, dtype=np.float32)
     return cv2.addWeighted(grain, rng.uniform(1, 7), lit, 1, 0, dtype=cv2.CV_8U)

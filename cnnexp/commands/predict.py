@@ -1,0 +1,68 @@
+"""`cnnexp predict`: class probabilities of images."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from cnnexp.commands.arguments import split_overrides, take_flag
+from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.composition import load_config
+from cnnexp.console import progress, table
+from cnnexp.errors import UserError
+
+HELP = """usage: cnnexp predict RUN IMAGE... [--json | --csv] [OVERRIDES]
+
+Class probabilities from the model of a tracked run. An image that cannot be read is named on standard error and skipped.
+
+  RUN           an MLflow run id, a unique prefix of one, or `latest`
+  IMAGE         files, folders, or patterns in quotes, as 'photos/*.jpg'
+  --json        one JSON list: file, predicted, probabilities by class
+  --csv         file, predicted, and a column p_CLASS for each class
+"""
+
+BATCH = 64
+
+
+def run(arguments: list[str]) -> int:
+    """Load, read, predict, print."""
+    as_json, arguments = take_flag(arguments, "--json")
+    as_csv, arguments = take_flag(arguments, "--csv")
+    names, overrides = split_overrides(arguments)
+    if len(names) < 2 or (as_json and as_csv):
+        raise UserError("cnnexp predict: give a run and images, as `cnnexp predict latest photo.jpg`; --json or --csv")
+    config = load_config(overrides)
+    import_tensorflow()
+    from cnnexp.commands.recorded import find_images, load_recorded
+
+    files = find_images(names[1:])
+    recorded = load_recorded(config, names[0])
+    rows = list(_predictions(recorded, files, quiet=as_json or as_csv))
+    if not rows:
+        raise UserError("cnnexp predict: none of the images could be read")
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["file", "predicted", *(f"p_{name}" for name in recorded.class_names)])
+        writer.writerows([row["file"], row["predicted"], *row["probabilities"].values()] for row in rows)
+    else:
+        shown = [[row["file"], row["predicted"], f"{max(row['probabilities'].values()):.4f}"] for row in rows]
+        table(f"{recorded.name} {recorded.run_id[:8]}", ["file", "predicted", "probability"], shown, left=2)
+    return 0
+
+
+def _predictions(recorded: Any, files: list[Any], quiet: bool) -> Iterator[dict[str, Any]]:
+    from cnnexp.commands.recorded import class_probabilities, read_batch
+
+    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+    recorded.model.jit_compile = False
+    for batch in batches if quiet else progress(batches, "predicting"):
+        read, images = read_batch(batch, recorded)
+        if not read:
+            continue
+        for file, values in zip(read, class_probabilities(recorded.model.predict_on_batch(images)), strict=True):
+            probabilities = {name: float(value) for name, value in zip(recorded.class_names, values, strict=True)}
+            predicted = max(probabilities, key=lambda name: probabilities[name])
+            yield {"file": str(file), "predicted": predicted, "probabilities": probabilities}

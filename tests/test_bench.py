@@ -1,0 +1,153 @@
+"""The benchmark suite in small: what it counts, what it prints and what it writes. No speed is asserted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench import run, start
+from bench.photos import class_folders, describe
+from bench.table import Row, machine, show, take_turns, write_json
+
+from cnnexp.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty drawn photos of 40 pixels in two class folders."""
+    return class_folders(None, 20, tmp_path_factory.mktemp("bench") / "photos", size=40)
+
+
+ROW = Row("data/x", "peer", ours_s=[1.0, 2.0, 4.0], peer_s=[2.0, 8.0, 12.0], images=300)
+
+
+def test_a_row_counts_by_hand():
+    assert ROW.ratios == [2.0, 4.0, 3.0]
+    facts = ROW.as_json()
+    assert (facts["ratio"], facts["ratio_min"], facts["ratio_max"]) == (3.0, 2.0, 4.0)
+    assert (facts["ours"], facts["peers"], facts["unit"]) == (150.0, 37.5, "images/s")  # 300 in 2 s, in 8 s
+    seconds = Row("start/x", "peer", ROW.ours_s, ROW.peer_s).as_json()
+    assert (seconds["ours"], seconds["peers"], seconds["unit"]) == (2.0, 8.0, "s")
+    assert seconds["ratio"] == 3.0
+
+
+def test_ours_and_the_peer_take_turns():
+    calls: list[str] = []
+    results = take_turns("x", 2, lambda: calls.append("ours") or 1, lambda: calls.append("peer") or 2)
+    assert calls == ["ours", "peer", "ours", "peer"]
+    assert results == ([1, 1], [2, 2])
+
+
+def test_table_and_json(tmp_path, capsys):
+    facts = {"machine": machine(), "repetitions": 3, "quick": False, "photos": "300 JPEGs"}
+    show(facts, [ROW])
+    write_json(tmp_path / "outputs" / "bench.json", facts, [ROW])
+    printed = capsys.readouterr().out
+    before, _, table = printed.partition("what")
+    assert "300 JPEGs" in before and f"{facts['machine']['cores']} cores" in before
+    assert "numpy " + np.__version__ in before
+    cells = [cell.strip() for cell in table.split("data/x")[1].splitlines()[0].split("│")]
+    assert cells[1:7] == ["peer", "images/s", "150", "37.5", "3", "2 to 4"]
+    assert "median of 3 pairs" in table
+    assert json.loads((tmp_path / "outputs" / "bench.json").read_text()) == {**facts, "rows": [ROW.as_json()]}
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["bench.json"]
+
+
+def test_quick_run_of_the_start_group(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
+    monkeypatch.setattr(start, "ANSWERS", {"start/help": (["--help"], 0)})
+    assert run.main(["--quick", "--only", "start"]) == 0
+    printed = capsys.readouterr().out
+    assert "start/help" in printed and "python -c pass" in printed and "photos:" not in printed
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert (written["quick"], written["repetitions"], written["photos"]) == (True, 2, None)
+    (row,) = written["rows"]
+    assert (row["name"], row["peer"], row["unit"]) == ("start/help", "python -c pass", "s")
+    assert len(row["ours_s"]) == len(row["peer_s"]) == 2
+    ratios = [peer / ours for ours, peer in zip(row["ours_s"], row["peer_s"], strict=True)]
+    assert (row["ratio_min"], row["ratio_max"]) == (min(ratios), max(ratios))
+
+
+def test_an_answer_with_another_exit_code_is_not_timed():
+    with pytest.raises(AssertionError):
+        start.run(["-c", "raise SystemExit(2)"], expected=0)
+
+
+# -------------------------------------------------------------------------------------------------- photos
+
+
+def test_own_photos_go_into_two_class_folders(photos, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted(photos.glob("*/*.jpg"))):
+        (flat / f"{number:02}.JPG").write_bytes(path.read_bytes())
+    (flat / "notes.txt").write_text("no photo")
+    folder = class_folders(flat, 10, tmp_path / "photos")
+    assert [path.name for path in sorted(folder.glob("even/*"))] == [f"{n:02}.JPG" for n in (0, 2, 4, 6, 8)]
+    assert [path.name for path in sorted(folder.glob("odd/*"))] == [f"{n:02}.JPG" for n in (1, 3, 5, 7, 9)]
+    assert describe(folder).startswith("10 JPEGs, the first 40 x 40 pixels")
+
+
+def test_too_few_photos_are_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="has 0 JPEGs"):
+        class_folders(tmp_path, 10, tmp_path / "photos")
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
+    assert run.main(["--only", "data", "--photos", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"bench: --photos {tmp_path}: has 0 JPEGs; give a folder with 20 or more in it\n"
+    assert not (tmp_path / "bench.json").exists()
+
+
+# --------------------------------------------------------------------------------------------- what is timed
+
+
+def test_every_pass_gives_every_photo_once_and_augmented(photos):
+    """Ours and the peers deliver the same: otherwise their times could not be compared."""
+    from bench import data
+
+    split = data.split_of(photos)
+    passes = {
+        "ours, from files": data.ours(split, keep=False),
+        "ours, decoded": data.ours(split, keep=True),
+        "ours, one thread": data.one_thread(split),
+        "generator, from files": data.generator_from_files(photos),
+        "generator, decoded": data.generator_from_arrays(split),
+        "tf.data, from files": data.tf_data(photos, cached=False),
+        "tf.data, decoded": data.tf_data(photos, cached=True),
+    }
+    for name, one_pass in passes.items():
+        first, second = (list(one_pass()) for _ in range(2))
+        for batches in (first, second):
+            images = np.concatenate([np.asarray(x) for x, _ in batches])
+            labels = np.concatenate([np.asarray(y).ravel() for _, y in batches])
+            assert images.shape == (20, data.SIZE, data.SIZE, 3) and images.dtype == np.float32, name
+            assert images.min() >= 0 and 100 < images.max() <= 255.5, name
+            assert np.bincount(labels.astype(int)).tolist() == [10, 10], name
+        ordered = [np.sort(np.concatenate([np.asarray(x).mean((1, 2, 3)) for x, _ in p])) for p in (first, second)]
+        assert np.abs(ordered[0] - ordered[1]).max() > 0.01, f"{name}: the passes are not augmented anew"
+
+
+def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monkeypatch):
+    from bench import data
+
+    from cnnexp.data import pipeline
+
+    decoded: list[str] = []
+    original = pipeline.read_image
+    monkeypatch.setattr(pipeline, "read_image", lambda path: decoded.append(path) or original(path))
+    split = data.split_of(photos)
+    for _ in range(2):
+        assert data.consume(data.ours(split, keep=True)) == 20
+    assert decoded == []  # `load_images` reads them, once
+    one_pass = data.ours(split, keep=False)
+    assert data.consume(one_pass) == data.consume(one_pass) == 20
+    assert sorted(decoded) == sorted([*split.paths, *split.paths])
+
+
+def test_only_the_feature_cache_has_to_be_filled(photos):
+    from bench import training
+
+    network = ["backbone=vgg16", "backbone.weights=null", "dataset.image_size=32"]
+    cached = training.train_frozen(photos, network, feature_cache=True)
+    full = training.train_frozen(photos, network, feature_cache=False)
+    assert cached.fill > 0 and full.fill == 0
+    assert cached.epoch > 0 and full.epoch > 0
