@@ -103,7 +103,10 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None =
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
         return Plan(multirun=True)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
-    batches = BasicSweeper.split_arguments(_parse([*params, *overrides]), None)
+    try:
+        batches = BasicSweeper.split_arguments(_parse([*params, *overrides]), None)
+    except HydraException as error:  # an interval, which needs a sweeper that searches
+        raise UserError(f"{sweeps[0]}: {error}") from error
     return Plan(multirun=True, jobs=[list(job) for job in batches[0]])
 
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 10.0  # seconds between the lines of a progress report that is not on a terminal
@@ -69,15 +71,18 @@ def _plain_progress(items: Iterable[T], description: str, total: int | None) -> 
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-    """Print a table; the first `left` columns are aligned left (names), the others right (figures)."""
-    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    """Print a table; the first `left` columns are aligned left (names), the others right (figures).
+
+    Where the terminal is too narrow, cells are folded and nothing is cut off.
+    """
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+        grid.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(Text(cell) for cell in row))
     console = stdout()
     if not console.is_terminal:
-        console.width = 200
+        console.width = 250  # a file has no edge
     console.print(grid)
 
 

@@ -213,6 +213,6 @@ def _show(config: Config, result: Result, folder: Path) -> None:
         f"{result.trainable_parameters:,}",
         f"{result.train_seconds:.1f} s",
     ]
-    table("", ["variant", "test accuracy", "95 % interval", "validation", "trained parameters", "time"], [row])
-    say(f"run {result.run_id}" if result.run_id else "not tracked (tracking.uri is null)")
+    table("", ["variant", "test acc", "95 % interval", "val acc", "trained", "time"], [row])
+    say(f"run {result.run_id}" if config.tracking.uri else "not tracked (tracking.uri is null)")
     say(f"files in {folder}")

@@ -14,7 +14,7 @@ from cnnexp.errors import UserError
 
 HELP = """usage: cnnexp predict RUN IMAGE... [--json | --csv] [OVERRIDES]
 
-Class probabilities from the model of a tracked run. An image that cannot be read is named on standard error and skipped.
+Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped.
 
   RUN           an MLflow run id, a unique prefix of one, or `latest`
   IMAGE         files, folders, or patterns in quotes, as 'photos/*.jpg'

@@ -88,21 +88,11 @@ def train(
         TrainingDivergedError: the loss became NaN or infinite.
     """
     result = FitResult()
-    cut = cut_model(model) if settings.cache_folder else None
     began = time.perf_counter()
-    validation = _fixed_inputs(cut, data.validation, data, settings)
-    test = _fixed_inputs(cut, data.test, data, settings)
-    cached = cut is not None and data.augmentation is None
-    inputs = _fixed_inputs(cut, data.train, data, settings) if cached else data.train.images
-    result.cache_seconds = time.perf_counter() - began if cut else 0.0
-
-    for used in (inputs, validation, test):
-        if isinstance(used, Images):
-            used.load()  # all files are read, and a bad one found, before the first step
-    judge = cut.tail if cut else model  # sees cached features, or images
-    learner = cut.tail if cut and cached else model
+    plan = _plan(model, data, settings)
+    result.cache_seconds = time.perf_counter() - began if plan.cut else 0.0
     batches = TrainBatches(
-        inputs,
+        plan.train,
         data.train.labels,
         num_classes=data.num_classes,
         batch_size=settings.batch_size,
@@ -110,6 +100,7 @@ def train(
         seed=settings.seed,
         augmentation=data.augmentation,
     )
+    learner, judge = plan.learner, plan.judge
     learner.compile(
         optimizer=optimizer(len(batches)),
         loss=_loss(data.num_classes),
@@ -119,17 +110,42 @@ def train(
     judge.jit_compile = False
 
     def validate() -> tuple[float, float]:
-        probabilities = predict(judge, validation, settings.evaluation_batch_size)
+        probabilities = predict(judge, plan.validation, settings.evaluation_batch_size)
         return loss_and_accuracy(probabilities, data.validation.labels)
 
     began = time.perf_counter()
     _fit(learner, batches, settings, validate, [on_epoch, lambda _, metrics: result.history.append(metrics)])
     result.train_seconds = time.perf_counter() - began
-    result.probabilities = predict(judge, test, settings.evaluation_batch_size, "testing")
+    result.probabilities = predict(judge, plan.test, settings.evaluation_batch_size, "testing")
     result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, data.test.labels)
-    if cut:
+    if plan.cut:
         check_agreement(model, data.test.images, result.probabilities)
     return result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which model each step trains (`learner`) and which one is evaluated (`judge`), and what each of them gets."""
+
+    cut: Cut | None
+    learner: keras.Model
+    judge: keras.Model
+    train: Images | Arrays
+    validation: Images | Arrays
+    test: Images | Arrays
+
+
+def _plan(model: keras.Model, data: TrainingData, settings: Settings) -> _Plan:
+    cut = cut_model(model) if settings.cache_folder else None
+    validation = _fixed_inputs(cut, data.validation, data, settings)
+    test = _fixed_inputs(cut, data.test, data, settings)
+    train_on_features = cut is not None and data.augmentation is None
+    inputs = _fixed_inputs(cut, data.train, data, settings) if train_on_features else data.train.images
+    for used in (inputs, validation, test):
+        if isinstance(used, Images):
+            used.load()  # all files are read, and a bad one found, before the first step
+    tail = cut.tail if cut else model
+    return _Plan(cut, tail if train_on_features else model, tail, inputs, validation, test)
 
 
 def _fit(
@@ -181,13 +197,11 @@ def _fixed_inputs(cut: Cut | None, part: Part, data: TrainingData, settings: Set
     return Arrays(tuple(arrays))
 
 
-def predict(
-    model: keras.Model, inputs: Images | Arrays, batch_size: int, description: str = "validating"
-) -> np.ndarray:
-    """The model's outputs for all inputs in order, (N, 1 or classes) float32."""
+def predict(model: keras.Model, inputs: Images | Arrays, batch_size: int, description: str | None = None) -> np.ndarray:
+    """The model's outputs for all inputs in order, (N, 1 or classes) float32; with a `description`, under a bar."""
     batches = EvalBatches(inputs, batch_size)
-    outputs = [model.predict_on_batch(x) for x in progress(batches, description, total=len(batches))]
-    return np.concatenate(outputs)
+    shown = progress(batches, description, total=len(batches)) if description else batches
+    return np.concatenate([model.predict_on_batch(x) for x in shown])
 
 
 def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray) -> None:
