@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,43 +38,56 @@ def conf_dir() -> Path:
 
 
 @contextmanager
-def hydra_context() -> Iterator[None]:
-    """Hydra initialised on `conf/`, for `compose_config` and `sweep_jobs`."""
+def hydra_context(config_dir: str | None = None) -> Iterator[None]:
+    """Hydra initialised on `conf/`, for `compose_config` and `plan_jobs`; afterwards it is as it was.
+
+    Args:
+        config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
+
+    Raises:
+        UserError: no such folder.
+    """
+    search_path = create_config_search_path(str(conf_dir()))
+    if config_dir:
+        if not Path(config_dir).is_dir():
+            raise UserError(f"--config-dir={config_dir}: there is no such folder")
+        folder = f"file://{Path(config_dir).resolve()}"
+        search_path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
     config.register()
-    with initialize_config_dir(str(conf_dir()), job_name="train", version_base="1.3"):
+    version.setbase("1.3")
+    before = get_gh_backup()
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    try:
         yield
+    finally:
+        restore_gh_from_backup(before)
 
 
-def compose_config(
-    overrides: Sequence[str], config_dir: str | None = None, with_hydra: bool = False, name: str = "config"
-) -> DictConfig:
-    """Compose one job's configuration.
+def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str = "config") -> DictConfig:
+    """Compose one job's configuration, inside `hydra_context`.
 
     Args:
         overrides: as on Hydra's command line.
-        config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
         with_hydra: keep the `hydra` node.
         name: of the root YAML file, as Hydra's `--config-name`.
 
     Raises:
-        UserError: an override that names no group, option, key or value of ours; no such folder.
+        UserError: an override that names no group, option, key or value of ours.
     """
-    if config_dir and not Path(config_dir).is_dir():
-        raise UserError(f"--config-dir={config_dir}: there is no such folder")
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
-        _check_options(_parse(overrides), config_dir)
-        return compose(name, overrides=[*overrides, *extra], return_hydra_config=with_hydra)
+        _check_options(_parse(overrides))
+        return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error, overrides)) from error
 
 
-def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
-    """Compose, type and check the configuration of one job, without leaving Hydra initialised."""
+def load_config(overrides: Sequence[str]) -> config.Config:
+    """Compose, type and check the configuration of one job."""
     with hydra_context():
-        return config.typed(compose_config(overrides, config_dir))
+        return config.typed(compose_config(overrides))
 
 
 @dataclass
@@ -81,13 +98,12 @@ class Plan:
     jobs: list[list[str]] = field(default_factory=list)
 
 
-def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None = None, name: str = "config") -> Plan:
+def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") -> Plan:
     """The jobs of a line for Hydra's basic sweeper; another one chooses as it goes, and gives no jobs here.
 
     Args:
         overrides: as on Hydra's command line.
         multirun: whether `--multirun` stands in it.
-        config_dir: see `compose_config`.
         name: see `compose_config`.
 
     Raises:
@@ -95,7 +111,7 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None =
     """
     sweeps = [override for override in overrides if _is_sweep(override)]
     plain = [override for override in overrides if override not in sweeps]
-    composed = compose_config(plain, config_dir, with_hydra=True, name=name)
+    composed = compose_config(plain, with_hydra=True, name=name)
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
@@ -105,8 +121,9 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, config_dir: str | None =
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
     try:
         batches = BasicSweeper.split_arguments(_parse([*params, *overrides]), None)
-    except HydraException as error:  # an interval, which needs a sweeper that searches
-        raise UserError(f"{sweeps[0]}: {error}") from error
+    except HydraException as error:
+        wanted = "an interval is for a sweeper that searches, as hydra/sweeper=optuna; or list values, as KEY=1,2"
+        raise UserError(f"{' '.join(sweeps or params)}: {wanted}") from error
     return Plan(multirun=True, jobs=[list(job) for job in batches[0]])
 
 
@@ -130,19 +147,16 @@ def _is_sweep(override: str) -> bool:
         return False
 
 
-def _check_options(overrides: Sequence[Override], config_dir: str | None) -> None:
+def _check_options(overrides: Sequence[Override]) -> None:
     """Refuse a value that no file of its config group has."""
     if any(override.key_or_group == "hydra.searchpath" for override in overrides):
         return  # it may bring further options; Hydra names a wrong one itself
-    loader = GlobalHydra.instance().config_loader()
+    loader: Any = GlobalHydra.instance().config_loader()
     for override in overrides:
         group = override.key_or_group
         if "." in group or override.is_delete():
             continue
-        options = group_options(loader, group)
-        if config_dir:
-            folder = Path(config_dir) / group
-            options += [str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")]
+        options = group_options(loader.repository, group)
         value = override.value()
         for name in value if isinstance(value, list) else [value]:
             if options and name not in options:
@@ -152,13 +166,13 @@ def _check_options(overrides: Sequence[Override], config_dir: str | None) -> Non
                 raise UserError(f"{group}={shown}: no such option; allowed: {listed}{hint}")
 
 
-def group_options(loader: Any, group: str) -> list[str]:
+def group_options(repository: Any, group: str) -> list[str]:
     """The options of a config group, those of its subfolders as `folder/name`; empty where it is no group."""
-    if not loader.repository.group_exists(group):
+    if not repository.group_exists(group):
         return []
-    options = list(loader.get_group_options(group))
-    for folder in loader.get_group_options(group, results_filter=ObjectType.GROUP):
-        options += [f"{folder}/{name}" for name in group_options(loader, f"{group}/{folder}")]
+    options = list(repository.get_group_options(group, results_filter=ObjectType.CONFIG))
+    for folder in repository.get_group_options(group, results_filter=ObjectType.GROUP):
+        options += [f"{folder}/{name}" for name in group_options(repository, f"{group}/{folder}")]
     return options
 
 

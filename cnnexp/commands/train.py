@@ -50,9 +50,9 @@ def run(arguments: list[str]) -> int:
 
 def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> None:
     """Compose and check every job of the line, so that a mistake shows before the first one starts."""
-    with hydra_context():
-        for job in plan_jobs(overrides, multirun, config_dir, config_name).jobs:
-            typed(compose_config(job, config_dir, name=config_name))
+    with hydra_context(config_dir):
+        for job in plan_jobs(overrides, multirun, config_name).jobs:
+            typed(compose_config(job, name=config_name))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

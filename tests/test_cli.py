@@ -1,0 +1,298 @@
+"""The command line: one line and exit code 2 for a mistake, Hydra's own flags, tab completion."""
+
+import contextlib
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from cnnexp import __version__
+from cnnexp.cli import COMMANDS
+from cnnexp.commands import sweep, train
+from cnnexp.commands.arguments import split_overrides, take_option
+from cnnexp.config import typed
+from cnnexp.errors import UserError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Hydra sets up the root logger, and `--info` makes it say everything."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What Hydra would run, in place of running it."""
+    ran: list[object] = []
+
+    def train_task(composed: object) -> float:
+        ran.append(typed(composed))  # type: ignore[arg-type]
+        return 0.0
+
+    monkeypatch.setattr(train, "train_task", train_task)
+    monkeypatch.setattr(sweep, "finishing", lambda: contextlib.nullcontext(SimpleNamespace(failed=False)))
+    monkeypatch.setattr(sweep.SweepCallback, "on_multirun_start", lambda *_, **__: None)
+    return ran
+
+
+# ------------------------------------------------------------------------------------------------- mistakes
+
+# each class of mistake: the line, and what the message has to say, in this order
+MISTAKES = [
+    (["train", "trainer.epoch=3"], ["trainer.epoch=3", "no such key", "trainer.epochs", "trainer.batch_size"]),
+    (["train", "augmentation.zoom_range=0.1"], ["augmentation.zoom_range=0.1", "no such key", "augmentation.name"]),
+    (["train", "bakcbone=vgg16"], ["bakcbone=vgg16", "no such key", "backbone"]),
+    (["train", "+trainer.warmup=1"], ["trainer.warmup=1", "no such key", "allowed", "trainer.epochs"]),
+    (["train", "backbone=vgg17"], ["backbone=vgg17", "no such option", "vgg16", "vgg19", "resnet50"]),
+    (["train", "experiment=finetune"], ["experiment=finetune", "no such option", "finetuned", "frozen"]),
+    (["train", "experiment=null"], ["experiment=null", "no such option", "~experiment"]),
+    (["train", "trainer.epochs=two"], ["trainer.epochs=two", "Integer"]),
+    (["train", "optimizer.learning_rate=fast"], ["optimizer.learning_rate=fast", "Float"]),
+    (["train", "trainer.epochs=0"], ["trainer.epochs=0", "at least 1"]),
+    (["train", "seed=-1"], ["seed=-1", "at least 0 and at most 2147483647"]),
+    (["train", "head.dropout=1"], ["head.dropout=1.0", "less than 1"]),
+    (["train", "optimizer.learning_rate=nan"], ["optimizer.learning_rate=nan", "more than 0"]),
+    (["train", "backbone.preprocessing=cafe"], ["backbone.preprocessing=cafe", "caffe", "rescale", "torch"]),
+    (["train", "backbone=vgg16", "backbone.weights=lost.h5"], ["backbone.weights=lost.h5", "no such file", "imagenet"]),
+    (["train", "dataset.train=3"], ["dataset.train=3", "even"]),
+    (["train", "freeze_policy=until_layer"], ["freeze_policy.first_trainable_layer=null", "needs the name"]),
+    (["train", "dataset=custom"], ["dataset._target_", "no value given"]),
+    (["train", "seed=${sed}"], ["seed", "Interpolation key 'sed' not found"]),
+    (["train", "seed=0,1"], ["seed=0,1", "add -m"]),
+    (["train", "-m", "seed=0,-1"], ["seed=-1", "at least 0"]),  # in the second job, before the first runs
+    (["train", "trainer.epochs"], ["trainer.epochs", "not an override", "KEY=VALUE"]),
+    (["train", "trainer.epochs={"], ["trainer.epochs={", "not an override"]),
+    (["train", "--multirn", "seed=0,1"], ["--multirn", "no such flag", "--multirun", "--hydra-help"]),
+    (["train", "--cfg", "jobs"], ["--cfg", "'jobs'", "'job'", "--hydra-help"]),
+    (["train", "--config-dir"], ["--config-dir", "expected one argument"]),
+    (["train", "--config-dir=lost"], ["--config-dir=lost", "no such folder"]),
+    (["train", "--config-name=lost"], ["'lost'", "config search path"]),
+    (["train", "--config-path=conf"], ["--config-path", "--config-dir=FOLDER"]),
+    (["train", "-m", "--cfg", "job"], ["--multirun --cfg", "exclude each other"]),
+    (["train", "--resolve"], ["--resolve", "add --cfg job"]),
+    (["train", "--package=trainer"], ["--package", "add --cfg job"]),
+    (["train", "--shell-completion"], ["--shell-completion", "install=bash"]),
+    (["--shell-completion", "install=tcsh"], ["install=tcsh", "install=bash", "install=zsh", "install=fish"]),
+    (["trian"], ["trian", "no such command", "train", "compare"]),
+    (["--verbose"], ["--verbose", "no such command"]),
+    (["summary", "--deep"], ["--deep", "no such option"]),
+    (["summary", "backbone=vgg17"], ["backbone=vgg17", "no such option", "vgg16"]),
+    (["prepare"], ["name one data set"]),
+    (["prepare", "photos"], ["dataset=photos", "no such option", "dogs_vs_cats"]),
+    (["compare", "--sweep"], ["--sweep", "needs a value"]),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[" ".join(line) for line, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(
+    cnnexp: Run, jobs: list[object], tmp_path: Path, line: list[str], said: list[str]
+) -> None:
+    code, out, err = cnnexp(*line)
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("cnnexp: ") and err.endswith("\n") and err.count("\n") == 1
+    positions = [err.find(text) for text in said]
+    assert -1 not in positions, err
+    assert positions == sorted(positions), err
+    assert jobs == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_show_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """All of them in one new process."""
+    program = (
+        "import sys\n"
+        "from cnnexp.cli import main\n"
+        f"codes = [main(line) for line in {[line for line, _ in MISTAKES if line[0] != 'compare']!r}]\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'matplotlib', 'cv2', 'sklearn'}\n"
+        "print(set(codes), sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "{2} []\n", done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --------------------------------------------------------------------------------------- help and version
+
+
+@pytest.mark.parametrize("line", [["--help"], ["-h"], []])
+def test_help_lists_the_commands(cnnexp: Run, line: list[str]) -> None:
+    code, out, err = cnnexp(*line)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"cnnexp {__version__}: ")
+    for command, text in COMMANDS.items():
+        assert f"  {command:<9} {text}\n" in out
+
+
+def test_version(cnnexp: Run) -> None:
+    assert cnnexp("--version") == (0, f"cnnexp {__version__}\n", "")
+
+
+def test_an_interrupt_is_said_in_one_line(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", interrupted)
+    assert cnnexp("train") == (130, "", "cnnexp: interrupted\n")
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """As `cnnexp --help | head -1` with a head that is quicker than we are."""
+    program = (
+        "import os, sys\n"
+        "reader, writer = os.pipe()\n"
+        "os.dup2(writer, 1)\n"
+        "os.close(reader)\n"
+        "from cnnexp.cli import main\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"
+        "sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ------------------------------------------------------------------------------------------ Hydra's own flags
+
+
+def test_cfg_shows_the_job(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    code, out, err = cnnexp("train", "--cfg", "job", "experiment=baseline", "trainer.epochs=7")
+    assert (code, err) == (0, "")
+    shown = yaml.safe_load(out)
+    assert (shown["name"], shown["trainer"]["epochs"], shown["head"]["units"]) == ("baseline", 7, 512)
+    assert shown["paths"]["data"] == "${paths.root}/data"
+    assert "hydra" not in shown
+    code, out, _ = cnnexp("train", "experiment=baseline", "--cfg", "job", "--resolve", "-p", "paths")
+    assert yaml.safe_load(out)["data"] == "outputs/data"
+    assert jobs == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_shows_the_defaults_list(cnnexp: Run, jobs: list[object]) -> None:
+    code, out, _ = cnnexp("train", "--info", "defaults", "experiment=frozen")
+    assert code == 0
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in out.splitlines() if row.startswith("|")]
+    paths = [row[0] for row in rows]
+    assert "backbone/vgg16" in paths and "backbone/small_cnn" not in paths
+    assert paths.index("experiment/frozen") > paths.index("config") > paths.index("dataset/dogs_vs_cats")
+    assert jobs == []
+
+
+def test_help_of_train_is_hydras(cnnexp: Run, jobs: list[object]) -> None:
+    code, out, _ = cnnexp("train", "--help")
+    assert code == 0
+    assert out.startswith("usage: cnnexp train [-m] [OVERRIDES]\n")
+    assert (
+        "experiment: augmented, baseline, best, finetuned, finetuned_augmented, frozen, frozen_augmented, mnist" in out
+    )
+    code, out, _ = cnnexp("train", "--hydra-help")
+    assert code == 0
+    assert "--multirun,-m" in out and "hydra/launcher: basic" in out
+    assert jobs == []
+
+
+def test_hydra_runs_what_the_line_says(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    code, _, err = cnnexp("train", "experiment=mnist", "seed=4")
+    assert (code, err) == (0, "")
+    assert [(job.name, job.seed) for job in jobs] == [("mnist", 4)]  # type: ignore[attr-defined]
+    (folder,) = (tmp_path / "outputs/runs").iterdir()
+    assert (folder / ".hydra/overrides.yaml").read_text() == "- experiment=mnist\n- seed=4\n"
+
+
+@pytest.mark.parametrize(
+    "line", [["-m", "seed=1,2", "name=a"], ["seed=1,2", "-m", "name=a"], ["name=a", "seed=1,2", "--multirun"]]
+)
+def test_a_sweep_runs_its_jobs_in_order(cnnexp: Run, jobs: list[object], tmp_path: Path, line: list[str]) -> None:
+    code, _, err = cnnexp("train", *line)
+    assert (code, err) == (0, "")
+    assert [(job.name, job.seed) for job in jobs] == [("a", 1), ("a", 2)]  # type: ignore[attr-defined]
+    (folder,) = (tmp_path / "outputs/runs").iterdir()
+    assert folder.name.endswith("_sweep")
+    assert {path.name for path in folder.iterdir()} == {"0", "1", "multirun.yaml"}
+
+
+def test_a_folder_of_ones_own_experiments(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /backbone: vgg19\nname: own\ntrainer:\n  epochs: 4\n"
+    )
+    (tmp_path / "mine/whole.yaml").write_text("defaults:\n  - config\n  - _self_\nname: whole\n")
+    code, _, err = cnnexp("train", "--config-dir=mine", "experiment=own", "seed=3")
+    assert (code, err) == (0, "")
+    code, _, err = cnnexp("train", "--config-dir", "mine", "--config-name", "whole")
+    assert (code, err) == (0, "")
+    found = [(job.name, job.seed, job.trainer.epochs, job.backbone.name) for job in jobs]  # type: ignore[attr-defined]
+    assert found == [("own", 3, 4, "vgg19"), ("whole", 0, 30, "small_cnn")]
+    code, _, err = cnnexp("train", "--config-dir=mine", "experiment=owm")
+    assert code == 2
+    assert err.startswith("cnnexp: experiment=owm: no such option; allowed: own, ")
+
+
+# --------------------------------------------------------------------------------------------- completion
+
+
+def complete(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, flag: str = "--shell-completion") -> list[str]:
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    code, out, err = cnnexp(flag, "query=bash")
+    assert (code, err) == (0, "")
+    return out.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("cnnexp", list(COMMANDS)),
+        ("cnnexp ", list(COMMANDS)),
+        ("cnnexp tr", ["train"]),
+        ("cnnexp train data", ["dataset.", "dataset="]),
+        ("cnnexp train train", ["trainer.", "trainer="]),
+        ("cnnexp train sweep=demo trainer.e", ["trainer.epochs=", "trainer.evaluation_batch_size="]),
+        ("cnnexp summary sweep=", ["sweep=demo", "sweep=progression"]),
+    ],
+)
+def test_completion(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, words: list[str]) -> None:
+    assert complete(cnnexp, monkeypatch, line) == words
+
+
+def test_completion_of_options(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = complete(cnnexp, monkeypatch, "cnnexp train dataset=", "-sc")
+    assert {"dataset=dogs_vs_cats", "dataset=folder", "dataset=synthetic"} <= set(words)
+    assert all(word.startswith("dataset=") for word in words)
+
+
+@pytest.mark.parametrize("line", [["--shell-completion"], ["-sc"], ["train", "-sc"]])
+def test_completion_is_installed_for_cnnexp(cnnexp: Run, line: list[str]) -> None:
+    code, out, err = cnnexp(*line, "install=bash")
+    assert (code, err) == (0, "")
+    assert out.rstrip().endswith("complete -o nospace -o default -F hydra_bash_completion cnnexp")
+
+
+# ----------------------------------------------------------------------------- arguments of the other commands
+
+
+def test_take_option() -> None:
+    assert take_option(["a", "--sweep", "x", "b=1"], "--sweep") == ("x", ["a", "b=1"])
+    assert take_option(["--sweep=x=y", "a"], "--sweep") == ("x=y", ["a"])
+    assert take_option(["a"], "--sweep") == (None, ["a"])
+    with pytest.raises(UserError, match="--sweep: needs a value"):
+        take_option(["a", "--sweep"], "--sweep")
+
+
+def test_split_overrides() -> None:
+    assert split_overrides(["run", "a=1", "~b", "+c=2", "other"]) == (["run", "other"], ["a=1", "~b", "+c=2"])
+    with pytest.raises(UserError, match="--json: no such option"):
+        split_overrides(["run", "--json"])
+    with pytest.raises(UserError, match="--json=1: no such option"):
+        split_overrides(["--json=1"])

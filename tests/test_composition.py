@@ -1,0 +1,423 @@
+"""What `conf/` composes to: every file, the tutorial's values, sweeps, and who overrides whom."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from cnnexp.composition import compose_config, conf_dir, hydra_context, load_config, plan_jobs
+from cnnexp.config import (
+    BackboneConfig,
+    Config,
+    ConvnetConfig,
+    DogsVsCatsConfig,
+    FlattenDenseConfig,
+    GeometricConfig,
+    MnistConfig,
+    RmspropConfig,
+    SyntheticConfig,
+    typed,
+)
+from cnnexp.errors import UserError
+from cnnexp.models.names import APPLICATIONS
+
+CONF = conf_dir()
+EXPERIMENTS = sorted(
+    str(file.relative_to(CONF / "experiment").with_suffix("")) for file in (CONF / "experiment").rglob("*.yaml")
+)
+STEPS = ["baseline", "augmented", "frozen", "frozen_augmented", "finetuned", "finetuned_augmented", "best"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    """One initialisation of Hydra for the whole file."""
+    with hydra_context():
+        yield
+
+
+@cache
+def composed(*overrides: str) -> Config:
+    """Not to be changed: tests share it."""
+    return typed(compose_config(overrides))
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    special = {"experiment", "sweep", "debug", "hydra"}
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in special)
+
+
+# ---------------------------------------------------------------------------------------- every YAML file
+
+
+def test_the_groups_of_the_design_are_there() -> None:
+    assert set(groups()) >= {"dataset", "augmentation", "backbone", "head", "freeze_policy", "optimizer"}
+    assert set(groups()) >= {"trainer", "tracking", "paths"}
+    assert set(options("dataset")) >= {"dogs_vs_cats", "folder", "mnist", "digits", "synthetic"}
+    assert set(options("backbone")) >= {"small_cnn", "mnist_cnn", "vgg16", "vgg19", "resnet50", "efficientnet_lite0"}
+    assert set(options("backbone")) >= {"inception_v3", "inception_resnet_v2", "xception", "mobilenet"}
+    assert set(options("backbone")) >= {"efficientnet_v2_b0", "convnext_tiny", "mobilenet_v2", "densenet121"}
+    assert set(EXPERIMENTS) >= {"mnist", *STEPS, *(f"demo/{name}" for name in STEPS)}
+
+
+@pytest.mark.parametrize("chosen", list(zip_longest(*map(options, groups()))))
+def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
+    """The first option of every group together, then the second, and so on."""
+    choices = {group: option for group, option in zip(groups(), chosen, strict=True) if option}
+    needed = {
+        "dataset._target_=a.b": choices.get("dataset") == "custom",
+        "freeze_policy.first_trainable_layer=a": choices.get("freeze_policy") == "until_layer",
+    }
+    lines = [f"{group}={option}" for group, option in choices.items()]
+    result = composed(*lines, *(line for line, holds in needed.items() if holds))
+    for group, option in choices.items():
+        node = getattr(result, group)
+        if group not in ("trainer", "tracking", "paths"):
+            assert (node.mode if group == "freeze_policy" else node.name) == option
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_is_named_after_its_file(experiment: str) -> None:
+    assert composed(f"experiment={experiment}").name == experiment.removeprefix("demo/")
+
+
+@pytest.mark.parametrize("name", [name for name in options("backbone") if not name.endswith("_cnn")])
+def test_pretrained_backbones_say_what_their_weights_expect_and_where_fine_tuning_begins(name: str) -> None:
+    backbone = OmegaConf.load(CONF / f"backbone/{name}.yaml")
+    assert backbone.weights == "imagenet"
+    assert backbone.finetune_from
+    if name == "efficientnet_lite0":
+        assert backbone.preprocessing == "lite"
+    else:
+        assert backbone._target_ == "cnnexp.models.applications.application"
+        assert backbone.preprocessing == APPLICATIONS[name].preprocessing
+
+
+def test_the_freeze_policy_follows_the_backbone() -> None:
+    for name, layer in (("vgg16", "block5_conv1"), ("resnet50", "conv5_block1_1_conv"), ("inception_v3", "mixed7")):
+        result = composed("experiment=finetuned", f"backbone={name}")
+        assert result.freeze_policy.first_trainable_layer == layer
+    chosen = composed("experiment=finetuned", "freeze_policy.first_trainable_layer=block4_conv1")
+    assert chosen.freeze_policy.first_trainable_layer == "block4_conv1"
+
+
+# -------------------------------------------------------------------------------------- the tutorial's values
+
+# name: backbone, augmented, head units, freeze policy, learning rate, epochs, steps, batch, tutorial's accuracy
+TUTORIAL = {
+    "mnist": ("mnist_cnn", False, 64, "none", 1e-3, 5, None, 64, 0.9919),
+    "baseline": ("small_cnn", False, 512, "none", 1e-4, 30, 100, 20, 0.733),
+    "augmented": ("small_cnn", True, 512, "none", 1e-4, 100, 100, 32, 0.812),
+    "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
+    "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, 100, 32, 0.905),
+    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 100, 100, 20, 0.924),
+    "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 100, 100, 32, None),
+}
+DROPOUT = {"augmented": (0.5, 0.0), "frozen": (0.0, 0.5)}  # before and after the dense layer; elsewhere none
+
+
+@pytest.mark.parametrize("name", TUTORIAL)
+def test_the_tutorials_values(name: str) -> None:
+    result = composed(f"experiment={name}")
+    backbone, augmented, units, policy, rate, epochs, steps, batch, accuracy = TUTORIAL[name]
+    assert result.backbone.name == backbone
+    assert isinstance(result.augmentation, GeometricConfig) is augmented
+    assert isinstance(result.head, FlattenDenseConfig) and result.head.units == units
+    assert (result.head.input_dropout, result.head.dropout) == DROPOUT.get(name, (0.0, 0.0))
+    assert result.freeze_policy.mode == policy
+    assert isinstance(result.optimizer, RmspropConfig)
+    assert (result.optimizer.learning_rate, result.optimizer.schedule.name) == (rate, "constant")
+    trainer = result.trainer
+    assert (trainer.epochs, trainer.steps_per_epoch, trainer.batch_size) == (epochs, steps, batch)
+    assert result.reference_accuracy == accuracy
+    if name == "mnist":
+        assert isinstance(result.dataset, MnistConfig) and result.dataset.image_size == 28
+    else:
+        assert isinstance(result.dataset, DogsVsCatsConfig) and result.dataset.image_size == 150
+
+
+def test_the_tutorials_networks() -> None:
+    mnist, baseline = composed("experiment=mnist").backbone, composed("experiment=baseline").backbone
+    assert isinstance(mnist, ConvnetConfig) and isinstance(baseline, ConvnetConfig)
+    assert (mnist.filters, mnist.pool_last, mnist.preprocessing) == ([32, 64, 64], False, "rescale")
+    assert (baseline.filters, baseline.pool_last, baseline.preprocessing) == ([32, 64, 128, 128], True, "rescale")
+    vgg16 = composed("experiment=frozen").backbone
+    assert type(vgg16) is BackboneConfig
+    assert (vgg16.weights, vgg16.preprocessing, vgg16.finetune_from) == ("imagenet", "caffe", "block5_conv1")
+
+
+def test_the_tutorials_augmentation() -> None:
+    node = composed("experiment=augmented").augmentation
+    assert isinstance(node, GeometricConfig)
+    assert (node.rotation_range, node.width_shift_range, node.height_shift_range) == (40, 0.2, 0.2)
+    assert (node.shear_range, node.zoom_range) == (0.2, 0.2)
+    assert (node.horizontal_flip, node.vertical_flip, node.fill_mode) == (True, False, "nearest")
+
+
+# --------------------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.mark.parametrize(
+    ("sweep", "names", "dataset"),
+    [
+        ("progression", STEPS, DogsVsCatsConfig),
+        ("demo", [f"demo/{name}" for name in STEPS], SyntheticConfig),  # beats what the experiments choose
+    ],
+)
+def test_a_sweep_file_is_seven_jobs_in_order(sweep: str, names: list[str], dataset: type) -> None:
+    plan = plan_jobs([f"sweep={sweep}"], multirun=False)
+    assert plan.multirun
+    assert plan.jobs == [[f"experiment={name}", f"sweep={sweep}"] for name in names]
+    results = [composed(*job) for job in plan.jobs]
+    assert [result.name for result in results] == STEPS
+    assert {type(result.dataset) for result in results} == {dataset}
+
+
+def test_the_demo_needs_no_download_and_shows_no_published_figures() -> None:
+    for job in plan_jobs(["sweep=demo"], multirun=False).jobs:
+        result = composed(*job)
+        assert result.backbone.name in ("small_cnn", "efficientnet_lite0")
+        assert result.reference_accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "multirun", "jobs"),
+    [
+        (["seed=1"], False, [["seed=1"]]),
+        (["seed=1"], True, [["seed=1"]]),
+        (["seed=1,2", "name=a"], True, [["seed=1", "name=a"], ["seed=2", "name=a"]]),
+        (["seed=range(3)"], True, [["seed=0"], ["seed=1"], ["seed=2"]]),
+        (
+            ["optimizer=adam,sgd", "seed=choice(0,1)"],
+            True,
+            [
+                ["optimizer=adam", "seed=0"],
+                ["optimizer=adam", "seed=1"],
+                ["optimizer=sgd", "seed=0"],
+                ["optimizer=sgd", "seed=1"],
+            ],
+        ),
+        (["seed=1,2", "hydra.mode=MULTIRUN"], False, [[f"seed={n}", "hydra.mode=MULTIRUN"] for n in (1, 2)]),
+        (["backbone.filters=[8,16]"], False, [["backbone.filters=[8,16]"]]),
+    ],
+)
+def test_jobs_of_a_line(overrides: list[str], multirun: bool, jobs: list[list[str]]) -> None:
+    assert plan_jobs(overrides, multirun).jobs == jobs
+
+
+def test_a_sweep_file_multiplies_with_the_values_of_the_line() -> None:
+    jobs = plan_jobs(["sweep=progression", "seed=1,2"], multirun=False).jobs
+    assert len(jobs) == 14
+    assert jobs[:3] == [
+        ["experiment=baseline", "sweep=progression", "seed=1"],
+        ["experiment=baseline", "sweep=progression", "seed=2"],
+        ["experiment=augmented", "sweep=progression", "seed=1"],
+    ]
+    assert plan_jobs(["sweep=progression", "experiment=best,mnist"], multirun=False).jobs == [
+        ["experiment=best", "sweep=progression"],
+        ["experiment=mnist", "sweep=progression"],
+    ]
+
+
+@pytest.mark.parametrize("overrides", [["seed=1,2"], ["name=a", "seed=range(2)"], ["experiment=baseline,best"]])
+def test_several_values_without_multirun(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="several values run as a sweep; add -m"):
+        plan_jobs(overrides, multirun=False)
+
+
+def test_an_interval_needs_another_sweeper() -> None:
+    with pytest.raises(UserError, match=r"seed=interval\(0,3\): .*hydra/sweeper=optuna"):
+        plan_jobs(["seed=interval(0,3)"], multirun=True)
+
+
+# --------------------------------------------------------------------------------------- who overrides whom
+
+
+def test_the_command_line_beats_the_experiment() -> None:
+    result = composed("experiment=frozen", "trainer.epochs=7", "backbone=resnet50", "dataset=digits")
+    assert (result.trainer.epochs, result.trainer.batch_size) == (7, 20)
+    assert (result.backbone.name, result.dataset.name) == ("resnet50", "digits")
+    assert composed("trainer.epochs=7", "experiment=frozen").trainer.epochs == 7  # wherever it stands
+
+
+@pytest.mark.parametrize("base", [["experiment=frozen"], ["experiment=demo/finetuned", "sweep=demo"], []])
+def test_debug_is_applied_last(base: list[str]) -> None:
+    result = composed("debug=smoke", *base)
+    trainer = result.trainer
+    assert (trainer.epochs, trainer.steps_per_epoch, trainer.batch_size) == (2, 2, 4)
+    assert (result.dataset.limit, result.backbone.weights) == (16, None)
+    before = composed(*base)
+    assert before.trainer.epochs > 2
+    assert before.dataset.limit is None
+
+
+def test_the_command_line_beats_debug() -> None:
+    result = composed("experiment=baseline", "debug=smoke", "trainer.epochs=3", "dataset.limit=8")
+    assert (result.trainer.epochs, result.dataset.limit, result.trainer.batch_size) == (3, 8, 4)
+
+
+def test_the_root_moves_everything_that_is_written() -> None:
+    result = composed("paths.root=elsewhere")
+    written = [result.paths.data, result.paths.cache, result.paths.runs, result.tracking.artifact_root]
+    assert all(path.startswith("elsewhere/") for path in written)
+    assert result.tracking.uri == "sqlite:///elsewhere/mlflow.db"
+    assert isinstance(result.dataset, SyntheticConfig) and result.dataset.path == "elsewhere/data/synthetic"
+    assert composed("tracking=none").tracking.uri is None
+    hydra = compose_config(["paths.root=elsewhere"], with_hydra=True).hydra
+    assert hydra.run.dir.startswith("elsewhere/runs/")
+    assert hydra.sweep.dir.startswith("elsewhere/runs/") and hydra.sweep.dir.endswith("_sweep")
+
+
+def test_run_folders_of_one_second_differ() -> None:
+    assert "%f" in (CONF / "hydra/cnnexp.yaml").read_text()  # microseconds
+
+
+def test_groups_can_be_merged_and_cleared() -> None:
+    both = composed("experiment=[baseline,augmented]")
+    assert (both.name, both.augmentation.name) == ("augmented", "geometric")
+    assert composed("experiment=frozen", "~experiment").name == "custom"
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+def message(overrides: Sequence[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        typed(compose_config(overrides))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_option_names_the_nearest_first() -> None:
+    assert message(["backbone=vgg17"]).startswith("backbone=vgg17: no such option; allowed: vgg16, vgg19, ")
+    assert message(["experiment=fine"]).startswith("experiment=fine: no such option; allowed: finetuned, ")
+    assert message(["experiment=demo/froz"]).startswith("experiment=demo/froz: no such option; allowed: demo/frozen, ")
+    assert message(["backbone=[vgg16,resnet]"]).startswith("backbone=resnet: no such option; allowed: resnet50, ")
+    assert message(["trainer=7"]) == "trainer=7: no such option; allowed: default"
+    assert message(["hydra/launcher=jobli"]).startswith("hydra/launcher=jobli: no such option; allowed: ")
+    assert message(["hydra=cnn"]).startswith("hydra=cnn: no such option; allowed: cnnexp, ")
+
+
+def test_null_for_a_group_tells_how_to_leave_it_out() -> None:
+    assert message(["debug=null"]) == "debug=null: no such option; allowed: smoke; ~debug for none"
+    assert not message(["backbone=null"]).endswith("for none")
+    assert message(["~backbone"]) == "backbone: no value given; set it, as backbone=VALUE"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "begins"),
+    [
+        (["trainer.epoch=3"], "trainer.epoch=3: no such key; allowed: trainer.epochs, "),
+        (["bakcbone.weights=null"], "bakcbone.weights=null: no such key; allowed: backbone, "),
+        (["sed=3"], "sed=3: no such key; allowed: seed, "),
+        (
+            ["augmentation=geometric", "augmentation.zoom=1"],
+            "augmentation.zoom=1: no such key; allowed: augmentation.zoom_r",
+        ),
+        (["augmentation.zoom_range=1"], "augmentation.zoom_range=1: no such key; allowed: augmentation."),
+        (["+trainer.foo=1"], "trainer.foo=1: no such key; allowed: trainer."),
+        (["+foo=1"], "foo=1: no such key; allowed: "),
+        (["+foo.bar=1"], "foo={'bar': 1}: no such key; allowed: "),
+        (["hydra.mod=RUN"], "hydra.mod=RUN: no such key; allowed: hydra.mode, "),
+        (["~trainer.epoch"], "~trainer.epoch: no such key; allowed: trainer.epochs, "),
+        (["~trainer.epochs"], "~trainer.epochs: a key of the schema cannot be taken away"),
+        (["tracking.tags.why=x"], "tracking.tags.why=x: no such key yet; to add it, write +tracking.tags.why=x"),
+        (["+experiment=best"], "+experiment=best: has its place already; write experiment=best"),
+        (["+head.arguments.units=3"], "head.arguments.units: is a key of its own; set head.units"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_first(overrides: list[str], begins: str) -> None:
+    assert message(overrides).startswith(begins)
+
+
+def test_a_key_that_is_added_to_a_leaf_may_be_meant_for_its_function() -> None:
+    said = message(["+backbone.alpha=0.5"])
+    assert said.startswith("backbone.alpha=0.5: no such key; allowed: backbone.")
+    assert said.endswith("for a function of your own: +backbone.arguments.alpha=VALUE")
+    assert composed("backbone=mobilenet", "+backbone.arguments.alpha=0.5").backbone.arguments == {"alpha": 0.5}
+    assert composed("+tracking.tags.why=x").tracking.tags == {"why": "x"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.epochs=two", "trainer.epochs=two: value 'two' of type 'str' could not be converted to Integer"),
+        ("trainer.epochs=2.5", "trainer.epochs=2.5: value '2.5' of type 'float' could not be converted to Integer"),
+        ("trainer.epochs=true", "trainer.epochs=true: value 'True' of type 'bool' could not be converted to Integer"),
+        ("trainer.deterministic=maybe", "trainer.deterministic=maybe: value 'maybe' is not a valid bool"),
+        ("name=null", "name=null: field 'name' is not Optional"),
+        ("backbone.filters=3", "backbone.filters=3: invalid value assigned"),
+        ("optimizer.schedule=cosine", "optimizer.schedule=cosine: invalid type assigned"),
+        ("dataset.arguments=3", "dataset.arguments=3: cannot assign int to Dict[str, Any]"),
+        ("hydra.mode=MULTI", "hydra.mode=MULTI: invalid value 'MULTI', expected one of [RUN, MULTIRUN]"),
+        ("trainer.epochs=0", "trainer.epochs=0: must be at least 1"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate=nan: must be more than 0"),
+        ("dataset=custom", "dataset._target_: no value given; set it, as dataset._target_=VALUE"),
+        ("name=???", "name: no value given; set it, as name=VALUE"),
+        ("name=${sed}", "name: Interpolation key 'sed' not found"),
+        ("name=${oc.env:CNNEXP_NOT_SET}", "name: KeyError raised while resolving interpolation"),
+        ("name=${nonsense:3}", "name: Unsupported interpolation type nonsense"),
+        ("trainer.epochs", "trainer.epochs: not an override; write KEY=VALUE"),
+        ("trainer.epochs={", "trainer.epochs={: not an override; write KEY=VALUE"),
+        ("=3", "=3: not an override; write KEY=VALUE"),
+        ("a b=c", "a b=c: not an override; write KEY=VALUE"),
+    ],
+)
+def test_wrong_values(override: str, said: str) -> None:
+    assert message([override]).startswith(said)
+
+
+# -------------------------------------------------------------------------------- a further folder of YAML files
+
+
+@pytest.fixture
+def further(tmp_path: Path) -> Iterator[None]:
+    (tmp_path / "experiment/mine").mkdir(parents=True)
+    for name, seed in (("own", 5), ("mine/other", 6)):
+        (tmp_path / f"experiment/{name}.yaml").write_text(
+            "# @package _global_\ndefaults:\n  - override /backbone: vgg19\n"
+            f"name: own\nseed: {seed}\ntrainer:\n  epochs: 4\n"
+        )
+    (tmp_path / "whole.yaml").write_text("defaults:\n  - config\n  - _self_\nname: whole\n")
+    (tmp_path / "bare.yaml").write_text("name: bare\n")
+    with hydra_context(str(tmp_path)):
+        yield
+
+
+@pytest.mark.usefixtures("further")
+def test_a_further_folder_adds_experiments() -> None:
+    result = typed(compose_config(["experiment=own", "seed=9"]))
+    assert (result.name, result.seed, result.trainer.epochs, result.backbone.name) == ("own", 9, 4, "vgg19")
+    assert typed(compose_config(["experiment=mine/other"])).seed == 6
+    assert typed(compose_config(["experiment=baseline"])).name == "baseline"
+    assert plan_jobs(["experiment=own,baseline"], True).jobs == [["experiment=own"], ["experiment=baseline"]]
+
+
+@pytest.mark.usefixtures("further")
+def test_a_further_folder_adds_root_files() -> None:
+    assert typed(compose_config(["seed=2"], name="whole")).name == "whole"
+    assert plan_jobs(["seed=2"], False, "whole").jobs == [["seed=2"]]
+    with pytest.raises(UserError, match="begin its defaults list with `- schema`"):
+        typed(compose_config([], name="bare"))
+    with pytest.raises(UserError, match="Cannot find primary config 'wholy'"):
+        compose_config([], name="wholy")
+
+
+@pytest.mark.usefixtures("further")
+def test_mistakes_beside_a_further_folder() -> None:
+    assert message(["experiment=owm"]).startswith("experiment=owm: no such option; allowed: own, ")
+    assert message(["backbone=vgg17"]).startswith("backbone=vgg17: no such option; allowed: vgg16, ")
+    assert message(["experiment=own", "trainer.epoch=1"]).startswith("trainer.epoch=1: no such key; allowed: tr")
+    with pytest.raises(UserError, match="--config-dir=lost: there is no such folder"), hydra_context("lost"):
+        pass
+
+
+def test_load_config_leaves_hydra_as_it_was() -> None:
+    assert load_config(["experiment=best", "seed=4"]).seed == 4
+    assert typed(compose_config(["seed=5"])).seed == 5  # in what the fixture of the file has set up
