@@ -23,6 +23,7 @@ from cnnexp.config import (
 )
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS
+from cnnexp.schema.limits import check_limits
 
 CONF = conf_dir()
 EXPERIMENTS = sorted(
@@ -48,6 +49,9 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
+APPLICATION_FILES = [name for name in options("backbone") if name in APPLICATIONS]  # all of one form
+
+
 def groups() -> list[str]:
     special = {"experiment", "sweep", "debug", "hydra"}
     return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in special)
@@ -66,7 +70,11 @@ def test_the_groups_of_the_design_are_there() -> None:
     assert set(EXPERIMENTS) >= {"mnist", *STEPS, *(f"demo/{name}" for name in STEPS)}
 
 
-@pytest.mark.parametrize("chosen", list(zip_longest(*map(options, groups()))))
+def composed_options(group: str) -> list[str]:
+    return [name for name in options(group) if group != "backbone" or name not in APPLICATION_FILES[2:]]
+
+
+@pytest.mark.parametrize("chosen", list(zip_longest(*map(composed_options, groups()))))
 def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
     """The first option of every group together, then the second, and so on."""
     choices = {group: option for group, option in zip(groups(), chosen, strict=True) if option}
@@ -87,16 +95,17 @@ def test_every_experiment_composes_and_is_named_after_its_file(experiment: str) 
     assert composed(f"experiment={experiment}").name == experiment.removeprefix("demo/")
 
 
-@pytest.mark.parametrize("name", [name for name in options("backbone") if not name.endswith("_cnn")])
+@pytest.mark.parametrize("name", APPLICATION_FILES)
 def test_pretrained_backbones_say_what_their_weights_expect_and_where_fine_tuning_begins(name: str) -> None:
-    backbone = OmegaConf.load(CONF / f"backbone/{name}.yaml")
-    assert backbone.weights == "imagenet"
-    assert backbone.finetune_from
-    if name == "efficientnet_lite0":
-        assert backbone.preprocessing == "lite"
-    else:
-        assert backbone._target_ == "cnnexp.models.applications.application"
-        assert backbone.preprocessing == APPLICATIONS[name].preprocessing
+    file = OmegaConf.load(CONF / f"backbone/{name}.yaml")
+    assert file.pop("defaults") == ["/schema/backbone/pretrained@_here_", "_self_"]
+    backbone = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BackboneConfig), file))
+    assert isinstance(backbone, BackboneConfig)
+    check_limits("backbone.", backbone)
+    backbone.check()
+    assert (backbone._target_, backbone.name) == ("cnnexp.models.applications.application", name)
+    assert (backbone.weights, backbone.preprocessing) == ("imagenet", APPLICATIONS[name].preprocessing)
+    assert backbone.finetune_from or name.startswith("nasnet")  # whose layers are numbered by process
 
 
 def test_the_freeze_policy_follows_the_backbone() -> None:

@@ -304,7 +304,7 @@ def test_find_names_what_cannot_be_called(target: str, said: str) -> None:
 
 
 def test_bind_refuses_a_builtin_without_a_signature() -> None:
-    with pytest.raises(UserError, match="head._target_=builtins.max: does not tell what it takes"):
+    with pytest.raises(UserError, match=r"head\._target_=builtins\.max: does not tell what it takes"):
         bind("head", Leaf("builtins.max"))
 
 
