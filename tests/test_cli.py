@@ -111,11 +111,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_mistakes_show_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    """All of them in one new process."""
+    """Some of every kind, in one new process."""
     program = (
         "import sys\n"
         "from cnnexp.cli import main\n"
-        f"codes = [main(line) for line in {[line for line, _ in MISTAKES if line[0] != 'compare']!r}]\n"
+        f"codes = [main(line) for line in {[line for line, _ in MISTAKES[::4]]!r}]\n"
         "heavy = {'tensorflow', 'keras', 'mlflow', 'matplotlib', 'cv2', 'sklearn'}\n"
         "print(set(codes), sorted(heavy & set(sys.modules)))"
     )
@@ -210,9 +210,7 @@ def test_hydra_runs_what_the_line_says(cnnexp: Run, jobs: list[object], tmp_path
     assert (folder / ".hydra/overrides.yaml").read_text() == "- experiment=mnist\n- seed=4\n"
 
 
-@pytest.mark.parametrize(
-    "line", [["-m", "seed=1,2", "name=a"], ["seed=1,2", "-m", "name=a"], ["name=a", "seed=1,2", "--multirun"]]
-)
+@pytest.mark.parametrize("line", [["-m", "seed=1,2", "name=a"], ["name=a", "--multirun", "seed=1,2"]])
 def test_a_sweep_runs_its_jobs_in_order(cnnexp: Run, jobs: list[object], tmp_path: Path, line: list[str]) -> None:
     code, _, err = cnnexp("train", *line)
     assert (code, err) == (0, "")

@@ -535,3 +535,14 @@ def test_page_limits_pictures_but_names_all(tmp_path: Path) -> None:
     assert step is not None and step.p_value == mcnemar_exact(0, 30)
     write_page(tmp_path / "page.html", comparison, tmp_path / "chart.png", "t")
     assert "30 names" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_published_figures_have_a_column_only_where_there_is_one() -> None:
+    plain, published = (
+        Result("r", "a", 0, "FINISHED", 0.5, 10, 0.5, 1.0, 1, 10, 10, reference, None, 0) for reference in (None, 0.9)
+    )
+    columns, (row,) = table_rows(summarise([plain]))
+    assert "published %" not in columns
+    assert len(row) == len(columns)
+    columns, (row,) = table_rows(summarise([published]))
+    assert row[columns.index("published %")] == "90.0"

@@ -224,8 +224,14 @@ COLUMNS = (
 
 
 def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column heads, and a row of text a variant, for a terminal or a page; "-" where there is no figure."""
-    return COLUMNS, [_texts(row, comparison.decimals) for row in comparison.rows]
+    """Column heads, and a row of text a variant, for a terminal or a page; "-" where there is no figure.
+
+    Published figures have a column only where there is one.
+    """
+    published = any(row.reference_accuracy is not None for row in comparison.rows)
+    kept = [place for place, column in enumerate(COLUMNS) if published or column != "published %"]
+    rows = [_texts(row, comparison.decimals) for row in comparison.rows]
+    return tuple(COLUMNS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _texts(row: Row, decimals: int) -> tuple[str, ...]:

@@ -1,0 +1,159 @@
+"""What is printed: plain lines into a file or pipe, live bars on a terminal."""
+
+import io
+import sys
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from cnnexp import console
+from cnnexp.console import EpochProgress, progress, say, table, warn
+
+
+class Clock:
+    """Stands in for `time`: each reading is `step` seconds after the one before."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """The standard output as a terminal of 80 columns."""
+    written = io.StringIO()
+    made = Console(file=written, force_terminal=True, width=80, highlight=False)
+    monkeypatch.setattr(console, "stdout", lambda: made)
+    return written
+
+
+def test_say_and_warn_print_one_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "outputs/" + "a" * 300
+    say(f"[bold] {long} [/] 12")
+    warn("no [such] file")
+    captured = capsys.readouterr()
+    assert captured.out == f"[bold] {long} [/] 12\n"  # not wrapped, and brackets are no markup
+    assert captured.err == "no [such] file\n"
+
+
+def test_say_follows_a_replaced_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    other = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", other)
+    say("there")
+    monkeypatch.undo()
+    assert (other.getvalue(), capsys.readouterr().out) == ("there\n", "")
+
+
+# ----------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_yields_every_item_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress([3, 1, 2], "counting")) == [3, 1, 2]
+    assert list(progress(iter("ab"), "spelling", total=2)) == ["a", "b"]
+    assert list(progress([], "nothing")) == []
+    assert capsys.readouterr().out == ""  # done within ten seconds
+
+
+def test_progress_without_a_terminal_says_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "time", Clock(4.0))
+    list(progress(range(7), "reading images"))
+    assert capsys.readouterr().out == "reading images: 3 of 7\nreading images: 6 of 7\n"
+
+
+def test_progress_of_unknown_length_has_no_total(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "time", Clock(20.0))
+
+    def numbers() -> Iterator[int]:
+        yield from range(2)
+
+    list(progress(numbers(), "reading"))
+    assert capsys.readouterr().out == "reading: 1\nreading: 2\n"
+
+
+def test_progress_on_a_terminal_is_a_bar(terminal: io.StringIO) -> None:
+    assert list(progress(iter(range(5)), "drawing", total=5)) == [0, 1, 2, 3, 4]
+    assert "drawing" in terminal.getvalue() and "5/5" in terminal.getvalue()
+
+
+def test_progress_can_be_left_early(capsys: pytest.CaptureFixture[str], terminal: io.StringIO) -> None:
+    for item in progress(range(5), "drawing"):
+        if item == 2:
+            break
+    say("after")
+    assert terminal.getvalue().endswith("after\n")
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def test_a_table_aligns_names_left_and_figures_right(capsys: pytest.CaptureFixture[str]) -> None:
+    table("results", ["variant", "accuracy"], [["baseline", "0.7"], ["best", "0.98125"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "results"
+    first, second = [line for line in lines if "0." in line]
+    assert first.index("baseline") == second.index("best")
+    assert first.index("0.7") + len("0.7") == second.index("0.98125") + len("0.98125")
+
+
+def test_the_number_of_left_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["a", "b", "c"], [["x", "y", "1"], ["long", "longer", "1000"]], left=2)
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "1" in line]
+    assert first.index("x") == second.index("long")
+    assert first.index("y") == second.index("longer")
+    assert first.index("1") == second.index("1000") + 3
+
+
+def test_a_long_row_in_a_file_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["name", "figure"], [["a" * 150, "1"]])
+    assert [line for line in capsys.readouterr().out.splitlines() if "a" * 150 in line and line.rstrip().endswith("1")]
+
+
+def test_brackets_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table("", ["layer", "shape"], [["dense", "[None, 10]"], ["[bold]x", "[/]"]])
+    out = capsys.readouterr().out
+    assert "[None, 10]" in out and "[bold]x" in out and "[/]" in out
+
+
+# ------------------------------------------------------------------------------------------ epochs of a training
+
+
+def test_epochs_without_a_terminal_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = EpochProgress(epochs=2, steps=3)
+    for epoch in range(2):
+        bar.start(epoch)
+        for step in range(3):
+            bar.step(step + 1)
+        bar.line(f"epoch {epoch + 1} [done]")
+    bar.stop()
+    assert capsys.readouterr().out == "epoch 1 [done]\nepoch 2 [done]\n"
+
+
+def test_a_long_epoch_says_its_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "time", Clock(6.0))
+    bar = EpochProgress(epochs=1, steps=5)
+    bar.start(0)
+    for step in range(5):
+        bar.step(step + 1)
+    assert capsys.readouterr().out == "  step 2 of 5\n  step 4 of 5\n"
+
+
+def test_epochs_on_a_terminal_are_a_bar_with_lines_above(terminal: io.StringIO) -> None:
+    bar = EpochProgress(epochs=2, steps=3)
+    bar.stop()  # before it began: nothing to take away
+    bar.start(0)
+    bar.step(3)
+    bar.line("epoch one is done")
+    bar.start(1)
+    bar.stop()
+    written = terminal.getvalue()
+    assert "epoch 1/2" in written and "epoch 2/2" in written
+    assert "epoch one is done\n" in written
+    assert bar.bar is None
