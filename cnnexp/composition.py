@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
@@ -92,10 +92,11 @@ def load_config(overrides: Sequence[str]) -> config.Config:
 
 @dataclass
 class Plan:
-    """What a command line would run: one list of overrides a job."""
+    """What a command line would run: one list of overrides a job, and without a sweep its configuration too."""
 
     multirun: bool
     jobs: list[list[str]] = field(default_factory=list)
+    composed: DictConfig | None = None
 
 
 def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") -> Plan:
@@ -115,7 +116,9 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
-        return Plan(multirun=False, jobs=[list(overrides)])
+        with open_dict(composed):
+            del composed["hydra"]
+        return Plan(multirun=False, jobs=[list(overrides)], composed=composed)
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
         return Plan(multirun=True)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]

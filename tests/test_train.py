@@ -91,7 +91,7 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     assert Path(tags["run_dir"]).is_dir()
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert artifacts >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png"}
-    assert artifacts >= {"confusion.png", "predictions.csv"}
+    assert artifacts >= {"confusion.png", "predictions.csv", "explain"}
     inputs = {item.tags[0].value: item.dataset for item in run.inputs.dataset_inputs}
     assert set(inputs) == {"train", "validation", "test"}
     assert inputs["test"].name == "synthetic/test"
@@ -151,6 +151,7 @@ def test_a_sweep_is_a_parent_with_its_jobs(cnnexp: Run, drawn_root: Path, tmp_pa
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 4
+    assert {run.data.tags["sweep_id"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     found = {(run.data.params["optimizer.name"], run.data.params["head.dropout"]) for run in children}
     assert found == {(name, rate) for name in ("rmsprop", "adam") for rate in ("0.0", "0.5")}

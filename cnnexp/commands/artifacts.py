@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cnnexp.commands.heatmaps import draw_heat_maps
+from cnnexp.console import warn
 from cnnexp.data.sources import Dataset
+from cnnexp.errors import UserError
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
-from cnnexp.report.predictions import read_predictions, worst_mistakes, write_predictions, write_whole
+from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions, write_whole
 from cnnexp.report.statistics import confusion_matrix
 from cnnexp.tracking.record import requirements_text
 from cnnexp.training.trainer import FitResult, TrainingData
@@ -24,7 +27,9 @@ FILES = (
     "confusion.png",
     "errors.png",
     "predictions.csv",
+    "explain/heatmaps.png",
 )
+EXPLAINED = 8  # images on the sheet of heat maps
 
 
 def write(
@@ -55,18 +60,44 @@ def write(
     predictions = read_predictions(folder / "predictions.csv")
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(dataset.class_names))
     figures.draw_confusion(folder / "confusion.png", matrix, dataset.class_names, title)
+    _draw_mistakes(folder, title, predictions, data)
+    _draw_heat_maps(folder, network, predictions, data)
+
+
+def _draw_mistakes(folder: Path, title: str, predictions: Predictions, data: TrainingData) -> None:
     worst = worst_mistakes(predictions)
-    if len(worst):
-        names = dataset.class_names
-        figures.draw_errors(
-            folder / "errors.png",
-            list(data.test.images.take(worst)),
-            [names[label] for label in predictions.labels[worst]],
-            [names[label] for label in predictions.predicted[worst]],
-            predictions.probabilities[worst, predictions.predicted[worst]].tolist(),
-            [predictions.ids[index] for index in worst],
-            title,
+    if not len(worst):
+        return
+    names = predictions.class_names
+    figures.draw_errors(
+        folder / "errors.png",
+        list(data.test.images.take(worst)),
+        [names[label] for label in predictions.labels[worst]],
+        [names[label] for label in predictions.predicted[worst]],
+        predictions.probabilities[worst, predictions.predicted[worst]].tolist(),
+        [predictions.ids[index] for index in worst],
+        title,
+    )
+
+
+def _draw_heat_maps(folder: Path, network: Network, predictions: Predictions, data: TrainingData) -> None:
+    """Why the worst mistakes were made; where there are none, why the first test images were got right."""
+    chosen = worst_mistakes(predictions, EXPLAINED)
+    if not len(chosen):
+        chosen = np.arange(min(EXPLAINED, len(predictions.labels)))
+    try:
+        draw_heat_maps(
+            folder / "explain" / "heatmaps.png",
+            network.model.name,
+            network.model,
+            predictions.class_names,
+            [predictions.ids[index] for index in chosen],
+            data.test.images.take(chosen),
+            predictions.probabilities[chosen],
+            predictions.predicted[chosen],
         )
+    except UserError as error:  # a network of one's own may have no maps to show
+        warn(f"cnnexp: no heat maps: {error}")
 
 
 def summary_text(network: Network) -> str:

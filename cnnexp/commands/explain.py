@@ -38,7 +38,8 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp explain: give a run and images, as `cnnexp explain latest photo.jpg`")
     config = load_config(overrides)
     import_tensorflow()
-    from cnnexp.commands.recorded import find_images, load_recorded, read_batch
+    from cnnexp.commands.heatmaps import draw_heat_maps
+    from cnnexp.commands.recorded import class_probabilities, find_images, load_recorded, read_batch
 
     recorded = load_recorded(config, names[0])
     if wanted is not None and wanted not in recorded.class_names:
@@ -48,37 +49,29 @@ def run(arguments: list[str]) -> int:
     files, images = read_batch(find_images(names[1:]), recorded)
     if not files:
         raise UserError("cnnexp explain: none of the images could be read")
-    folder = Path(config.paths.root) / "explain" / recorded.run_id
-    _draw_heat_maps(folder / "heatmaps.png", recorded, files, images, chosen, layer, wanted)
-    say(str(folder / "heatmaps.png"))
-    if grids:
-        for file in _draw_activations(folder, recorded.model, files, images, layer):
-            say(str(file))
-    return 0
-
-
-def _draw_heat_maps(
-    path: Path, recorded: Any, files: list[Path], images: Any, methods: list[str], layer: str | None, wanted: str | None
-) -> None:
-    """One row a photo: the photo with its top classes, then an overlay for each method."""
-    from cnnexp.commands.recorded import class_probabilities
-    from cnnexp.explain.methods import METHODS
-    from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
-
     recorded.model.jit_compile = False
     probabilities = class_probabilities(recorded.model.predict_on_batch(images))
     classes = probabilities.argmax(axis=1)
     if wanted is not None:
         classes[:] = recorded.class_names.index(wanted)
-    maps = {name: METHODS[name](recorded.model, images, classes, layer) for name in methods}
-    rows = []
-    for index, (file, image) in enumerate(zip(files, images, strict=True)):
-        row = [Panel(image, caption(file.name, top_classes(probabilities[index], recorded.class_names)))]
-        for name in methods:
-            label = f"{name}\nfor {recorded.class_names[classes[index]]}"
-            row.append(Panel(overlay(image, maps[name][index]), label))
-        rows.append(row)
-    contact_sheet(path, rows, f"{recorded.name} {recorded.run_id[:8]}")
+    folder = Path(config.paths.root) / "explain" / recorded.run_id
+    draw_heat_maps(
+        folder / "heatmaps.png",
+        f"{recorded.name} {recorded.run_id[:8]}",
+        recorded.model,
+        recorded.class_names,
+        [file.name for file in files],
+        images,
+        probabilities,
+        classes,
+        chosen,
+        layer,
+    )
+    say(str(folder / "heatmaps.png"))
+    if grids:
+        for file in _draw_activations(folder, recorded.model, files, images, layer):
+            say(str(file))
+    return 0
 
 
 def _draw_activations(folder: Path, model: Any, files: list[Path], images: Any, layer: str | None) -> list[Path]:

@@ -82,7 +82,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     counts = totals(network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
-    run_id = tracker.start_run(config.name, flatten(job.resolved), _tags(job, dataset), parent_run_id=parent)
+    run_id = tracker.start_run(config.name, flatten(job.resolved), _tags(job, dataset, parent), parent_run_id=parent)
     with recorded(tracker, job, run_id, order):
         began = time.perf_counter()
         _log_input(tracker, dataset, config)
@@ -111,7 +111,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fit)
         for file in artifacts.FILES:
             if (job.folder / file).is_file():
-                tracker.log_artifact(job.folder / file)
+                tracker.log_artifact(job.folder / file, folder=str(Path(file).parent) if "/" in file else None)
         if config.tracking.log_model:
             tracker.log_model(network.model, data.test.images.take(np.arange(1)), dataset.class_names)
         result = _result(job, run_id, order, fit, metrics)
@@ -133,7 +133,9 @@ def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
         if not (job.folder / "result.json").is_file():  # it failed before its run began
             tracker = open_tracker(job.config)
             tracker.prepare()
-            run_id = tracker.start_run(job.config.name, flatten(job.resolved), _tags(job, None), parent_run_id=parent)
+            run_id = tracker.start_run(
+                job.config.name, flatten(job.resolved), _tags(job, None, parent), parent_run_id=parent
+            )
             tracker.end_run("FAILED", error=str(error))
             _write_result(job.folder, _result(job, run_id, order, status="FAILED"))
         return float("nan")
@@ -147,14 +149,15 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
     except BaseException as error:
         status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         tracker.log_text(traceback.format_exc(), "traceback.txt")
-        tracker.end_run(status, error=f"{type(error).__name__}: {error}")
+        tracker.end_run(status, error=f"{type(error).__name__}: {error}" if status == "FAILED" else "interrupted")
         _write_result(job.folder, _result(job, run_id, order, status=status))
         raise
     tracker.end_run("FINISHED")
 
 
-def _tags(job: Job, dataset: Dataset | None) -> dict[str, str]:
+def _tags(job: Job, dataset: Dataset | None, parent: str | None) -> dict[str, str]:
     return {
+        "sweep_id": parent or "",
         "overrides": " ".join(job.overrides),
         "config_hash": config_hash(job.resolved),
         "data_digest": dataset.digest if dataset else "",

@@ -51,8 +51,9 @@ def run(arguments: list[str]) -> int:
 def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> None:
     """Compose and check every job of the line, so that a mistake shows before the first one starts."""
     with hydra_context(config_dir):
-        for job in plan_jobs(overrides, multirun, config_name).jobs:
-            typed(compose_config(job, name=config_name))
+        plan = plan_jobs(overrides, multirun, config_name)
+        for job in plan.jobs:
+            typed(plan.composed or compose_config(job, name=config_name))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
