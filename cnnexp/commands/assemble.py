@@ -54,6 +54,7 @@ def check_layer_name(config: Config) -> None:
     """Refuse a layer that the backbone does not have, before any data is read or weights are loaded."""
     if config.freeze_policy.mode != "until_layer":
         return
+    keras.backend.clear_session()  # layers that Keras numbers get the names that they will have
     size = config.dataset.image_size
     builder = bind("backbone", config.backbone, omit=("finetune_from",), weights=None)
     body = builder(keras.Input((size, size, 3), name="image"))
