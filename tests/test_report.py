@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from cnnexp.errors import UserError
+from cnnexp.files import write_whole
 from cnnexp.report import figures
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import Comparison, Result, summarise, table_rows, to_json, write_csv
 from cnnexp.report.page import MOST_PICTURES, pictured, write_page
-from cnnexp.report.predictions import read_predictions, worst_mistakes, write_predictions, write_whole
+from cnnexp.report.predictions import read_predictions, worst_mistakes, write_predictions
 from cnnexp.report.statistics import mcnemar_exact, wilson_interval
 from cnnexp.report.wording import big, duration, p_text, percent, points
 

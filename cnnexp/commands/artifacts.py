@@ -10,10 +10,11 @@ from cnnexp.commands.heatmaps import draw_heat_maps
 from cnnexp.console import warn
 from cnnexp.data.sources import Dataset
 from cnnexp.errors import UserError
+from cnnexp.files import write_whole
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
-from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions, write_whole
+from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions
 from cnnexp.report.statistics import confusion_matrix
 from cnnexp.tracking.record import requirements_text
 from cnnexp.training.trainer import FitResult, TrainingData

@@ -27,9 +27,9 @@ from cnnexp.config import Config, typed
 from cnnexp.console import say, table, warn
 from cnnexp.data.sources import Dataset
 from cnnexp.errors import UserError
+from cnnexp.files import write_whole
 from cnnexp.models.counts import totals
 from cnnexp.report.compare import Result
-from cnnexp.report.predictions import write_whole
 from cnnexp.report.statistics import wilson_interval
 from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact

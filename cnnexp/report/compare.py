@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cnnexp.errors import UserError
-from cnnexp.report.predictions import Predictions, read_predictions, write_whole
+from cnnexp.files import write_whole
+from cnnexp.report.predictions import Predictions, read_predictions
 from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 from cnnexp.report.wording import big, duration, p_text, percent, points
 

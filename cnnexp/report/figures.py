@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from cnnexp.report.predictions import write_whole
+from cnnexp.files import write_whole
 from cnnexp.report.statistics import (
     average_precision,
     calibration,

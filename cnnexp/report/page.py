@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from cnnexp.files import write_whole
 from cnnexp.report.compare import Comparison, Row, Step, table_rows
-from cnnexp.report.predictions import write_whole
 from cnnexp.report.wording import points
 
 MOST_PICTURES = 24  # of each list of images; the names of all are there

@@ -1,8 +1,7 @@
-"""`predictions.csv`: what a run answered for each test image; and how a report's files are written."""
+"""`predictions.csv`: what a run answered for each test image."""
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.errors import UserError
+from cnnexp.files import write_whole
 
 COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
 PREFIX = "p_"
@@ -34,18 +34,6 @@ class Predictions:
     def confidence(self) -> np.ndarray:
         """(N,) float64, the probability given to the predicted class"""
         return self.probabilities[np.arange(len(self.ids)), self.predicted]
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file, and its folder, so that a reader finds the old content or the new, never a part of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_predictions(
