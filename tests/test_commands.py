@@ -101,3 +101,18 @@ def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyP
     assert code == 0, err
     assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[0]
     assert called[0][-2:] == ["--port", "5001"]
+
+
+def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:
+    from cnnexp.commands.reporting import distinguish
+    from cnnexp.report.compare import Result
+
+    def named(*lines: str) -> list[str]:
+        result = Result("r", "a", 0, "FINISHED", 0.5, 10, 0.5, 1.0, 1, 10, 10, None, None, 0)
+        return [row.name for row in distinguish([result] * len(lines), [line.split() for line in lines])]
+
+    assert named("x=1 seed=0", "x=1 seed=1") == ["a", "a"]
+    assert named("x=1 seed=0", "x=2 seed=0") == ["a x=1", "a x=2"]
+    assert named("experiment=a", "experiment=b") == ["a", "a"]
+    assert named("x=1") == ["a"]
+    assert named() == []

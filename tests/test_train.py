@@ -157,6 +157,11 @@ def test_a_sweep_is_a_parent_with_its_jobs(cnnexp: Run, drawn_root: Path, tmp_pa
     assert found == {(name, rate) for name in ("rmsprop", "adam") for rate in ("0.0", "0.5")}
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"comparison.png", "comparison.html"}
 
+    (figures,) = tmp_path.glob("outputs/runs/*_sweep/comparison.csv")
+    named = [row.split(",")[0] for row in figures.read_text().splitlines()[1:]]
+    assert named[1] == "baseline optimizer=rmsprop head.dropout=0.5"
+    assert len(set(named)) == 4
+
     code, out, err = cnnexp("compare", f"paths.root={tmp_path / 'outputs'}")
     assert code == 0, err
     assert "comparison.html" in out

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     config = load_config(overrides)
     tracker = open_tracker(config)
-    from cnnexp.commands.reporting import show_comparison, write_report
+    from cnnexp.commands.reporting import distinguish, show_comparison, write_report
     from cnnexp.report.compare import summarise
 
     folder = Path(config.paths.root) / "compare"
@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> int:
         folder, title = folder / parent.run_id, f"{parent.name}: {len(infos)} runs"
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
-    comparison = summarise([_result(tracker, info, order, folder) for order, info in enumerate(infos)])
+    results = [_result(tracker, info, order, folder) for order, info in enumerate(infos)]
+    comparison = summarise(distinguish(results, [info.tags.get("overrides", "").split() for info in infos]))
     show_comparison(comparison)
     for file in write_report(folder, comparison, title):
         say(str(file))

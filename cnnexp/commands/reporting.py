@@ -1,7 +1,11 @@
 """Results of several runs as table, chart, page and CSV."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import yaml
 
 from cnnexp.console import table
 from cnnexp.report.chart import draw_progression
@@ -11,8 +15,25 @@ from cnnexp.report.page import write_page
 
 def read_results(sweep_folder: Path) -> list[Result]:
     """What the jobs of a sweep left in their folders, in the order of the jobs."""
-    files = sweep_folder.glob("*/result.json")
-    return sorted((Result(**json.loads(file.read_text())) for file in files), key=lambda result: result.order)
+    files = sorted(sweep_folder.glob("*/result.json"), key=lambda file: int(file.parent.name))
+    results = [Result(**json.loads(file.read_text())) for file in files]
+    lines = [yaml.safe_load((file.parent / ".hydra" / "overrides.yaml").read_text()) for file in files]
+    return distinguish(results, lines)
+
+
+def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:
+    """Add to each name the overrides that set the run apart, so that only runs that differ in the seed share one.
+
+    Args:
+        results: of some runs.
+        lines: their overrides.
+    """
+    shared = set.intersection(*(set(line) for line in lines)) if lines else set()
+    named = []
+    for result, line in zip(results, lines, strict=True):
+        own = [o for o in line if o not in shared and not o.startswith(("seed=", "experiment="))]
+        named.append(replace(result, name=" ".join([result.name, *own])))
+    return named
 
 
 def show_comparison(comparison: Comparison) -> None:
