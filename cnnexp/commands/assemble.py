@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from cnnexp.config import Config
 from cnnexp.data.pipeline import Images
@@ -89,8 +88,3 @@ def settings(config: Config) -> Settings:
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "features" if config.trainer.feature_cache else None,
     )
-
-
-def example(data: TrainingData) -> np.ndarray:
-    """The first test image as a batch of one, (1, H, W, C) uint8."""
-    return data.test.images.take(np.arange(1))

@@ -33,7 +33,6 @@ def run(arguments: list[str]) -> int:
     config.backbone.weights = None
     network = build_network(config, *_image_channels_and_classes(config))
     network.pretrained = pretrained
-    apply_freeze_policy(network, "none")
     for layer in network.backbone_layers:
         layer.trainable = True
     before = totals(network)
