@@ -4,8 +4,9 @@ The values themselves stand in `conf/`. Hydra composes them into these dataclass
 or a wrong type; `typed` checks the rest (ranges, choices, relations) before anything heavy is imported.
 """
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
@@ -33,6 +34,7 @@ from cnnexp.schema.network import (
     HeadConfig,
     PooledConfig,
 )
+from cnnexp.schema.phases import PhaseConfig
 from cnnexp.schema.training import (
     AdamConfig,
     AdamwConfig,
@@ -61,13 +63,33 @@ class Config:
     trainer: TrainerConfig = MISSING
     tracking: TrackingConfig = MISSING
     paths: PathsConfig = MISSING
+    phases: dict[str, PhaseConfig] = field(default_factory=dict)  # by name, in their order; {}: the one above
 
     def check(self) -> None:
-        if self.optimizer.schedule.warmup_epochs > self.trainer.epochs:
+        for key, epochs, optimizer in self.schedules():
+            if optimizer.schedule.warmup_epochs > epochs:
+                warmup = f"{optimizer.schedule.warmup_epochs:g}"
+                raise UserError(f"{key}optimizer.schedule.warmup_epochs={warmup}: more than its epochs ({epochs})")
+        if self.trainer.augmented_passes and not self.trainer.feature_cache:
             raise UserError(
-                f"optimizer.schedule.warmup_epochs={self.optimizer.schedule.warmup_epochs:g}: more than "
-                f"trainer.epochs={self.trainer.epochs}"
+                f"trainer.augmented_passes={self.trainer.augmented_passes}: are kept in the feature cache, "
+                "which trainer.feature_cache=false turns off; leave one of the two away"
             )
+        if self.trainer.augmented_passes and self.augmentation.mixup:
+            raise UserError(
+                f"augmentation.mixup={self.augmentation.mixup:g}: mixes images anew in each step, which "
+                f"trainer.augmented_passes={self.trainer.augmented_passes} cannot keep; leave one of the two away"
+            )
+
+    def schedules(self) -> list[tuple[str, int, OptimizerConfig]]:
+        """Key prefix, epochs and optimizer of each phase."""
+        limit = self.trainer.max_epochs or sys.maxsize
+        if not self.phases:
+            return [("", min(self.trainer.epochs, limit), self.optimizer)]
+        return [
+            (f"phases.{name}.", min(phase.epochs or self.trainer.epochs, limit), phase.optimizer or self.optimizer)
+            for name, phase in self.phases.items()
+        ]
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -124,6 +146,10 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         value = getattr(node, item.name)
         if is_dataclass(value):
             yield from _walk(value, f"{prefix}{item.name}.")
+        elif isinstance(value, dict):
+            for name, below in value.items():
+                if is_dataclass(below):
+                    yield from _walk(below, f"{prefix}{item.name}.{name}.")
 
 
 def _check_names(prefix: str, node: Any) -> None:

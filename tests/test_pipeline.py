@@ -9,7 +9,7 @@ from cnnexp.data import pipeline
 from cnnexp.data.augment import Geometric
 from cnnexp.data.images import ImageError, load_images, read_image, resize, to_channels
 from cnnexp.data.opencv import cv2
-from cnnexp.data.pipeline import Arrays, EvalBatches, Images, TrainBatches, order, stream_indices, targets
+from cnnexp.data.pipeline import Arrays, EvalBatches, Images, Passes, TrainBatches, order, stream_indices
 from cnnexp.data.sources import Split
 
 
@@ -30,8 +30,7 @@ def files(tmp_path: Path) -> tuple[str, ...]:
 def train_batches(n: int, batch_size: int, steps: int | None, seed: int = 0, **more: Any) -> TrainBatches:
     """Batches in which x is the index of the image."""
     inputs = Arrays((np.arange(n),))
-    labels = np.arange(n) % 3
-    return TrainBatches(inputs, labels, num_classes=3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more)
+    return TrainBatches(inputs, np.arange(n) % 3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more)
 
 
 def x_of(batches: TrainBatches, epoch: int, step: int) -> list[Any]:
@@ -119,31 +118,47 @@ def test_a_batch_has_the_images_and_targets_of_its_indices() -> None:
     batches = train_batches(10, batch_size=4, steps=None)
     x, y = x_of(batches, 1, 2), batches.batch(1, 2)[1]
     assert x == order(10, 1, 0)[8:].tolist()
-    assert y.tolist() == [index % 3 for index in x] and y.dtype == np.int32
+    assert y.tolist() == [index % 3 for index in x]
 
 
-def test_augmentation_gets_images_indices_passes_and_seed() -> None:
-    class Recorder:
-        def augment(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray, seed: int) -> np.ndarray:
-            assert images.tolist() == indices.tolist()
-            return np.stack([images, passes, np.full(len(images), seed)], axis=1)
+def test_augmentation_gets_images_indices_and_passes() -> None:
+    def augmentation(images: np.ndarray, indices: np.ndarray, passes: np.ndarray) -> np.ndarray:
+        assert images.tolist() == indices.tolist()
+        return np.stack([images, passes], axis=1)
 
-    x = x_of(train_batches(5, batch_size=2, steps=3, seed=9, augmentation=Recorder()), 0, 2)
-    assert x == [[order(5, 0, 9)[4], 0, 9], [order(5, 1, 9)[0], 1, 9]]
+    x = x_of(train_batches(5, batch_size=2, steps=3, seed=9, augmentation=augmentation), 0, 2)
+    assert x == [[order(5, 0, 9)[4], 0], [order(5, 1, 9)[0], 1]]
+
+
+def test_mixing_gets_the_batch_and_its_place() -> None:
+    batches = train_batches(5, batch_size=2, steps=3, mix=lambda x, y, epoch, step: (x * 100 + step, y * 10 + epoch))
+    plain = train_batches(5, batch_size=2, steps=3)
+    assert batches.batch(1, 2)[0].tolist() == [100 * x + 2 for x in x_of(plain, 1, 2)]
+    assert batches.batch(1, 2)[1].tolist() == [10 * y + 1 for y in plain.batch(1, 2)[1]]
+
+
+def test_kept_passes_are_used_in_turn() -> None:
+    passes = Passes(tuple(Arrays((np.arange(5) + 100 * number, -np.arange(5.0))) for number in range(3)))
+    first, second = passes.take(np.array([4, 0, 2, 1]), np.array([0, 4, 2, 3]))
+    assert first.tolist() == [4, 100, 202, 1]  # pass 4 is kept pass 1, pass 3 is kept pass 0
+    assert second.tolist() == [-4, 0, -2, -1]
+    batches = TrainBatches(passes, np.arange(5), batch_size=5, steps_per_epoch=None, seed=0)
+    for epoch in range(4):
+        assert batches.batch(epoch, 0)[0][0].tolist() == (order(5, epoch, 0) + 100 * (epoch % 3)).tolist()
 
 
 def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    transform = Geometric(rotation_range=40, zoom_range=0.2, horizontal_flip=True)
 
     def stream(batch_size: int) -> np.ndarray:
         batches = TrainBatches(
             Images(split_of(arrays=images), 16, 3, threads=2),
             np.arange(6) % 2,
-            num_classes=2,
             batch_size=batch_size,
             steps_per_epoch=12 // batch_size,
             seed=0,
-            augmentation=Geometric(rotation_range=40, zoom_range=0.2, horizontal_flip=True),
+            augmentation=lambda *batch: transform.augment(*batch, seed=0),
         )
         return np.concatenate([batches.batch(0, step)[0] for step in range(len(batches))])
 
@@ -151,13 +166,6 @@ def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
     assert (two == three).all()
     first, second = (two[pass_number * 6 + np.argsort(order(6, pass_number, 0))] for pass_number in (0, 1))
     assert all((first[i] != images[i]).any() and (first[i] != second[i]).any() for i in range(6))
-
-
-def test_targets() -> None:
-    labels = np.array([0, 1, 1], np.int64)
-    two, more = targets(labels, 2), targets(labels, 3)
-    assert (two.tolist(), two.dtype) == ([[0.0], [1.0], [1.0]], np.float32)
-    assert (more.tolist(), more.dtype) == ([0, 1, 1], np.int32)
 
 
 # ------------------------------------------------------------------------------------- evaluation, features

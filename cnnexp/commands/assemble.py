@@ -1,5 +1,7 @@
-"""From the config to the parts of a run: data, network, optimizer, tracker."""
+"""From the config to the parts of a run: data, network, phases, settings."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -9,17 +11,34 @@ from cnnexp.data.pipeline import Images
 from cnnexp.data.sources import Dataset, Split
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
-from cnnexp.models.freeze import apply_freeze_policy
+from cnnexp.models.freeze import apply_freeze_policy, layer_factors
+from cnnexp.schema.network import FreezePolicyConfig
+from cnnexp.schema.training import OptimizerConfig
 from cnnexp.targets import bind
-from cnnexp.training.optimizers import build_optimizer
-from cnnexp.training.trainer import OptimizerFactory, Part, Settings, TrainingData
+from cnnexp.training.callbacks import Receiver
+from cnnexp.training.feature_store import GIB, FeatureStore
+from cnnexp.training.inputs import Augmentation, Cache, Part, TrainingData
+from cnnexp.training.optimizers import OptimizerPlan
+from cnnexp.training.phases import Phase, Settings
+from cnnexp.training.trainer import FitResult, train
+
+SINGLE = "training"  # the phase of a run that lists none
+
+
+def augmentation(config: Config) -> Augmentation:
+    """The random changes of the training images."""
+    node = config.augmentation
+    described = {key: value for key, value in asdict(node).items() if key not in ("name", "seed", "mixup")}
+    return Augmentation(
+        transform=bind("augmentation", node, omit=("seed", "mixup"))() if node._target_ is not None else None,
+        description=json.dumps(described, sort_keys=True),
+        seed=config.seed if node.seed is None else node.seed,
+        mixup=node.mixup,
+    )
 
 
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
     """The splits as images of `dataset.image_size`, read when they are needed."""
-    augmentation = None
-    if config.augmentation._target_ is not None:
-        augmentation = bind("augmentation", config.augmentation)()
 
     def part(split: Split) -> Part:
         images = Images(split, config.dataset.image_size, dataset.channels, config.trainer.loader_threads)
@@ -31,12 +50,12 @@ def training_data(config: Config, dataset: Dataset) -> TrainingData:
         test=part(dataset.test),
         num_classes=len(dataset.class_names),
         image_size=config.dataset.image_size,
-        augmentation=augmentation,
+        augmentation=augmentation(config),
     )
 
 
 def build_network(config: Config, channels: int, num_classes: int) -> Network:
-    """The network with its freeze policy applied, not compiled."""
+    """The network with the freeze policy of its last phase applied, not compiled."""
     size = config.dataset.image_size
     network = build_model(
         (size, size, channels),
@@ -45,13 +64,24 @@ def build_network(config: Config, channels: int, num_classes: int) -> Network:
         head=bind("head", config.head),
         name=config.name,
     )
-    apply_freeze_policy(network, config.freeze_policy.mode, config.freeze_policy.first_trainable_layer)
+    apply(freeze_policies(config)[-1], network)
     return network
 
 
-def check_layer_name(config: Config) -> None:
+def freeze_policies(config: Config) -> list[FreezePolicyConfig]:
+    """The freeze policy of each phase."""
+    return [phase.freeze_policy for phase in config.phases.values()] or [config.freeze_policy]
+
+
+def apply(policy: FreezePolicyConfig, network: Network) -> None:
+    """Set `trainable` on the layers of the backbone."""
+    apply_freeze_policy(network, policy.mode, policy.first_trainable_layer)
+
+
+def check_layer_names(config: Config) -> None:
     """Refuse a layer that the backbone does not have, before any data is read or weights are loaded."""
-    if config.freeze_policy.mode != "until_layer":
+    policies = [policy for policy in freeze_policies(config) if policy.mode == "until_layer"]
+    if not policies:
         return
     keras.backend.clear_session()  # layers that Keras numbers get the names that they will have
     size = config.dataset.image_size
@@ -59,32 +89,86 @@ def check_layer_name(config: Config) -> None:
     body = builder(keras.Input((size, size, 3), name="image"))
     if isinstance(body, Backbone):
         outline = Network(keras.Model(body.inputs, body.outputs), body.layers, head_layers=())
-        apply_freeze_policy(outline, config.freeze_policy.mode, config.freeze_policy.first_trainable_layer)
+        for policy in policies:
+            apply(policy, outline)
     keras.backend.clear_session()
 
 
-def optimizer_factory(config: Config) -> OptimizerFactory:
-    """Makes the optimizer once the number of steps in an epoch is known."""
-    node = config.optimizer
-    optimizer = bind("optimizer", node, omit=("learning_rate", "schedule"))
-    return lambda steps_per_epoch: build_optimizer(
-        optimizer,
+def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
+    """How the optimizer is made once the number of steps is known."""
+    own = ("learning_rate", "schedule", "weight_decay", "ema_momentum", "layer_decay")
+    return OptimizerPlan(
+        bind("optimizer", node, omit=own),
         node.learning_rate,
         node.schedule.name,
         node.schedule.warmup_epochs,
         node.schedule.final_fraction,
-        config.trainer.epochs,
-        steps_per_epoch,
+        node.weight_decay,
+        node.ema_momentum,
+        layer_factors(network, node.layer_decay),
     )
 
 
-def settings(config: Config) -> Settings:
-    """What the training loop needs of `trainer`, `seed` and `paths`."""
+def phases(config: Config, network: Network) -> list[Phase]:
+    """The phases of the training; one, if the config lists none."""
+    nodes = list(config.phases.values())
+    names = list(config.phases) or [SINGLE]
+    rates = [node.learning_rate for node in nodes] or [None]
+    return [
+        Phase(
+            name,
+            epochs,
+            lambda policy=policy: apply(policy, network),  # type: ignore[misc]
+            optimizer_plan(replace(optimizer, learning_rate=rate or optimizer.learning_rate), network),
+        )
+        for name, rate, policy, (_, epochs, optimizer) in zip(
+            names, rates, freeze_policies(config), config.schedules(), strict=True
+        )
+    ]
+
+
+def feature_cache(config: Config) -> Cache | None:
+    """The feature cache below `paths.cache`, if it is used."""
+    trainer = config.trainer
+    if not trainer.feature_cache:
+        return None
+    limit = None if trainer.feature_cache_limit is None else int(trainer.feature_cache_limit * GIB)
+    store = FeatureStore(Path(config.paths.cache) / "features", trainer.feature_dtype, limit)
+    return Cache(store, trainer.evaluation_batch_size, trainer.augmented_passes)
+
+
+def settings(config: Config, checkpoint: Path | None = None) -> Settings:
+    """What the phases need of `trainer` and `seed`."""
+    trainer = config.trainer
     return Settings(
-        epochs=config.trainer.epochs,
-        batch_size=config.trainer.batch_size,
-        steps_per_epoch=config.trainer.steps_per_epoch,
-        evaluation_batch_size=config.trainer.evaluation_batch_size,
+        batch_size=trainer.batch_size,
+        steps_per_epoch=trainer.steps_per_epoch,
+        evaluation_batch_size=trainer.evaluation_batch_size,
         seed=config.seed,
-        cache_folder=Path(config.paths.cache) / "features" if config.trainer.feature_cache else None,
+        monitor=trainer.monitor,
+        patience=trainer.early_stopping.patience,
+        min_delta=trainer.early_stopping.min_delta,
+        label_smoothing=trainer.label_smoothing,
+        checkpoint=checkpoint,
+    )
+
+
+def fit(
+    config: Config,
+    network: Network,
+    data: TrainingData,
+    on_epoch: Receiver,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> FitResult:
+    """Train the network as the config says; see `cnnexp.training.trainer.train`."""
+    return train(
+        network.model,
+        data,
+        phases(config, network),
+        settings(config, checkpoint),
+        on_epoch,
+        feature_cache(config),
+        config.trainer.flip_averaging,
+        resume,
     )

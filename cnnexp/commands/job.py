@@ -16,9 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.commands import artifacts
 from cnnexp.commands.assemble import (
     build_network,
-    check_layer_name,
-    optimizer_factory,
-    settings,
+    check_layer_names,
+    fit,
     training_data,
 )
 from cnnexp.commands.datasets import load_dataset
@@ -34,7 +33,7 @@ from cnnexp.report.statistics import wilson_interval
 from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 from cnnexp.training.runtime import prepare_tensorflow
-from cnnexp.training.trainer import FitResult, train
+from cnnexp.training.trainer import FitResult
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +69,11 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         order: its number there.
 
     Returns:
-        The monitored figure of the last epoch.
+        The monitored figure, `trainer.monitor`, of the weights that were kept.
     """
     config = job.config
     tracker = open_tracker(config)
-    check_layer_name(config)
+    check_layer_names(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
     dataset = load_dataset(config)
     data = training_data(config, dataset)
@@ -86,19 +85,19 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     with recorded(tracker, job, run_id, order):
         began = time.perf_counter()
         _log_input(tracker, dataset, config)
-        monitored: list[float] = []
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            monitored.append(metrics[config.trainer.monitor])
             log.info("epoch %d: %s", epoch + 1, metrics)
             tracker.log_metrics(metrics, step=epoch + 1)
 
-        fit = train(network.model, data, optimizer_factory(config), settings(config), on_epoch)
+        fitted = fit(config, network, data, on_epoch)
         metrics = {
-            "test/loss": fit.test_loss,
-            "test/acc": fit.test_accuracy,
-            "time/train_s": fit.train_seconds,
-            "time/features_s": fit.cache_seconds,
+            "final/val_loss": fitted.validation_loss,
+            "final/val_acc": fitted.validation_accuracy,
+            "test/loss": fitted.test_loss,
+            "test/acc": fitted.test_accuracy,
+            "time/train_s": fitted.train_seconds,
+            "time/features_s": fitted.cache_seconds,
             "time/total_s": time.perf_counter() - began,
             "count/parameters": counts.total,
             "count/trainable_parameters": counts.trainable,
@@ -107,17 +106,23 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
             "count/validation_images": len(data.validation.labels),
             "count/test_images": len(data.test.labels),
         }
-        tracker.log_metrics(metrics, step=len(fit.history))
-        artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fit)
+        if config.phases:
+            for phase in fitted.phases:
+                metrics[f"phase/{phase.name}/trainable_parameters"] = phase.trainable_parameters
+                metrics[f"phase/{phase.name}/trainable_tensors"] = phase.trainable_tensors
+                metrics[f"phase/{phase.name}/time_s"] = phase.seconds
+        tracker.log_metrics(metrics, step=len(fitted.history))
+        tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
+        artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted)
         for file in artifacts.FILES:
             if (job.folder / file).is_file():
                 tracker.log_artifact(job.folder / file, folder=str(Path(file).parent) if "/" in file else None)
         if config.tracking.log_model:
-            tracker.log_model(network.model, data.test.images.take(np.arange(1)), dataset.class_names)
-        result = _result(job, run_id, order, fit, metrics)
+            tracker.log_model(fitted.model, data.test.images.take(np.arange(1)), dataset.class_names)
+        result = _result(job, run_id, order, fitted, metrics)
         _write_result(job.folder, result)
     _show(config, result, job.folder)
-    return monitored[-1]
+    return _monitored(config.trainer.monitor, fitted)
 
 
 def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
@@ -139,6 +144,11 @@ def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
             tracker.end_run("FAILED", error=str(error))
             _write_result(job.folder, _result(job, run_id, order, status="FAILED"))
         return float("nan")
+
+
+def _monitored(name: str, fitted: FitResult) -> float:
+    final = {"val/loss": fitted.validation_loss, "val/acc": fitted.validation_accuracy}
+    return final[name] if name in final else fitted.history[fitted.selected_epoch][name]
 
 
 @contextmanager
@@ -177,7 +187,7 @@ def _result(
     job: Job,
     run_id: str,
     order: int,
-    fit: FitResult | None = None,
+    fitted: FitResult | None = None,
     metrics: dict[str, float] | None = None,
     status: str = "FINISHED",
 ) -> Result:
@@ -189,9 +199,9 @@ def _result(
         status=status,
         test_accuracy=metrics.get("test/acc"),
         test_total=int(metrics["count/test_images"]) if metrics else None,
-        val_accuracy=fit.history[-1]["val/acc"] if fit else None,
+        val_accuracy=fitted.validation_accuracy if fitted else None,
         train_seconds=metrics.get("time/total_s"),
-        epochs=len(fit.history) if fit else None,
+        epochs=len(fitted.history) if fitted else None,
         total_parameters=int(metrics["count/parameters"]) if metrics else None,
         trainable_parameters=int(metrics["count/trainable_parameters"]) if metrics else None,
         reference_accuracy=job.config.reference_accuracy,

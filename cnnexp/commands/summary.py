@@ -25,9 +25,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
     config = load_config(overrides)
     import_tensorflow()
-    from cnnexp.commands.assemble import build_network
+    from cnnexp.commands.assemble import build_network, phases
     from cnnexp.models.counts import layer_rows, totals
-    from cnnexp.models.freeze import apply_freeze_policy
 
     pretrained = config.backbone.weights is not None
     config.backbone.weights = None
@@ -36,9 +35,11 @@ def run(arguments: list[str]) -> int:
     for layer in network.backbone_layers:
         layer.trainable = True
     before = totals(network)
-    policy = config.freeze_policy
-    apply_freeze_policy(network, policy.mode, policy.first_trainable_layer)
-    after = totals(network)
+    trained = []
+    for phase in phases(config, network):
+        phase.freeze()
+        after = totals(network)
+        trained.append((phase.name, after.trainable, after.trainable_tensors))
     rows = [
         [
             row.name,
@@ -53,7 +54,9 @@ def run(arguments: list[str]) -> int:
     table(network.model.name, ["layer", "type", "output shape", "trained", "formula", "parameters"], rows, left=5)
     say(f"{after.total:,} parameters: {config.backbone.name} {after.backbone:,}, head {after.head:,}")
     say(f"before freezing {before.trainable:,} are trained, in {before.trainable_tensors} tensors")
-    say(f"after freezing ({policy.mode}) {after.trainable:,} are trained, in {after.trainable_tensors} tensors")
+    for name, parameters, tensors in trained:
+        when = f"in phase {name}" if config.phases else f"after freezing ({config.freeze_policy.mode})"
+        say(f"{when} {parameters:,} are trained, in {tensors} tensors")
     return 0
 
 

@@ -1,7 +1,7 @@
 """From splits to batches of NumPy arrays; which images a batch has depends on seed, epoch and step alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -113,6 +113,28 @@ class Arrays:
         return rows if len(rows) > 1 else rows[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """Inputs computed for several passes over the images, each augmented anew, and used in turn."""
+
+    passes: tuple[Arrays, ...]
+
+    def __len__(self) -> int:
+        return len(self.passes[0])
+
+    def take(self, indices: np.ndarray, passes: np.ndarray) -> X:
+        """The rows (B, ...) with these positions, each from pass number `passes` modulo the number of kept ones."""
+        rows = self.passes[0].take(indices[:0])
+        outputs = rows if isinstance(rows, tuple) else (rows,)
+        taken = tuple(np.empty((len(indices), *output.shape[1:]), output.dtype) for output in outputs)
+        for number in np.unique(passes % len(self.passes)):
+            chosen = passes % len(self.passes) == number
+            found = self.passes[number].take(indices[chosen])
+            for output, values in zip(taken, found if isinstance(found, tuple) else (found,), strict=True):
+                output[chosen] = values
+        return taken if len(taken) > 1 else taken[0]
+
+
 # --------------------------------------------------------------------------------------------------- order
 
 
@@ -142,13 +164,6 @@ def stream_indices(step: int, batch_size: int, n: int, seed: int) -> tuple[np.nd
 # ------------------------------------------------------------------------------------------------- batches
 
 
-def targets(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels (N,) as the loss wants them: (N, 1) float32, 0 or 1, for two classes, otherwise (N,) int32."""
-    if num_classes == 2:
-        return labels.astype(np.float32)[:, np.newaxis]
-    return labels.astype(np.int32)
-
-
 class TrainBatches:
     """The training batches of a run; each is a function of (seed, epoch, step): a run can resume anywhere.
 
@@ -158,28 +173,28 @@ class TrainBatches:
 
     Args:
         inputs: images or features.
-        labels: (N,) int64.
-        num_classes: decides the form of y, see `targets`.
+        targets: (N, ...), of each.
         batch_size: B.
         steps_per_epoch: batches in an epoch, or None.
-        seed: decides order and augmentation.
-        augmentation: has `augment(images, indices, passes, seed)` (see `augment`), or None.
+        seed: decides the order.
+        augmentation: called as `(images, indices, passes)` for the images of a batch, or None.
+        mix: called as `(x, y, epoch, step)` for a whole batch, or None.
     """
 
     def __init__(
         self,
-        inputs: Inputs,
-        labels: np.ndarray,
+        inputs: Inputs | Passes,
+        targets: np.ndarray,
         *,
-        num_classes: int,
         batch_size: int,
         steps_per_epoch: int | None,
         seed: int,
-        augmentation: Any | None = None,
+        augmentation: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None,
+        mix: Callable[[Any, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
-        assert len(inputs) == len(labels) > 0, (len(inputs), len(labels))
-        self.inputs, self.seed, self.augmentation = inputs, seed, augmentation
-        self.targets = targets(labels, num_classes)
+        assert len(inputs) == len(targets) > 0, (len(inputs), len(targets))
+        self.inputs, self.targets, self.seed = inputs, targets, seed
+        self.augmentation, self.mix = augmentation, mix
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
 
     def __len__(self) -> int:
@@ -200,12 +215,13 @@ class TrainBatches:
         return indices, np.full(len(indices), epoch)
 
     def batch(self, epoch: int, step: int) -> tuple[X, np.ndarray]:
-        """A batch: x (B, H, W, C) uint8, or features (B, ...), and y as `targets` has it."""
+        """A batch: x (B, H, W, C) uint8, or float32 if mixed, or features (B, ...), and its targets y."""
         indices, passes = self.indices(epoch, step)
-        x = self.inputs.take(indices)
+        x = self.inputs.take(indices, passes) if isinstance(self.inputs, Passes) else self.inputs.take(indices)
         if self.augmentation is not None:
-            x = self.augmentation.augment(x, indices, passes, self.seed)
-        return x, self.targets[indices]
+            x = self.augmentation(x, indices, passes)
+        y = self.targets[indices]
+        return self.mix(x, y, epoch, step) if self.mix else (x, y)
 
 
 class EvalBatches:

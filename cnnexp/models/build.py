@@ -67,3 +67,17 @@ def build_model(
         head_layers=tuple(layer for layer in model.layers if id(layer) not in before_head),
         pretrained=body.pretrained,
     )
+
+
+def flip_averaged(model: keras.Model) -> keras.Model:
+    """A model whose output is the mean of `model`'s for an image and for its mirror image.
+
+    Args:
+        model: takes (B, H, W, C).
+
+    Returns:
+        A model with the same input and output; `model` is a layer of it, under its own name.
+    """
+    image = keras.Input(model.input_shape[1:], dtype="float32", name="image")
+    both = keras.layers.Average(name="mean")([model(image), model(keras.ops.flip(image, axis=2))])
+    return keras.Model(image, both, name=f"{model.name}_flip_averaged")

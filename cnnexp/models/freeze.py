@@ -52,3 +52,25 @@ def _position(network: Network, first_trainable_layer: str | None) -> int:
             f"nearest of its {len(names)} layers: {close}"
         )
     return names.index(first_trainable_layer)
+
+
+def layer_factors(network: Network, decay: float) -> dict[str, float]:
+    """Factors on the learning rate that fall with the distance from the head (Howard & Ruder 2018, arXiv 1801.06146,
+    section 3.2: discriminative fine-tuning).
+
+    Args:
+        network: with its backbone's layers in topological order.
+        decay: of each layer with weights, counted from the head down; the head has 1.
+
+    Returns:
+        `variable.path` of the backbone's weights -> decay ** 1 for the topmost layer, ** 2 below it, and so on;
+        {} for a decay of 1.
+    """
+    if decay == 1:
+        return {}
+    weighted = [layer for layer in network.backbone_layers if layer.weights]
+    return {
+        weight.path: decay**distance
+        for distance, layer in enumerate(reversed(weighted), start=1)
+        for weight in layer.weights
+    }

@@ -96,6 +96,8 @@ class AugmentationConfig:
 
     _target_: Optional[str] = MISSING
     name: str = MISSING
+    seed: Optional[int] = option(None, minimum=0, maximum=2**31 - 1)  # of its random numbers; null: that of the run
+    mixup: float = option(0.0, minimum=0)  # alpha of arXiv 1710.09412; 0: images are not mixed
     arguments: dict[str, Any] = option({})
 
 

@@ -30,6 +30,9 @@ class OptimizerConfig:
     name: str = MISSING
     learning_rate: float = option(1e-3, above=0)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    weight_decay: Optional[float] = option(None, minimum=0)  # decoupled (arXiv 1711.05101)
+    ema_momentum: Optional[float] = option(None, above=0, below=1)  # evaluate and keep averaged weights
+    layer_decay: float = option(1.0, above=0, maximum=1)  # of the rate, for each layer below the head
     arguments: dict[str, Any] = option({})
 
 
@@ -55,7 +58,7 @@ class AdamConfig(OptimizerConfig):
 class AdamwConfig(AdamConfig):
     """keras.optimizers.AdamW"""
 
-    weight_decay: float = option(0.004, minimum=0)
+    weight_decay: Optional[float] = option(0.004, minimum=0)
 
 
 @dataclass
@@ -70,15 +73,30 @@ class SgdConfig(OptimizerConfig):
 
 
 @dataclass
+class EarlyStoppingConfig:
+    """Stop after `patience` epochs without a better `trainer.monitor`, with the weights of the best; null: never."""
+
+    patience: Optional[int] = option(None, minimum=1)
+    min_delta: float = option(0.0, minimum=0)  # what counts as better
+
+
+@dataclass
 class TrainerConfig:
     """The training loop."""
 
-    epochs: int = option(30, minimum=1)
+    epochs: int = option(30, minimum=1)  # of each phase that names none
+    max_epochs: Optional[int] = option(None, minimum=1)  # of any phase, whatever it names
     batch_size: int = option(20, minimum=1)
     steps_per_epoch: Optional[int] = option(None, minimum=1)  # null: one pass over the images
     evaluation_batch_size: int = option(64, minimum=1)
     monitor: str = option("val/acc", choices=("val/acc", "val/loss", "train/acc", "train/loss"))
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    label_smoothing: float = option(0.0, minimum=0, below=1)  # arXiv 1512.00567, section 7
+    flip_averaging: bool = False  # probabilities are the mean over the image and its mirror image
     feature_cache: bool = True  # compute what a frozen part puts out once, and keep it on disk
+    feature_dtype: str = option("float32", choices=("float32", "float16"))  # on disk
+    feature_cache_limit: Optional[float] = option(20.0, above=0)  # gibibytes; the least recently used goes first
+    augmented_passes: Optional[int] = option(None, minimum=1)  # kept and cycled through; null: a new draw each epoch
     loader_threads: int = option(2, minimum=1)
     deterministic: bool = True
 

@@ -11,6 +11,7 @@ import numpy as np
 from cnnexp.console import EpochProgress
 
 EpochMetrics = dict[str, float]
+Receiver = Callable[[int, EpochMetrics], bool | None]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -41,10 +42,11 @@ class EpochReport(keras.callbacks.Callback):
 
     Args:
         images_per_epoch: how many images the steps of an epoch take.
-        receivers: called with the epoch, counted from 0, and its figures.
+        receivers: called in their order with the epoch, counted from 0, and its figures; where one returns True,
+            this epoch is the last.
     """
 
-    def __init__(self, images_per_epoch: int, receivers: Iterable[Callable[[int, EpochMetrics], None]]) -> None:
+    def __init__(self, images_per_epoch: int, receivers: Iterable[Receiver]) -> None:
         super().__init__()
         self.images_per_epoch = images_per_epoch
         self.receivers = list(receivers)
@@ -75,7 +77,8 @@ class EpochReport(keras.callbacks.Callback):
             "images_per_s": self.images_per_epoch / seconds,
         }
         for receive in self.receivers:
-            receive(epoch, metrics)
+            if receive(epoch, metrics):
+                self.model.stop_training = True
         if not math.isfinite(metrics["train/loss"]):
             raise TrainingDivergedError(
                 f"the loss of epoch {epoch + 1} is {metrics['train/loss']}: lower optimizer.learning_rate="

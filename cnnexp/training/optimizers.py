@@ -1,7 +1,9 @@
 """Optimizers with their learning rate over the run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -56,19 +58,91 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def build_optimizer(
-    optimizer: Callable[..., keras.optimizers.Optimizer],
-    learning_rate: float,
-    schedule: str,
-    warmup_epochs: float,
-    final_fraction: float,
-    epochs: int,
-    steps_per_epoch: int,
-) -> keras.optimizers.Optimizer:
-    """Call `optimizer(learning_rate=...)` with a number, or with a `WarmupSchedule` where the rate changes."""
-    if schedule == "constant" and warmup_epochs == 0:
-        return optimizer(learning_rate=learning_rate)
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
-    total_steps = epochs * steps_per_epoch
-    rate = WarmupSchedule(learning_rate, schedule, total_steps, warmup_steps, final_fraction)
-    return optimizer(learning_rate=rate)
+class LayerRates(keras.optimizers.Optimizer):
+    """Mixed into an optimizer: the rate of each variable is multiplied by a factor of its own.
+
+    `factors` maps `variable.path` to its factor, 1 where it has none. Decoupled weight decay is scaled likewise, as
+    where each layer is a parameter group.
+    """
+
+    factors: dict[str, float]
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Note the factors in the order of the variables."""
+        self._factors = [self.factors.get(variable.path, 1.0) for variable in variables]
+        self._decay: float | None = self.weight_decay
+        self.weight_decay: float | None = None  # applied here, with the rate of the layer
+        super().build(variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One step with this variable's rate."""
+        rate = ops.cast(learning_rate, variable.dtype) * self._factors[self._get_variable_index(variable)]
+        if self._decay:
+            self.assign_sub(variable, variable * self._decay * rate)
+        super().update_step(gradient, variable, rate)
+
+
+def with_layer_rates(optimizer: keras.optimizers.Optimizer, factors: dict[str, float]) -> keras.optimizers.Optimizer:
+    """The same optimizer, not built yet, with a factor on the rate of some variables (`variable.path`)."""
+    kind = type(optimizer)
+    mixed_in: Any = type(f"{kind.__name__}WithLayerRates", (LayerRates, kind), {})
+    scaled = mixed_in.from_config(optimizer.get_config())
+    scaled.factors = factors
+    return scaled
+
+
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """How to make the optimizer of one phase, once its number of steps is known.
+
+    factory:         called with `learning_rate`, and with `weight_decay`, `use_ema` and `ema_momentum` where they
+                     are set (Keras' own arguments).
+    learning_rate:   the peak.
+    schedule:        "constant", "cosine" or "exponential", see `WarmupSchedule`.
+    warmup_epochs:   of this phase.
+    final_fraction:  see `WarmupSchedule`.
+    weight_decay:    decoupled from the gradient (Loshchilov & Hutter 2019, arXiv 1711.05101), or None.
+    ema_momentum:    of the moving average of the weights (Polyak & Juditsky 1992), or None.
+    layer_factors:   see `with_layer_rates`; {} for none.
+    """
+
+    factory: Callable[..., keras.optimizers.Optimizer]
+    learning_rate: float
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    final_fraction: float = 0.0
+    weight_decay: float | None = None
+    ema_momentum: float | None = None
+    layer_factors: dict[str, float] = field(default_factory=dict)
+
+    def build(self, epochs: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """The optimizer, with a `WarmupSchedule` where the rate changes and a number where it does not."""
+        more: dict[str, Any] = {}
+        if self.weight_decay is not None:
+            more["weight_decay"] = self.weight_decay
+        if self.ema_momentum is not None:
+            more |= {"use_ema": True, "ema_momentum": self.ema_momentum}
+        optimizer = self.factory(learning_rate=self._rate(epochs, steps_per_epoch), **more)
+        return with_layer_rates(optimizer, self.layer_factors) if self.layer_factors else optimizer
+
+    def _rate(self, epochs: int, steps_per_epoch: int) -> Any:
+        if self.schedule == "constant" and self.warmup_epochs == 0:
+            return self.learning_rate
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        steps = epochs * steps_per_epoch
+        return WarmupSchedule(self.learning_rate, self.schedule, steps, warmup_steps, self.final_fraction)
+
+
+@contextmanager
+def averaged_weights(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> Iterator[None]:
+    """The moving averages in place of the weights, where the optimizer keeps them; afterwards the weights again."""
+    if not optimizer.use_ema:
+        yield
+        return
+    own = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)

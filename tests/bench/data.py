@@ -77,12 +77,11 @@ def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) 
     limit = {"memory_limit_bytes": 0} if not keep else {}
     batches = TrainBatches(
         Images(split, SIZE, 3, threads, **limit),
-        split.labels,
-        num_classes=2,
+        split.labels.astype(np.float32)[:, np.newaxis],
         batch_size=BATCH,
         steps_per_epoch=None,
         seed=0,
-        augmentation=Geometric(**PARAMETERS),
+        augmentation=lambda images, indices, passes: Geometric(**PARAMETERS).augment(images, indices, passes, 0),
     )
     epochs = itertools.count()
 

@@ -54,7 +54,6 @@ def train_frozen(photos: Path, network: list[str], feature_cache: bool) -> Secon
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset
     from cnnexp.training.runtime import prepare_tensorflow
-    from cnnexp.training.trainer import train
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         overrides = [
@@ -70,7 +69,6 @@ def train_frozen(photos: Path, network: list[str], feature_cache: bool) -> Secon
         prepare_tensorflow(config.seed, deterministic=False)
         dataset = load_dataset(config)
         data = assemble.training_data(config, dataset)
-        model = assemble.build_network(config, dataset.channels, len(dataset.class_names)).model
-        factory, settings = assemble.optimizer_factory(config), assemble.settings(config)
-        result = train(model, data, factory, settings, on_epoch=lambda epoch, metrics: None)
+        network = assemble.build_network(config, dataset.channels, len(dataset.class_names))
+        result = assemble.fit(config, network, data, on_epoch=lambda epoch, metrics: None)
     return Seconds(result.history[-1]["time/epoch_s"], result.cache_seconds)

@@ -1,0 +1,95 @@
+"""The state of an unfinished training in one file, from which it goes on as if it had never stopped.
+
+What is not in it is a function of the config: frozen weights are loaded anew, and the order of the images, their
+augmentation and the learning rate follow from seed, epoch and step.
+"""
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnexp.errors import UserError
+
+
+@dataclass
+class PhaseReport:
+    """What one phase came to.
+
+    `frozen_digest` is the SHA-256 of all weights that were frozen in it, equal before and after.
+    """
+
+    name: str
+    epochs: int
+    trainable_parameters: int
+    trainable_tensors: int
+    frozen_digest: str
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    phase:       its number; `phase_epochs` epochs of it are done.
+    history:     the figures of every epoch so far.
+    best_epoch:  of this phase, the index into `history` with the best monitored figure; None before the first.
+    stopped:     early stopping has ended this phase.
+    finished:    the phases that are done.
+    seconds:     spent in the epochs of this phase.
+    """
+
+    phase: int = 0
+    phase_epochs: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    stopped: bool = False
+    finished: list[PhaseReport] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def write_checkpoint(path: Path, progress: Progress, arrays: Arrays) -> None:
+    """Put a checkpoint in the place of the one before it, on the disk before it is seen there.
+
+    Args:
+        path: ends in `.npz`.
+        progress: how far the training is.
+        arrays: weights, optimizer state and random states, by name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    facts = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{**arrays, "progress": facts})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> tuple[Progress, Arrays] | None:
+    """The checkpoint at `path`, or None where there is none. Nothing in it is unpickled.
+
+    Raises:
+        UserError: the file is not a checkpoint.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        facts: dict[str, Any] = json.loads(arrays.pop("progress").tobytes())
+        facts["finished"] = [PhaseReport(**report) for report in facts["finished"]]
+        return Progress(**facts), arrays
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is not a checkpoint ({error}); remove it to train from the start") from error

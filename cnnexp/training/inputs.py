@@ -1,0 +1,157 @@
+"""What each phase of a training runs on: images, or the cached features of the part that is frozen in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from cnnexp.console import progress
+from cnnexp.data.pipeline import Arrays, EvalBatches, Images, Passes
+from cnnexp.training.feature_store import FeatureStore
+from cnnexp.training.features import Cut, cut_model, features_key
+
+Taken = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split, ready to train on: `images.take(indices)` gives (B, H, W, C) uint8; labels (N,) int64."""
+
+    images: Images
+    labels: np.ndarray
+    digest: str
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of the training images.
+
+    transform:   has `augment(images, indices, passes, seed)`, see `cnnexp.data.augment`; None for none.
+    description: tells this augmentation from every other; features of augmented images are kept under it.
+    seed:        of its random numbers.
+    mixup:       alpha, see `cnnexp.training.recipe.mixed`; 0 for none.
+    """
+
+    transform: Any | None = None
+    description: str = ""
+    seed: int = 0
+    mixup: float = 0.0
+
+    def __call__(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray) -> np.ndarray:
+        """(B, H, W, C) uint8 changed, each image for its pass; see `Geometric.augment`."""
+        assert self.transform is not None
+        return self.transform.augment(images, indices, passes, self.seed)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The three splits, and the random augmentation of the first."""
+
+    train: Part
+    validation: Part
+    test: Part
+    num_classes: int
+    image_size: int
+    augmentation: Augmentation = Augmentation()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Which model the steps of a phase train (`learner`), which one is evaluated (`judge`), and what each gets.
+
+    `augment_batches` says whether the training images are still to be augmented.
+    """
+
+    cut: Cut | None
+    learner: keras.Model
+    judge: keras.Model
+    train: Images | Arrays | Passes
+    validation: Images | Arrays
+    augment_batches: bool
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The feature cache as the trainer uses it."""
+
+    store: FeatureStore
+    batch_size: int  # of the forward pass
+    augmented_passes: int | None = None  # how many are kept; None: the images are augmented anew in each epoch
+
+
+def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None) -> Inputs:
+    """Choose, and compute what is to be cached, for the layers that are frozen now.
+
+    Features of images that change from step to step are not kept, unless as `augmented_passes`.
+
+    Raises:
+        UserError: a file cannot be read; the cache cannot be written.
+    """
+    cut = cut_model(model) if cache else None
+    validation = evaluation_inputs(cut, data.validation, data, cache)
+    augmentation = data.augmentation
+    train: Images | Arrays | Passes = data.train.images
+    if cache and cut and augmentation.transform and cache.augmented_passes and not augmentation.mixup:
+        train = _augmented_passes(cut, data, cache, cache.augmented_passes)
+    elif cut and not augmentation.transform and not augmentation.mixup:
+        train = evaluation_inputs(cut, data.train, data, cache)
+    for used in (train, validation):
+        if isinstance(used, Images):
+            used.load()  # all files are read, and a bad one found, before the first step
+    tail = cut.tail if cut else model
+    on_images = isinstance(train, Images)
+    augment_batches = on_images and augmentation.transform is not None
+    return Inputs(cut, model if on_images else tail, tail, train, validation, augment_batches)
+
+
+def evaluation_inputs(
+    cut: Cut | None, part: Part, data: TrainingData, cache: Cache | None, flipped: bool = False
+) -> Images | Arrays:
+    """The images of a split, or their cached features where a part of the model is fixed.
+
+    Args:
+        flipped: the mirror images; only where there is a cut.
+    """
+    if cut is None:
+        assert not flipped
+        return part.images
+    assert cache is not None
+
+    def mirrored(indices: np.ndarray) -> np.ndarray:
+        return part.images.take(indices)[:, :, ::-1]
+
+    name, what = part.images.split.name, "mirrored " * flipped
+    description = f"features of {what}{name} images"
+    return _features(cut, part, data, cache, mirrored if flipped else part.images.take, what, description)
+
+
+def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int) -> Passes:
+    augmentation = data.augmentation
+
+    def one(number: int) -> Arrays:
+        def take(indices: np.ndarray) -> np.ndarray:
+            return augmentation(data.train.images.take(indices), indices, np.full(len(indices), number))
+
+        stream = f"{augmentation.description} seed {augmentation.seed} pass {number}"
+        description = f"features of augmented pass {number + 1} of {count}"
+        return _features(cut, data.train, data, cache, take, stream, description)
+
+    return Passes(tuple(one(number) for number in range(count)))
+
+
+def _features(
+    cut: Cut, part: Part, data: TrainingData, cache: Cache, take: Taken, stream: str, description: str
+) -> Arrays:
+    cut.fixed.jit_compile = False
+    key = features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream)
+    arrays, _ = cache.store.features(key, cut.fixed, take, len(part.labels), cache.batch_size, description)
+    return Arrays(tuple(arrays))
+
+
+def predict(model: keras.Model, inputs: Images | Arrays, batch_size: int, description: str | None = None) -> np.ndarray:
+    """The model's outputs for all inputs in order, (N, 1 or classes) float32; with a `description`, under a bar."""
+    batches = EvalBatches(inputs, batch_size)
+    shown = progress(batches, description, total=len(batches)) if description else batches
+    return np.concatenate([model.predict_on_batch(x) for x in shown])

@@ -1,0 +1,227 @@
+"""One phase of a training: its steps, its checkpoints, its early stop."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnexp.data.pipeline import TrainBatches
+from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
+from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
+from cnnexp.training.inputs import Inputs, TrainingData, predict
+from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
+from cnnexp.training.recipe import accuracy, loss, mixed, targets
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is trained, how, and for how long; `freeze` sets `trainable` on the layers of the model."""
+
+    name: str
+    epochs: int
+    freeze: Callable[[], None]
+    optimizer: OptimizerPlan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every phase of a training shares.
+
+    monitor:     the figure that early stopping watches; a loss is to fall, an accuracy to rise.
+    patience:    epochs without a figure better by more than `min_delta`, after which a phase ends with the weights
+                 of its best epoch; None: a phase ends with its last epoch.
+    checkpoint:  the file that is written after each epoch, or None.
+    """
+
+    batch_size: int
+    steps_per_epoch: int | None
+    evaluation_batch_size: int
+    seed: int
+    monitor: str = "val/acc"
+    patience: int | None = None
+    min_delta: float = 0.0
+    label_smoothing: float = 0.0
+    checkpoint: Path | None = None
+
+
+class PhaseRun:
+    """One phase in the making. `progress` is kept up to date; `touched` are the variables that a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        phase: Phase,
+        inputs: Inputs,
+        data: TrainingData,
+        settings: Settings,
+        progress: Progress,
+        touched: dict[str, keras.Variable],
+    ) -> None:
+        self.model, self.phase, self.inputs, self.data, self.settings = model, phase, inputs, data, settings
+        self.progress, self.touched = progress, touched
+        self.best: Arrays = {}
+        self.before = frozen_digest(model)
+        self.learner = inputs.learner
+        self.batches = training_batches(inputs, data, settings)
+        one_hot = uses_one_hot(data, settings)
+        self.learner.compile(
+            optimizer=phase.optimizer.build(phase.epochs, len(self.batches)),
+            loss=loss(data.num_classes, one_hot, settings.label_smoothing),
+            metrics=[accuracy(data.num_classes, one_hot)],
+            jit_compile=False,
+        )
+        self.learner.optimizer.build(self.learner.trainable_variables)
+        inputs.judge.jit_compile = False
+
+    def run(self, receivers: list[Receiver]) -> PhaseReport:
+        """Train what is left of the phase, and leave the weights that are to be kept in the model."""
+        first = len(self.progress.history) - self.progress.phase_epochs
+        done = self.progress.phase_epochs
+        if done < self.phase.epochs and not self.progress.stopped:
+            self._fit(first, done, receivers)
+        self.learner.optimizer.finalize_variable_values(self.learner.trainable_variables)
+        for name, value in self.best.items():
+            self.touched[name].assign(value)
+        after = frozen_digest(self.model)
+        assert after == self.before, f"phase {self.phase.name}: frozen weights changed"
+        variables = self.learner.trainable_variables
+        return PhaseReport(
+            name=self.phase.name,
+            epochs=self.progress.phase_epochs,
+            trainable_parameters=sum(int(np.prod(variable.shape)) for variable in variables),
+            trainable_tensors=len(variables),
+            frozen_digest=after,
+            seconds=self.progress.seconds,
+        )
+
+    def _fit(self, first: int, done: int, receivers: list[Receiver]) -> None:
+        last = first + self.phase.epochs
+        steps = len(self.batches)
+        shown = ShowProgress(last, steps)
+        self.began = time.perf_counter()
+        kept: list[Receiver] = [*receivers, shown.show_epoch, self._keep]
+        report = EpochReport(self.batches.images_per_epoch, kept)
+        try:
+            self.learner.fit(
+                _stream(self.batches, first + done, last),
+                steps_per_epoch=steps,
+                initial_epoch=first + done,
+                epochs=last,
+                callbacks=[Validation(self._validate), report, shown],
+                shuffle=False,  # the stream has its own order
+                verbose=0,
+            )
+        finally:
+            shown.progress.stop()
+
+    def _validate(self) -> tuple[float, float]:
+        with averaged_weights(self.learner.optimizer, self.learner.trainable_variables):
+            outputs = predict(self.inputs.judge, self.inputs.validation, self.settings.evaluation_batch_size)
+        return loss_and_accuracy(outputs, self.data.validation.labels)
+
+    def _keep(self, epoch: int, metrics: EpochMetrics) -> bool:
+        """Note the epoch, and its weights if they are the best; returns whether it was the last."""
+        progress = self.progress
+        progress.history.append(metrics)
+        progress.phase_epochs += 1
+        now = time.perf_counter()
+        progress.seconds += now - self.began
+        self.began = now
+        if self.settings.patience is not None:
+            if progress.best_epoch is None or self._is_better(metrics, progress.history[progress.best_epoch]):
+                progress.best_epoch = epoch
+                with averaged_weights(self.learner.optimizer, self.learner.trainable_variables):
+                    self.best = _values(self.touched)
+            progress.stopped = epoch - progress.best_epoch >= self.settings.patience
+        self.save()
+        return progress.stopped
+
+    def _is_better(self, metrics: EpochMetrics, best: EpochMetrics) -> bool:
+        sign = -1 if self.settings.monitor.endswith("loss") else 1
+        monitor = self.settings.monitor
+        return sign * (metrics[monitor] - best[monitor]) > self.settings.min_delta
+
+    # -------------------------------------------------------------------------------------------- checkpoint
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.settings.checkpoint is None:
+            return
+        arrays = {f"model/{name}": value for name, value in _values(self.touched).items()}
+        arrays |= {f"best/{name}": value for name, value in self.best.items()}
+        for number, variable in enumerate(self.learner.optimizer.variables):
+            arrays[f"optimizer/{number}"] = keras.ops.convert_to_numpy(variable)
+        write_checkpoint(self.settings.checkpoint, self.progress, arrays)
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take over what `save` wrote in the middle of this phase."""
+        self.best = {name.removeprefix("best/"): value for name, value in arrays.items() if name.startswith("best/")}
+        for number, variable in enumerate(self.learner.optimizer.variables):
+            variable.assign(arrays[f"optimizer/{number}"])
+
+
+def _values(variables: dict[str, keras.Variable]) -> Arrays:
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+
+
+def changing_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """What a training may change under the present freezing, by `NUMBER/path`: weights of layers that are not frozen,
+    and the states of random generators."""
+    frozen = {id(weight) for layer in model.layers if not layer.trainable for weight in layer.weights}
+    return {
+        f"{number}/{variable.path}": variable
+        for number, variable in enumerate(model.variables)
+        if id(variable) not in frozen
+    }
+
+
+def frozen_digest(model: keras.Model) -> str:
+    """SHA-256, 64 hex digits, over the weights of all frozen layers in their order."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        if not layer.trainable:
+            for weight in layer.weights:
+                digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def uses_one_hot(data: TrainingData, settings: Settings) -> bool:
+    """Whether the targets of more than two classes cannot be class numbers."""
+    return bool(data.augmentation.mixup or settings.label_smoothing)
+
+
+def training_batches(inputs: Inputs, data: TrainingData, settings: Settings) -> TrainBatches:
+    """The batches of the training images or of their features."""
+    augmentation = data.augmentation
+
+    def mix(x: np.ndarray, y: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return mixed(x, y, augmentation.mixup, augmentation.seed, epoch, step)
+
+    return TrainBatches(
+        inputs.train,
+        targets(data.train.labels, data.num_classes, uses_one_hot(data, settings)),
+        batch_size=settings.batch_size,
+        steps_per_epoch=settings.steps_per_epoch,
+        seed=settings.seed,
+        augmentation=augmentation if inputs.augment_batches else None,
+        mix=mix if augmentation.mixup else None,
+    )
+
+
+def _stream(batches: TrainBatches, first: int, last: int) -> tf.data.Dataset:
+    """Every batch of the epochs `first` to `last` - 1 in order, prepared while the step before it runs."""
+
+    def generate() -> Iterator[tuple[Any, np.ndarray]]:
+        for epoch in range(first, last):
+            for step in range(len(batches)):
+                yield batches.batch(epoch, step)
+
+    x, y = batches.batch(first, 0)
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), (x, y))
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)

@@ -1,0 +1,64 @@
+"""Loss, accuracy and targets of a training, plain or with label smoothing or mixup."""
+
+import keras
+import numpy as np
+from keras import ops
+
+MIXUP = 2  # tells mixup's random numbers from those of order and augmentation
+
+
+def targets(labels: np.ndarray, num_classes: int, one_hot: bool = False) -> np.ndarray:
+    """Labels (N,) as `loss` wants them.
+
+    Returns:
+        (N, 1) float32, 0 or 1, for two classes; otherwise (N, num_classes) float32 if `one_hot`, or (N,) int32.
+    """
+    if num_classes == 2:
+        return labels.astype(np.float32)[:, np.newaxis]
+    return np.eye(num_classes, dtype=np.float32)[labels] if one_hot else labels.astype(np.int32)
+
+
+def loss(num_classes: int, one_hot: bool, label_smoothing: float) -> keras.losses.Loss:
+    """Cross-entropy; smoothing by s moves targets from 0 and 1 to s/K and 1 - s + s/K (arXiv 1512.00567, section 7)."""
+    if num_classes == 2:
+        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
+    if one_hot:
+        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    assert label_smoothing == 0
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
+def accuracy(num_classes: int, one_hot: bool) -> keras.metrics.Metric:
+    """The share of images whose likeliest class is that of the target; of a mixed image, the larger part's."""
+    if num_classes == 2:
+        return keras.metrics.MeanMetricWrapper(_same_side, name="acc")
+    if one_hot:
+        return keras.metrics.CategoricalAccuracy(name="acc")
+    return keras.metrics.SparseCategoricalAccuracy(name="acc")
+
+
+def _same_side(targets: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
+    return ops.cast(ops.equal(targets > 0.5, probabilities > 0.5), "float32")
+
+
+def mixed(
+    x: np.ndarray, y: np.ndarray, alpha: float, seed: int, epoch: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch mixed with itself in another order: m * batch + (1 - m) * shuffled batch, m from Beta(alpha, alpha).
+
+    One m for the whole batch, as in the authors' code (Zhang et al. 2018, arXiv 1710.09412, equation 1).
+
+    Args:
+        x: (B, H, W, C) uint8.
+        y: (B, ...) float32 targets.
+        alpha: more than 0; the larger, the nearer m is to 1/2.
+        seed: of the augmentation; with epoch and step it decides everything.
+
+    Returns:
+        float32 images in 0..255, and targets.
+    """
+    rng = np.random.default_rng((seed, epoch, step, MIXUP))
+    share = np.float32(rng.beta(alpha, alpha))
+    other = rng.permutation(len(x))
+    x = x.astype(np.float32)
+    return share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
