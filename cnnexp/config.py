@@ -69,7 +69,9 @@ class Config:
         for key, epochs, optimizer in self.schedules():
             if optimizer.schedule.warmup_epochs > epochs:
                 warmup = f"{optimizer.schedule.warmup_epochs:g}"
-                raise UserError(f"{key}optimizer.schedule.warmup_epochs={warmup}: more than its epochs ({epochs})")
+                raise UserError(
+                    f"{key}optimizer.schedule.warmup_epochs={warmup}: more than {key or 'trainer.'}epochs={epochs}"
+                )
         if self.trainer.augmented_passes and not self.trainer.feature_cache:
             raise UserError(
                 f"trainer.augmented_passes={self.trainer.augmented_passes}: are kept in the feature cache, "

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from cnnexp import config
 from cnnexp.config import SCHEMAS, Config, typed
 from cnnexp.errors import UserError, nearest
-from cnnexp.schema import data, network, training
+from cnnexp.schema import data, network, phases, training
 from cnnexp.schema.limits import check_limits, option
 from cnnexp.targets import bind, find
 
@@ -97,7 +97,18 @@ def test_values_outside_their_limits_are_named(values: dict[str, Any], message: 
         (network.FreezePolicyConfig, "mode", ["none", "full", "until_layer"], ["frozen"]),
         (training.OptimizerConfig, "learning_rate", [1e-9, 10.0], [0.0, -1.0, math.nan]),
         (training.RmspropConfig, "rho", [0.0, 0.99], [1.0]),
-        (training.AdamwConfig, "weight_decay", [0.0], [-0.1]),
+        (training.AdamwConfig, "weight_decay", [0.0, None], [-0.1]),
+        (training.OptimizerConfig, "ema_momentum", [0.01, 0.999, None], [0.0, 1.0]),
+        (training.OptimizerConfig, "layer_decay", [0.01, 1.0], [0.0, 1.1]),
+        (training.EarlyStoppingConfig, "patience", [1, None], [0]),
+        (training.TrainerConfig, "label_smoothing", [0.0, 0.9], [1.0, -0.1]),
+        (training.TrainerConfig, "feature_dtype", ["float32", "float16"], ["bfloat16"]),
+        (training.TrainerConfig, "feature_cache_limit", [0.5, None], [0.0]),
+        (training.TrainerConfig, "augmented_passes", [1, None], [0]),
+        (training.TrainerConfig, "max_epochs", [1, None], [0]),
+        (data.AugmentationConfig, "mixup", [0.0, 1.0], [-0.1]),
+        (phases.PhaseConfig, "epochs", [1, None], [0]),
+        (phases.PhaseConfig, "learning_rate", [1e-9, None], [0.0]),
         (training.ScheduleConfig, "name", ["constant", "cosine", "exponential"], ["linear"]),
         (training.ScheduleConfig, "final_fraction", [0.0, 1.0], [1.1]),
         (training.TrainerConfig, "epochs", [1], [0]),
@@ -116,7 +127,7 @@ def test_limits_of_the_schema(node: Any, name: str, allowed: list[Any], refused:
 
 
 def test_every_number_of_the_schema_has_limits() -> None:
-    nodes = [getattr(part, name) for part in (data, network, training) for name in dir(part)]
+    nodes = [getattr(part, name) for part in (data, network, training, phases) for name in dir(part)]
     nodes = [node for node in nodes if getattr(node, "__module__", "").startswith("cnnexp.schema")]
     nodes = [node for node in nodes if hasattr(node, "__dataclass_fields__")]
     assert {node for options in SCHEMAS.values() for node in options.values()} < set(nodes)
@@ -183,6 +194,36 @@ BACKBONE = {"_target_": "a.b", "name": "vgg16"}
                 trainer=training.TrainerConfig(epochs=2),
             ),
             ["optimizer.schedule.warmup_epochs=3", "trainer.epochs=2"],
+        ),
+        (
+            Config(
+                optimizer=training.OptimizerConfig(schedule=training.ScheduleConfig(warmup_epochs=3)),
+                trainer=training.TrainerConfig(epochs=5),
+                phases={"head": phases.PhaseConfig(), "block5": phases.PhaseConfig(epochs=2)},
+            ),
+            ["phases.block5.optimizer.schedule.warmup_epochs=3", "phases.block5.epochs=2"],
+        ),
+        (
+            Config(
+                optimizer=training.OptimizerConfig(schedule=training.ScheduleConfig(warmup_epochs=3)),
+                trainer=training.TrainerConfig(epochs=5, max_epochs=2),
+            ),
+            ["optimizer.schedule.warmup_epochs=3", "trainer.epochs=2"],
+        ),
+        (
+            Config(
+                optimizer=training.OptimizerConfig(),
+                trainer=training.TrainerConfig(augmented_passes=2, feature_cache=False),
+            ),
+            ["trainer.augmented_passes=2", "trainer.feature_cache=false"],
+        ),
+        (
+            Config(
+                optimizer=training.OptimizerConfig(),
+                augmentation=data.AugmentationConfig(mixup=0.2),
+                trainer=training.TrainerConfig(augmented_passes=2),
+            ),
+            ["augmentation.mixup=0.2", "trainer.augmented_passes=2"],
         ),
     ],
 )

@@ -76,8 +76,9 @@ def flip_averaged(model: keras.Model) -> keras.Model:
         model: takes (B, H, W, C).
 
     Returns:
-        A model with the same input and output; `model` is a layer of it, under its own name.
+        A model with the same input and output; `model`'s graph is a layer of it, under its own name.
     """
+    network = keras.Model(model.inputs[0], model.outputs[0], name=model.name)  # not compiled: to be saved as it is
     image = keras.Input(model.input_shape[1:], dtype="float32", name="image")
-    both = keras.layers.Average(name="mean")([model(image), model(keras.ops.flip(image, axis=2))])
+    both = keras.layers.Average(name="mean")([network(image), network(keras.ops.flip(image, axis=2))])
     return keras.Model(image, both, name=f"{model.name}_flip_averaged")

@@ -1,14 +1,15 @@
 """The feature cache on disk: what a network's fixed part makes of the images, computed once and memory-mapped.
 
 An entry is a folder: `0.npy`, `1.npy`, ... for the outputs of the fixed part, and `meta.json` with their sizes. It is
-written as `KEY.tmp` and renamed once it is whole. Who writes, opens or removes it holds `KEY.lock`, and who makes room
-holds `.lock` besides; the operating system frees a lock when its process ends, however it ends.
+written as `KEY.tmp` and renamed once it is whole. Who writes, opens or removes it holds `KEY.lock`, and who changes how
+much the folder holds has `.lock` besides; the operating system frees a lock when its process ends, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int, ...]
+Take = Callable[[np.ndarray], np.ndarray]
 PATIENCE_S = 2.0  # how long a process waits for another one before it says so
 POLL_S = 0.2
-HEADER_BYTES = 256  # of a file, with what meta.json says of it; not less than it is
 GIB = 2**30
+LARGEST_FLOAT16 = 65504.0
 
 
 class Entry(NamedTuple):
@@ -59,13 +61,7 @@ class FeatureStore:
     limit_bytes: int | None = None
 
     def features(
-        self,
-        key: str,
-        fixed: keras.Model,
-        take: Callable[[np.ndarray], np.ndarray],
-        count: int,
-        batch_size: int,
-        description: str | None = None,
+        self, key: str, fixed: keras.Model, take: Take, count: int, batch_size: int, description: str | None = None
     ) -> tuple[list[np.ndarray], bool]:
         """The fixed part's outputs for `count` images, computed by one process at most.
 
@@ -75,7 +71,7 @@ class FeatureStore:
             take: gives the images of some indices, (B, H, W, C) uint8.
             count: number of images.
             batch_size: of the forward pass.
-            description: what the progress report calls it.
+            description: what the progress report calls it, in the plural: "features of 2000 images".
 
         Returns:
             One read-only memory-mapped array (count, ...) in `dtype` for each output of `fixed`, and whether they
@@ -102,8 +98,13 @@ class FeatureStore:
         return arrays, found
 
     def has(self, key: str) -> bool:
-        """Whether the features of this key are there, whole."""
-        return _is_whole(self.folder / key)
+        """Whether the features of this key are there, in files of the sizes they were written with."""
+        entry = self.folder / key
+        try:
+            sizes = json.loads((entry / "meta.json").read_bytes())["bytes"]
+            return [(entry / f"{number}.npy").stat().st_size for number in range(len(sizes))] == sizes
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def entries(self) -> list[Entry]:
         """What lies in the folder, the least recently used first; damaged entries too, but not unfinished ones."""
@@ -122,21 +123,20 @@ class FeatureStore:
         if not entry.exists():
             return None
         with contextlib.suppress(OSError, ValueError):
-            if _is_whole(entry):
-                arrays = [np.load(entry / f"{number}.npy", mmap_mode="r") for number in range(len(shapes))]
-                if [(array.shape, array.dtype.name) for array in arrays] == [(shape, self.dtype) for shape in shapes]:
-                    return arrays
+            if self.has(key):
+                return [self._map(entry / f"{number}.npy", shape) for number, shape in enumerate(shapes)]
         warn(f"{entry}: this entry of the feature cache is damaged and computed again")
         return None
 
+    def _map(self, path: Path, shape: Shape) -> np.ndarray:
+        header = _header(shape, self.dtype)
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                raise ValueError(path)
+        return np.memmap(path, self.dtype, "r", len(header), shape)
+
     def _compute(
-        self,
-        key: str,
-        shapes: list[Shape],
-        fixed: keras.Model,
-        take: Callable[[np.ndarray], np.ndarray],
-        batch_size: int,
-        described: str,
+        self, key: str, shapes: list[Shape], fixed: keras.Model, take: Take, batch_size: int, described: str
     ) -> None:
         count, unfinished = shapes[0][0], self.folder / f"{key}.tmp"
         with contextlib.ExitStack() as stack:
@@ -145,9 +145,8 @@ class FeatureStore:
                 self._reserve(key, shapes, described)
                 paths = [unfinished / f"{number}.npy" for number in range(len(shapes))]
                 files = [stack.enter_context(path.open("r+b", buffering=0)) for path in paths]
-                sizes = [file.seek(0, os.SEEK_END) for file in files]
-                for file, size, shape in zip(files, sizes, shapes, strict=True):
-                    file.seek(size - self._bytes(shape))  # after the header
+                for file, shape in zip(files, shapes, strict=True):
+                    file.seek(len(_header(shape, self.dtype)))
             for start in progress(range(0, count, batch_size), described):
                 indices = np.arange(start, min(start + batch_size, count))
                 results = fixed.predict_on_batch(take(indices))
@@ -155,22 +154,24 @@ class FeatureStore:
                     rows = self._stored(result)
                     with self._disk_errors():
                         _write(file, rows.data)
+            assert [file.tell() for file in files] == self._sizes(shapes)
             with self._disk_errors():
                 files.append(stack.enter_context((unfinished / "meta.json").open("wb", buffering=0)))
-                _write(files[-1], memoryview(json.dumps({"bytes": sizes}).encode()))
+                _write(files[-1], memoryview(self._meta(shapes)))
                 for file in files:
                     os.fsync(file.fileno())
-                unfinished.rename(self.folder / key)
+                with self._lock(""):  # who counts what the folder holds sees one of the two names
+                    unfinished.rename(self.folder / key)
 
     def _stored(self, result: np.ndarray) -> np.ndarray:
         """A batch of features in the stored dtype, contiguous."""
         result = np.asarray(result, np.float32)
         if self.dtype == "float16":
             largest = float(np.abs(result).max())
-            if largest > np.finfo(np.float16).max:
+            if largest > LARGEST_FLOAT16:
                 raise UserError(
-                    f"trainer.feature_dtype=float16: a feature is as large as {largest:.6g}, float16 ends at 65504; "
-                    f"set trainer.feature_dtype=float32"
+                    f"trainer.feature_dtype=float16: a feature is as large as {largest:.6g}, beyond "
+                    f"{LARGEST_FLOAT16:g}, where float16 ends; set trainer.feature_dtype=float32"
                 )
         return np.ascontiguousarray(result, self.dtype)
 
@@ -178,37 +179,38 @@ class FeatureStore:
 
     def _reserve(self, key: str, shapes: list[Shape], described: str) -> None:
         """Create the unfinished entry in its full size, once the limit allows it."""
-        needed = sum(self._bytes(shape) + HEADER_BYTES for shape in shapes)
+        needed = sum(self._sizes(shapes)) + len(self._meta(shapes))
         if self.limit_bytes is not None and needed > self.limit_bytes:
             enough = f"{math.ceil(needed / GIB * 1000) / 1000:g}"
             raise UserError(
                 f"trainer.feature_cache_limit={self.limit_bytes / GIB:.3g}: {described} take {enough} GiB; "
                 f"set trainer.feature_cache_limit={enough} or more, or trainer.feature_cache=false"
             )
-        began, said = time.monotonic(), False
-        while True:
-            with FileLock(self.folder / ".lock"):
+        for attempt in itertools.count():
+            with self._lock(""):
                 self._clear(key)
                 if self._make_room(needed):
                     self._allocate(self.folder / f"{key}.tmp", shapes)
                     return
-            if not said and time.monotonic() - began >= PATIENCE_S:
+            if attempt == int(PATIENCE_S / POLL_S):
                 say(f"waiting for room for {described}: other processes fill trainer.feature_cache_limit")
-                said = True
             time.sleep(POLL_S)
 
     def _allocate(self, folder: Path, shapes: list[Shape]) -> None:
-        """Make the files in their full size, so that a full disk is an error now and not after an hour's computing."""
+        """Make the files in their full size: a full disk is an error now, and not after an hour of computing."""
         folder.mkdir()
-        for number, shape in enumerate(shapes):
-            path = folder / f"{number}.npy"
-            np.lib.format.open_memmap(path, "w+", dtype=self.dtype, shape=shape)
-            if hasattr(os, "posix_fallocate"):
-                with path.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        for number, (shape, size) in enumerate(zip(shapes, self._sizes(shapes), strict=True)):
+            with (folder / f"{number}.npy").open("wb", buffering=0) as file:
+                _write(file, memoryview(_header(shape, self.dtype)))
+                file.truncate(size)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
 
-    def _bytes(self, shape: Shape) -> int:
-        return math.prod(shape) * np.dtype(self.dtype).itemsize
+    def _sizes(self, shapes: list[Shape]) -> list[int]:
+        return [len(_header(shape, self.dtype)) + math.prod(shape) * np.dtype(self.dtype).itemsize for shape in shapes]
+
+    def _meta(self, shapes: list[Shape]) -> bytes:
+        return json.dumps({"bytes": self._sizes(shapes)}).encode()
 
     def _clear(self, key: str) -> None:
         """Remove what is left of `key`, whose lock this process holds, and what dead processes left of other keys."""
@@ -251,6 +253,7 @@ class FeatureStore:
         return [path for path in self.folder.iterdir() if path.is_dir()] if self.folder.is_dir() else []
 
     def _lock(self, key: str) -> FileLock:
+        """The lock of a key, or with "" that of the whole folder."""
         return FileLock(self.folder / f"{key}.lock")
 
     @contextlib.contextmanager
@@ -264,13 +267,12 @@ class FeatureStore:
             ) from error
 
 
-def _is_whole(entry: Path) -> bool:
-    """Whether an entry's files have the sizes they were written with."""
-    try:
-        sizes = json.loads((entry / "meta.json").read_bytes())["bytes"]
-        return [(entry / f"{number}.npy").stat().st_size for number in range(len(sizes))] == sizes
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+def _header(shape: Shape, dtype: str) -> bytes:
+    """How a file of NumPy's format begins."""
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    begin = io.BytesIO()
+    np.lib.format.write_array_header_1_0(begin, described)
+    return begin.getvalue()
 
 
 def _size(folder: Path) -> int:

@@ -11,12 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnexp.data.pipeline import TrainBatches
+from cnnexp.data.pipeline import Images, TrainBatches
 from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
 from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
 from cnnexp.training.inputs import Inputs, TrainingData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, mixed, targets
+
+MAX_STEPS_PER_EXECUTION = 16
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class PhaseRun:
             loss=loss(data.num_classes, one_hot, settings.label_smoothing),
             metrics=[accuracy(data.num_classes, one_hot)],
             jit_compile=False,
+            steps_per_execution=1 if isinstance(inputs.train, Images) else _steps_per_execution(len(self.batches)),
         )
         self.learner.optimizer.build(self.learner.trainable_variables)
         inputs.judge.jit_compile = False
@@ -212,6 +215,14 @@ def training_batches(inputs: Inputs, data: TrainingData, settings: Settings) -> 
         augmentation=augmentation if inputs.augment_batches else None,
         mix=mix if augmentation.mixup else None,
     )
+
+
+def _steps_per_execution(steps: int) -> int:
+    """How many of an epoch's steps run without Python between them: on features a step takes milliseconds.
+
+    A divisor of `steps`, since Keras takes whole executions from the stream.
+    """
+    return max(number for number in range(1, MAX_STEPS_PER_EXECUTION + 1) if steps % number == 0)
 
 
 def _stream(batches: TrainBatches, first: int, last: int) -> tf.data.Dataset:

@@ -138,7 +138,7 @@ def _evaluate(
     size = settings.evaluation_batch_size
     if flip_averaging:
         result.model = flip_averaged(result.model)
-        result.model.jit_compile = False
+    result.model.jit_compile = False
 
     def outputs(view: _Views, description: str) -> np.ndarray:
         if not flip_averaging:
@@ -160,7 +160,6 @@ def _evaluate(
 def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray, tolerance: float) -> None:
     """Assert that the whole model gives, for a few images, what came out of the cached path."""
     indices = np.arange(min(8, len(probabilities)))
-    model.jit_compile = False
     whole = model.predict_on_batch(images.take(indices))
     difference = float(np.abs(whole - probabilities[indices]).max())
     assert difference <= tolerance, f"whole model and cached features differ by {difference:g}"
