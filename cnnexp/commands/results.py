@@ -1,0 +1,100 @@
+"""What a run came to: its figures, as metrics, as a file beside its other files, and as a table."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnexp.config import Config
+from cnnexp.console import say, table
+from cnnexp.files import write_whole
+from cnnexp.models.build import Network
+from cnnexp.models.counts import totals
+from cnnexp.report.compare import Result
+from cnnexp.report.statistics import wilson_interval
+from cnnexp.training.inputs import TrainingData
+from cnnexp.training.trainer import FitResult
+
+if TYPE_CHECKING:
+    from cnnexp.commands.job import Job
+
+
+def final_metrics(fitted: FitResult, network: Network, data: TrainingData, config: Config) -> dict[str, float]:
+    """The figures of the weights that were kept, and what they cost; of each phase too, where the config lists some."""
+    counts = totals(network)
+    metrics = {
+        "final/val_loss": fitted.validation_loss,
+        "final/val_acc": fitted.validation_accuracy,
+        "test/loss": fitted.test_loss,
+        "test/acc": fitted.test_accuracy,
+        "time/train_s": fitted.train_seconds,
+        "time/features_s": fitted.cache_seconds,
+        "count/parameters": counts.total,
+        "count/trainable_parameters": counts.trainable,
+        "count/trainable_tensors": counts.trainable_tensors,
+        "count/train_images": len(data.train.labels),
+        "count/validation_images": len(data.validation.labels),
+        "count/test_images": len(data.test.labels),
+    }
+    for phase in fitted.phases if config.phases else []:
+        metrics[f"phase/{phase.name}/trainable_parameters"] = phase.trainable_parameters
+        metrics[f"phase/{phase.name}/trainable_tensors"] = phase.trainable_tensors
+        metrics[f"phase/{phase.name}/time_s"] = phase.seconds
+    return metrics
+
+
+def monitored(name: str, fitted: FitResult) -> float:
+    """The figure `trainer.monitor` of the weights that were kept."""
+    final = {"val/loss": fitted.validation_loss, "val/acc": fitted.validation_accuracy}
+    return final[name] if name in final else fitted.history[fitted.selected_epoch][name]
+
+
+def make_result(
+    job: "Job",
+    run_id: str,
+    order: int,
+    fitted: FitResult | None = None,
+    metrics: dict[str, float] | None = None,
+    status: str = "FINISHED",
+) -> Result:
+    """The run for `cnnexp compare`; without `fitted` and `metrics`, of one that did not finish."""
+    metrics = metrics or {}
+    return Result(
+        run_id=run_id,
+        name=job.config.name,
+        seed=job.config.seed,
+        status=status,
+        test_accuracy=metrics.get("test/acc"),
+        test_total=int(metrics["count/test_images"]) if metrics else None,
+        val_accuracy=fitted.validation_accuracy if fitted else None,
+        train_seconds=metrics.get("time/total_s"),
+        epochs=len(fitted.history) if fitted else None,
+        total_parameters=int(metrics["count/parameters"]) if metrics else None,
+        trainable_parameters=int(metrics["count/trainable_parameters"]) if metrics else None,
+        reference_accuracy=job.config.reference_accuracy,
+        predictions_path=str(job.folder / "predictions.csv") if metrics else None,
+        order=order,
+    )
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write `result.json`, from which a sweep reads its jobs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "result.json", json.dumps(asdict(result), indent=2).encode())
+
+
+def show(config: Config, result: Result, folder: Path) -> None:
+    """Print the table at the end of a run, and where its files are."""
+    assert result.test_accuracy is not None and result.test_total is not None
+    low, high = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
+    row = [
+        config.name,
+        f"{result.test_accuracy:.4f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{result.val_accuracy:.4f}",
+        f"{result.trainable_parameters:,}",
+        f"{result.train_seconds:.1f} s",
+    ]
+    table("", ["variant", "test acc", "95 % interval", "val acc", "trained", "time"], [row])
+    say(f"run {result.run_id}" if config.tracking.uri else "not tracked (tracking.uri is null)")
+    say(f"files in {folder}")
