@@ -16,7 +16,7 @@ HELP = """usage: cnnexp predict RUN IMAGE... [--json | --csv] [OVERRIDES]
 
 Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped.
 
-  RUN           an MLflow run id, a unique prefix of one, or `latest`
+  RUN           an MLflow run id, a unique prefix of one, `latest`, or a registered model: models:/NAME@best
   IMAGE         files, folders, or patterns in quotes, as 'photos/*.jpg'
   --json        one JSON list: file, predicted, probabilities by class
   --csv         file, predicted, and a column p_CLASS for each class

@@ -1,6 +1,7 @@
-"""The tracker that a config names."""
+"""The tracker that a config names, and registering in its store."""
 
 from cnnexp.config import Config
+from cnnexp.console import say
 from cnnexp.tracking.mlflow import NullTracker, Tracker
 
 
@@ -9,3 +10,15 @@ def open_tracker(config: Config) -> Tracker | NullTracker:
     if config.tracking.uri is None:
         return NullTracker()
     return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
+
+
+def register_model(tracker: Tracker | NullTracker, run_id: str, name: str) -> str:
+    """Register the model of a run as a new version of `name`, say so, and return `models:/NAME/VERSION`.
+
+    Raises:
+        UserError: the run recorded no model, or the registry refuses it.
+    """
+    entry = tracker.register(run_id, name)
+    say(f"registered {entry.name} version {entry.version}: {entry.uri} (run {run_id})")
+    say(entry.best)
+    return entry.uri

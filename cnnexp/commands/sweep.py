@@ -3,14 +3,19 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.console import say, warn
+from cnnexp.errors import UserError
+from cnnexp.files import write_whole
+
+if TYPE_CHECKING:
+    from cnnexp.report.compare import Result
 
 SWEEP_FILE = "sweep.json"
 
@@ -21,7 +26,9 @@ class Sweep:
 
     folder: Path | None = None
     tracker: Any = None
+    run_id: str = ""  # of the parent run
     name: str = "sweep"
+    line: list[str] = field(default_factory=list)  # the overrides, without passwords
     failed: bool = False
 
 
@@ -35,19 +42,21 @@ class SweepCallback(Callback):
         """Open the parent run, and leave its id where every job finds it: in the sweep's folder."""
         from cnnexp.commands.stores import open_tracker
         from cnnexp.config import typed
-        from cnnexp.tracking.record import environment_tags
+        from cnnexp.tracking.notes import sweep_name, sweep_note
+        from cnnexp.tracking.record import environment_tags, redact
 
         job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         tracker = open_tracker(typed(_as_root(job_config)))
         tracker.prepare()
         folder = Path(config.hydra.sweep.dir).resolve()
-        line = [str(override) for override in config.hydra.overrides.task]
-        name = next((o.split("=")[1] for o in line if o.startswith("sweep=")), "sweep")
+        line = [redact(str(override)) for override in config.hydra.overrides.task]
+        name = sweep_name(line)
         tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
-        run_id = tracker.start_run(name, {}, tags)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SWEEP_FILE).write_text(json.dumps({"parent_run_id": run_id, "overrides": line, "name": name}))
-        current.folder, current.tracker, current.name = folder, tracker, name
+        run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
+        content = {"parent_run_id": run_id, "overrides": line, "name": name}
+        write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
+        current.folder, current.tracker, current.run_id = folder, tracker, run_id
+        current.name, current.line = name, line
 
 
 def _as_root(config: DictConfig) -> DictConfig:
@@ -62,6 +71,12 @@ def parent_run(folder: Path) -> str | None:
     return json.loads(file.read_text())["parent_run_id"] if file.is_file() else None
 
 
+def shared_overrides(folder: Path) -> list[str]:
+    """The line of the sweep whose folder this is, as far as all its jobs share it; empty where it is none."""
+    file = folder / SWEEP_FILE
+    return list(json.loads(file.read_text())["overrides"]) if file.is_file() else []
+
+
 @contextmanager
 def finishing() -> Iterator[Sweep]:
     """Around Hydra's run: at the end of a sweep, show what came out and close its parent run, whatever happened."""
@@ -69,18 +84,19 @@ def finishing() -> Iterator[Sweep]:
     current.failed = False
     try:
         yield current
+        if current.folder:
+            _finish(current)
     except BaseException as error:
         if current.tracker:
             status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             current.tracker.end_run(status, error=f"{type(error).__name__}: {error}")
         raise
-    if current.folder:
-        _finish(current)
 
 
 def _finish(sweep: Sweep) -> None:
     from cnnexp.commands.reporting import read_results, show_comparison, write_report
     from cnnexp.report.compare import summarise
+    from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     assert sweep.folder is not None
     results = read_results(sweep.folder)
@@ -95,8 +111,44 @@ def _finish(sweep: Sweep) -> None:
             sweep.tracker.log_artifact(file)
         say(f"chart {sweep.folder / 'comparison.png'}")
         say(f"page  {sweep.folder / 'comparison.html'}")
+    rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
+    sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
+    _register_best(sweep)
     sweep.tracker.log_metrics({"count/jobs": len(results), "count/failed": len(unfinished)}, step=0)
-    if sweep.failed:
+    if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")
     else:
         sweep.tracker.end_run("FINISHED")
+
+
+def _figures(result: "Result") -> list[str]:
+    """Those of `notes.FIGURES`."""
+    from cnnexp.report.statistics import wilson_interval
+
+    if result.test_accuracy is None or not result.test_total:
+        return [result.status, "", "", "", ""]
+    low, high = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
+    validation = "" if result.val_accuracy is None else f"{result.val_accuracy:.4f}"
+    trained = "" if result.trainable_parameters is None else f"{result.trainable_parameters:,}"
+    seconds = "" if result.train_seconds is None else f"{result.train_seconds:.0f}"
+    return [f"{result.test_accuracy:.4f}", f"{low:.3f} to {high:.3f}", validation, trained, seconds]
+
+
+def _register_best(sweep: Sweep) -> None:
+    """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it."""
+    from cnnexp.commands.stores import register_model
+    from cnnexp.tracking.registry import best_run
+
+    runs = sweep.tracker.children(sweep.run_id)
+    names = dict.fromkeys(run.params.get("tracking.register", "null") for run in runs)
+    for name in names:
+        if name == "null":
+            continue
+        best = best_run(run for run in runs if run.params.get("tracking.register") == name)
+        try:
+            if best is None:
+                raise UserError(f"tracking.register={name}: no job finished, so there is no model to register")
+            sweep.tracker.set_tags({f"registered.{name}": register_model(sweep.tracker, best.run_id, name)})
+        except UserError as error:
+            warn(f"cnnexp: {error}")
+            sweep.failed = True

@@ -109,7 +109,18 @@ class TrackingConfig:
     experiment: str = "cnnexp"
     artifact_root: str = MISSING
     log_model: bool = True
+    register: Optional[str] = None  # name in the model registry: of a run's model, or of the best of a sweep
     tags: dict[str, str] = option({})
+
+    def check(self) -> None:
+        name = self.register
+        if name is None:
+            return
+        if not name.strip() or name in (".", "..") or len(name) > 200 or set("/:@") & set(name):
+            raise UserError(f"tracking.register={name}: no name for a model; up to 200 characters without / : @, or null")
+        for key, value in (("uri=null", self.uri), ("log_model=false", self.log_model)):
+            if not value:
+                raise UserError(f"tracking.register={name}: tracking.{key} leaves no model to register; take one away")
 
 
 @dataclass

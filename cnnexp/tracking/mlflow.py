@@ -12,18 +12,11 @@ import numpy as np
 from filelock import FileLock
 
 from cnnexp.errors import UserError
-from cnnexp.tracking.record import (
-    dataset_entries,
-    pins,
-    redact,
-    run_tags,
-    storable,
-    storable_name,
-    storable_tags,
-)
+from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.record import dataset_entries, pins, run_tags, storable, storable_name, storable_tags
+from cnnexp.tracking.registry import Registered, register
 from cnnexp.tracking.runs import (
     QUIET,
-    NullTracker,
     RunInfo,
     RunReader,
     Status,
@@ -34,12 +27,13 @@ from cnnexp.tracking.runs import (
     resolve_uri,
     sqlite_file,
 )
+from cnnexp.tracking.views import experiment_tags, missing_tags, view_links
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
 
-__all__ = ["NullTracker", "RunInfo", "Tracker", "redact"]
+__all__ = ["NullTracker", "RunInfo", "Status", "Tracker"]
 
 PARAMS_PER_BATCH = 100  # MLflow takes no more at once
 
@@ -104,7 +98,8 @@ class Tracker(RunReader):
         with naming_uri(self.uri):
             if file is not None:
                 create_sqlite(file, self.artifact_root)
-            self._experiment_id = self._find_experiment() or self._create_experiment()
+            found = self.find_experiment()
+            self._experiment_id = str(found.experiment_id) if found else self._create_experiment()
 
     def client(self) -> "MlflowClient":
         """MLflow's client on the store, connected.
@@ -123,25 +118,28 @@ class Tracker(RunReader):
                 self._client = client
         return self._client
 
-    def _find_experiment(self) -> str:
-        found = self.client().get_experiment_by_name(self.experiment)
-        if found and found.lifecycle_stage == "deleted":
-            raise UserError(
-                f"tracking.experiment={self.experiment}: was deleted; choose another name, or restore it: "
-                f"mlflow experiments restore --experiment-id {found.experiment_id}"
-            )
-        return str(found.experiment_id) if found else ""
-
     def _create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
         location = None if self.uri.startswith("http") else self.artifact_root
         try:
-            return str(self.client().create_experiment(self.experiment, artifact_location=location))
+            return str(self.client().create_experiment(self.experiment, location, experiment_tags()))
         except MlflowException:
-            if not (made_by_another := self._find_experiment()):
-                raise
-            return made_by_another
+            if made_by_another := self.find_experiment():
+                return str(made_by_another.experiment_id)
+            raise
+
+    def view_links(self, address: str) -> dict[str, str]:
+        """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
+        self.prepare()
+        for key, value in missing_tags(self.find_experiment().tags).items():
+            self.client().set_experiment_tag(self._experiment_id, key, value)
+        return view_links(address, self._experiment_id)
+
+    def run_link(self, run_id: str) -> str:
+        """The address of a run inside MLflow's UI, for notes."""
+        self.prepare()
+        return f"#/experiments/{self._experiment_id}/runs/{run_id}"
 
     def start_run(
         self,
@@ -279,7 +277,7 @@ class Tracker(RunReader):
 
         with replacing(Path(folder), artifact_path) as temporary:
             try:
-                place, name, path = self._place(run_id, artifact_path)
+                place, name, path = self.place(run_id, artifact_path)
                 (temporary / name).mkdir(exist_ok=True)
                 repository = get_artifact_repository(place, self.uri, self.uri)
                 repository.download_artifacts(path, str(temporary / name))
@@ -287,11 +285,10 @@ class Tracker(RunReader):
                 raise UserError(f"{artifact_path}: no such artifact of run {run_id}") from error
         return Path(folder) / artifact_path
 
-    def _place(self, run_id: str, path: str) -> tuple[str, str, str]:
-        """Where an artifact lies: a URI, the name of its model or "", and the path under the URI."""
-        run, (first, _, rest) = self.client().get_run(run_id), path.partition("/")
-        for output in run.outputs.model_outputs if run.outputs else []:
-            model = self.client().get_logged_model(output.model_id)
-            if model.name == first:  # MLflow 3 keeps models apart from the run's other artifacts
-                return model.artifact_location, first, rest
-        return run.info.artifact_uri, "", path
+    def register(self, run_id: str, name: str) -> Registered:
+        """Make the model of a run the next version of the registered model `name`; see `registry.register`.
+
+        Raises:
+            UserError: the run recorded no model, or the registry refuses it.
+        """
+        return register(self.client(), self.find_run(run_id), self.find_logged_model(run_id), name)

@@ -1,4 +1,4 @@
-"""What a tracker needs beside MLflow: addresses of stores, reading runs, and a tracker that does nothing."""
+"""What a tracker needs beside MLflow: addresses of stores, and reading runs."""
 
 import os
 import re
@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact
+from cnnexp.tracking.registry import SCHEME, run_of_version
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
@@ -173,6 +173,20 @@ class RunReader(ABC):
     def client(self) -> Any:
         """An `mlflow.MlflowClient` on the store."""
 
+    def find_experiment(self) -> Any:
+        """The experiment, or None before it is made.
+
+        Raises:
+            UserError: it was deleted.
+        """
+        found = self.client().get_experiment_by_name(self.experiment)
+        if found and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"tracking.experiment={self.experiment}: was deleted; choose another name, or restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return found
+
     def ui_command(self) -> list[str]:
         """The command that serves MLflow's UI on this store, to this machine only."""
         store = ["--backend-store-uri", self.uri, "--default-artifact-root", self.artifact_root]
@@ -180,20 +194,23 @@ class RunReader(ABC):
         return [sys.executable, "-m", "mlflow", "ui", *store, *address]
 
     def find_run(self, text: str) -> RunInfo:
-        """The run that `text` means: a run id, a prefix that only one has, or `latest`.
+        """The run that `text` means: a run id, a prefix that only one has, `latest`, or a registered model's.
 
-        `latest` is the run that finished last, parents of sweeps left out.
+        `latest` is the run that finished last, parents of sweeps left out. A registered model is given as
+        `models:/NAME/VERSION` or `models:/NAME@ALIAS`; its run may be one of another experiment.
 
         Raises:
             UserError: there is none, or several.
         """
+        if text.startswith(SCHEME):
+            return RunInfo.from_mlflow(self.client().get_run(run_of_version(self.client(), text)))
         if text == "latest":
             finished = self._search("attributes.status = 'FINISHED'", "attributes.end_time DESC")
             found = list(islice((run for run in finished if PARENT_TAG not in run.tags.items()), 1))
         elif re.fullmatch(r"[0-9a-f]{1,32}", text):
             found = list(islice(self._search(f"attributes.run_id LIKE '{text}%'"), 4))
         else:
-            raise UserError(f"{text}: not a run; give a run id, the beginning of one, or `latest`")
+            raise UserError(f"{text}: not a run; give a run id, the beginning of one, `latest`, or models:/NAME@best")
         if len(found) > 1:
             ids = ", ".join(run.run_id[: len(text) + 4] for run in found[:3])
             raise UserError(f"{text}: several runs begin like this ({ids}, ...); give more of the run id")
@@ -201,6 +218,20 @@ class RunReader(ABC):
             place = f"tracking.experiment={self.experiment} of tracking.uri={redact(self.uri)}"
             raise UserError(f"{text}: no {'finished' if text == 'latest' else 'such'} run in {place}")
         return found[0]
+
+    def find_logged_model(self, run_id: str, name: str = "model") -> Any:
+        """The `LoggedModel` of this name that a run recorded, or None."""
+        run = self.client().get_run(run_id)
+        outputs = run.outputs.model_outputs if run.outputs else []
+        models = (self.client().get_logged_model(output.model_id) for output in outputs)
+        return next((model for model in models if model.name == name), None)
+
+    def place(self, run_id: str, path: str) -> tuple[str, str, str]:
+        """Where an artifact lies: a URI, the name of its model or "", and the path under the URI."""
+        first, _, rest = path.partition("/")
+        if model := self.find_logged_model(run_id, first):  # MLflow 3 keeps models apart from other artifacts
+            return model.artifact_location, first, rest
+        return self.client().get_run(run_id).info.artifact_uri, "", path
 
     def find_runs(
         self, tags: Mapping[str, str] | None = None, status: str | None = None, limit: int | None = None
@@ -234,67 +265,3 @@ def _quoted(value: str) -> str:
     if mark in value:
         raise UserError(f"{value}: a tag with both kinds of quotation marks cannot be searched for")
     return f"{mark}{value}{mark}"
-
-
-# ----------------------------------------------------------------------------------------------- no tracking
-
-
-class NullTracker:
-    """The methods of `Tracker` where `tracking.uri` is null: nothing is written, nothing is there to read."""
-
-    def prepare(self) -> None: ...
-
-    def start_run(
-        self,
-        name: str,
-        params: Mapping[str, str],
-        tags: Mapping[str, str],
-        parent_run_id: str | None = None,
-        description: str | None = None,
-    ) -> str:
-        """An id that no other run has."""
-        return uuid.uuid4().hex
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
-
-    def set_tags(self, tags: Mapping[str, str]) -> None: ...
-
-    def log_artifact(self, path: Path | str, folder: str | None = None) -> None: ...
-
-    def log_text(self, text: str, name: str) -> None: ...
-
-    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None: ...
-
-    def log_model(self, model: Any, example: Any, class_names: Any) -> None: ...
-
-    def end_run(self, status: Status, error: str | None = None) -> None: ...
-
-    def children(self, parent_run_id: str) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def sweeps(self, limit: int) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def find_runs(
-        self, tags: Mapping[str, str] | None = None, status: str | None = None, limit: int | None = None
-    ) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def find_run(self, text: str) -> RunInfo:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def ui_command(self) -> list[str]:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-
-def _nothing_recorded() -> NoReturn:
-    raise UserError("tracking.uri=null: nothing is recorded; choose a store, as tracking=mlflow")

@@ -1,0 +1,138 @@
+"""The model registry: numbered versions of a named model, the best of which carries the alias `best`.
+
+Which version is the best is decided by its validation accuracy, never by the test images.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnnexp.errors import UserError
+from cnnexp.tracking.record import MAX_VALUE, redact
+
+if TYPE_CHECKING:
+    from cnnexp.tracking.runs import RunInfo
+
+ALIAS = "best"
+VALIDATION_ACCURACY = "final/val_acc"  # of the weights that the run kept
+TEST_ACCURACY = "test/acc"
+SCHEME = "models:/"
+KEPT_TAGS = ("overrides", "config_hash", "data_digest", "sweep_id", "git_commit")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A new version of a registered model; `best` says which version has the alias now, and why."""
+
+    name: str
+    version: str
+    best: str
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` and `cnnexp predict` take."""
+        return f"{SCHEME}{self.name}/{self.version}"
+
+
+def best_run(runs: Iterable["RunInfo"]) -> "RunInfo | None":
+    """The finished run with the highest validation accuracy, the first of equals; None where there is none."""
+    finished = [run for run in runs if run.status == "FINISHED" and math.isfinite(_accuracy(run))]
+    return max(finished, key=_accuracy, default=None)
+
+
+def register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
+    """Make a logged model the next version of `name`, and move the alias to it if it is better.
+
+    Better means a higher validation accuracy on the same data set than the version that has the alias.
+
+    Args:
+        client: an `mlflow.MlflowClient`.
+        run: the run that recorded the model.
+        model: its `LoggedModel`, or None.
+        name: of the registered model, which is made where it is missing.
+
+    Raises:
+        UserError: there is no model, or the registry refuses it.
+    """
+    if model is None:
+        raise UserError(f"tracking.register={name}: run {run.run_id} recorded no model")
+    try:
+        return _register(client, run, model, name)
+    except Exception as error:  # of MLflow, the database, the network
+        text = redact(str(error)).strip() or type(error).__name__
+        raise UserError(f"tracking.register={name}: run {run.run_id}: {text.splitlines()[0]}") from error
+
+
+def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
+    _make(client, name)
+    tags = {key: run.tags[key][:MAX_VALUE] for key in KEPT_TAGS if run.tags.get(key)} | {"run_name": run.name}
+    for key, metric in (("val_acc", VALIDATION_ACCURACY), ("test_acc", TEST_ACCURACY)):
+        if metric in run.metrics:
+            tags[key] = repr(run.metrics[metric])
+    holder = _holder(client, name)
+    version = client.create_model_version(
+        name, model.artifact_location, run.run_id, tags, description=_description(run), model_id=model.model_id
+    ).version
+    moved, reason = _better(tags, holder)
+    if moved:
+        client.set_registered_model_alias(name, ALIAS, str(version))
+    return Registered(name, str(version), f"{SCHEME}{name}@{ALIAS} {reason}")
+
+
+def run_of_version(client: Any, text: str) -> str:
+    """The run id behind `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Raises:
+        UserError: there is no such model, version or alias.
+    """
+    parts = re.fullmatch(re.escape(SCHEME) + r"([^/@]+)(?:/(\d+)|@([\w-]+))", text)
+    if not parts:
+        raise UserError(f"{text}: not a model; write models:/NAME/VERSION or models:/NAME@{ALIAS}")
+    name, version, alias = parts.groups()
+    try:
+        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+    except Exception as error:  # of MLflow or the network
+        raise UserError(f"{text}: no such model: {str(error).splitlines()[0]}") from error
+    if not found.run_id:
+        raise UserError(f"{text}: was registered without a run; register a run's model with tracking.register=NAME")
+    return str(found.run_id)
+
+
+def _accuracy(run: "RunInfo") -> float:
+    return run.metrics.get(VALIDATION_ACCURACY, math.nan)
+
+
+def _make(client: Any, name: str) -> None:
+    try:
+        client.create_registered_model(name, description="Takes raw RGB images, puts out class probabilities.")
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _holder(client: Any, name: str) -> Any:
+    """The version that has the alias."""
+    version = client.get_registered_model(name).aliases.get(ALIAS)
+    return client.get_model_version(name, version) if version else None
+
+
+def _better(tags: dict[str, str], holder: Any) -> tuple[bool, str]:
+    """Whether the alias moves to the version with these tags, and in words where it is now."""
+    accuracy = float(tags.get("val_acc", "nan"))
+    if holder is None:
+        return True, "is this version, the first"
+    kept = float(holder.tags.get("val_acc", "nan"))
+    stays = f"stays with version {holder.version}"
+    if holder.tags.get("data_digest") != tags.get("data_digest"):
+        return False, f"{stays}, which was validated on other data"
+    if accuracy > kept or math.isnan(kept):
+        return True, f"is this version: validation accuracy {accuracy:.4f}, version {holder.version} had {kept:.4f}"
+    return False, f"{stays}: validation accuracy {kept:.4f}, this version has {accuracy:.4f}"
+
+
+def _description(run: "RunInfo") -> str:
+    figures = [("Validation accuracy", VALIDATION_ACCURACY), ("test accuracy", TEST_ACCURACY)]
+    known = [f"{words} {run.metrics[metric]:.4f}" for words, metric in figures if metric in run.metrics]
+    return f"`{run.name}`, run {run.run_id}. " + ", ".join(known)

@@ -1,0 +1,113 @@
+"""`cnnexp predict`: what it reads, and that it gives what the run recorded, however it is asked."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> Path:
+    """The `paths.root` of one tracked and registered smoke run."""
+    folder = tmp_path_factory.mktemp("predict")
+    from cnnexp.cli import main
+
+    line = ["experiment=baseline", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["cnnexp"])
+        assert main(["train", *line, f"paths.root={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(root: Path) -> dict[str, dict[str, str]]:
+    """The rows of predictions.csv by the path of their picture."""
+    (folder,) = (root / "runs").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    pictures = next(Path(config["dataset"]["path"]).rglob("test")).parent
+    with open(folder / "predictions.csv", newline="") as file:
+        return {str(pictures / row["file"]): row for row in csv.DictReader(file)}
+
+
+def as_json(cnnexp: Run, root: Path, *arguments: str) -> list[dict[str, object]]:
+    code, out, err = cnnexp("predict", *arguments, "--json", f"paths.root={root}")
+    assert code == 0, err
+    rows: list[dict[str, object]] = json.loads(out)
+    return rows
+
+
+def probabilities(rows: list[dict[str, object]]) -> list[float]:
+    return [value for row in rows for value in row["probabilities"].values()]  # type: ignore[attr-defined]
+
+
+def test_json_and_csv_give_what_the_run_recorded(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]]) -> None:
+    rows = as_json(cnnexp, root, "latest", *recorded)
+    assert [row["file"] for row in rows] == list(recorded)
+    assert [row["predicted"] for row in rows] == [row["predicted"] for row in recorded.values()]
+    expected = [float(row[key]) for row in recorded.values() for key in ("p_cat", "p_dog")]
+    assert probabilities(rows) == pytest.approx(expected, abs=1e-5)
+    code, out, err = cnnexp("predict", "latest", *recorded, "--csv", f"paths.root={root}")
+    assert code == 0, err
+    table = list(csv.DictReader(out.splitlines()))
+    assert [row["file"] for row in table] == list(recorded)
+    assert [float(row[key]) for row in table for key in ("p_cat", "p_dog")] == pytest.approx(expected, abs=1e-5)
+
+
+def test_folders_and_patterns(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path) -> None:
+    files = list(recorded)[:4]
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    for number, file in enumerate(files):
+        shutil.copy(file, tmp_path / "in" / ("deeper" if number % 2 else ".") / f"{number}.jpg")
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    names = {"in/0.jpg", "in/2.jpg", "in/deeper/1.jpg", "in/deeper/3.jpg"}
+    assert {row["file"] for row in as_json(cnnexp, root, "latest", "in")} == names
+    assert [row["file"] for row in as_json(cnnexp, root, "latest", "in/*.jpg")] == ["in/0.jpg", "in/2.jpg"]
+    assert {row["file"] for row in as_json(cnnexp, root, "latest", "in/**/*.jpg", "in", "in/0.jpg")} == names
+    absolute = as_json(cnnexp, root, "latest", f"{tmp_path}/in/deeper/*.jpg")
+    assert [row["file"] for row in absolute] == [f"{tmp_path}/in/deeper/{n}.jpg" for n in (1, 3)]
+    code, out, err = cnnexp("predict", "latest", "in/*.png", f"paths.root={root}")
+    assert (code, out) == (2, "") and err.startswith("cnnexp: in/*.png: no image there")
+
+
+def test_the_batch_does_not_matter(
+    cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = probabilities(as_json(cnnexp, root, "latest", *recorded))
+    for size in (1, 5):
+        monkeypatch.setattr("cnnexp.commands.predict.BATCH", size)
+        assert probabilities(as_json(cnnexp, root, "latest", *recorded)) == pytest.approx(together, abs=1e-6)
+
+
+def test_what_cannot_be_read_is_named_and_skipped(
+    cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    first, *_, last = recorded
+    (tmp_path / "broken.jpg").write_bytes(Path(first).read_bytes()[:100])
+    (tmp_path / "empty.png").touch()
+    code, out, err = cnnexp("predict", "latest", first, "broken.jpg", "empty.png", last, "--json", f"paths.root={root}")
+    assert code == 0
+    assert [row["file"] for row in json.loads(out)] == [first, last]
+    assert ["broken.jpg" in err, "empty.png" in err, first in err] == [True, True, False]
+    code, out, err = cnnexp("predict", "latest", "broken.jpg", "empty.png", f"paths.root={root}")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "cnnexp: cnnexp predict: none of the images could be read"
+
+
+def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]]) -> None:
+    from cnnexp.commands.stores import open_tracker, register_model
+    from cnnexp.composition import load_config
+
+    tracker = open_tracker(load_config([f"paths.root={root}"]))
+    assert register_model(tracker, tracker.find_run("latest").run_id, "cats or dogs") == "models:/cats or dogs/1"
+    expected = as_json(cnnexp, root, "latest", *recorded)
+    for name in ("models:/cats or dogs/1", "models:/cats or dogs@best"):
+        assert as_json(cnnexp, root, name, *recorded) == expected
+    code, _, err = cnnexp("predict", "models:/cats or dogs/2", *recorded, f"paths.root={root}")
+    assert code == 2 and len(err.splitlines()) == 1
