@@ -1,14 +1,18 @@
-"""The statistics against scipy, scikit-learn and values worked out by hand."""
+"""The statistics against scipy, statsmodels, scikit-learn and values worked out by hand."""
 
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.calibration
 import sklearn.metrics
+from made_runs import guesses
 
+from cnnexp.report.scoring import error_metrics
 from cnnexp.report.statistics import (
     average_precision,
+    brier_score,
     calibration,
     confusion_matrix,
     mcnemar_exact,
@@ -146,3 +150,117 @@ def test_mean_and_spread() -> None:
     assert mean_and_spread([0.5]) == (0.5, None)
     with pytest.raises(ValueError, match="no values"):
         mean_and_spread([])
+
+
+def test_brier_by_hand() -> None:
+    two = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    assert brier_score(np.array([0, 0, 1]), two) == pytest.approx((0.01 + 0.36 + 0.04) / 3)
+    three = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
+    assert brier_score(np.array([0, 1]), three) == pytest.approx(((0.25 + 0.09 + 0.04) + (1 + 1)) / 2)
+    with pytest.raises(ValueError, match="at least one"):
+        brier_score(np.array([], int), np.empty((0, 2)))
+
+
+# ----------------------------------------------------------------------------------- against other packages
+
+
+def tables(count: int = 200) -> list[tuple[int, int, int, int]]:
+    """Random 2x2 tables of two classifiers: (both right, only the first, only the second, both wrong).
+
+    The first ones are the edges: no errors, all errors, no discordant pairs, all discordant, one image.
+    """
+    rng = np.random.default_rng(5)
+    edges = [(50, 0, 0, 0), (0, 0, 0, 50), (20, 0, 0, 30), (0, 25, 25, 0), (0, 50, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0)]
+    sizes = rng.choice([5, 40, 300, 1000, 10_000], count - len(edges))
+    drawn = [rng.multinomial(size, rng.dirichlet([2.0, 0.5, 0.5, 1.0])) for size in sizes]
+    return edges + [tuple(table.tolist()) for table in drawn]
+
+
+def test_200_tables_equal_scipy() -> None:
+    for both, first, second, neither in tables():
+        right, total = both + first, both + first + second + neither
+        interval = scipy.stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+        assert wilson_interval(right, total) == pytest.approx((interval.low, interval.high), abs=1e-12)
+        if first + second:
+            p_value = scipy.stats.binomtest(first, first + second).pvalue
+            assert mcnemar_exact(first, second) == pytest.approx(p_value, rel=1e-9, abs=1e-200)  # below, scipy gives 0
+        assert mcnemar_exact(first, second) == mcnemar_exact(second, first) <= 1.0
+
+
+def test_200_tables_equal_statsmodels() -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
+    for both, first, second, neither in tables():
+        right, total = both + first, both + first + second + neither
+        interval = proportion.proportion_confint(right, total, alpha=0.05, method="wilson")
+        assert wilson_interval(right, total) == pytest.approx(interval, abs=1e-12)
+        if first + second:
+            p_value = contingency.mcnemar([[both, first], [second, neither]], exact=True).pvalue
+            assert mcnemar_exact(first, second) == pytest.approx(p_value, rel=1e-9, abs=1e-200)  # below, scipy gives 0
+        else:
+            assert mcnemar_exact(first, second) == 1.0
+
+
+def answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and probabilities (N, n) of 2 to 12 classes, coarse, so that many are equal.
+
+    One in four has no errors, one in four nothing but errors.
+    """
+    rng = np.random.default_rng(seed)
+    classes, count = int(rng.integers(2, 13)), int(rng.integers(30, 200))
+    labels = np.append(np.arange(classes), rng.integers(0, classes, count))
+    scores = np.ceil(rng.uniform(0, 6, (len(labels), classes)))
+    scores[np.arange(len(labels)), labels] += {0: 7.0, 1: -7.0}.get(seed % 4, 1.0)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return labels, odds / odds.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:sklearn")
+def test_figures_of_200_tests_equal_scikit_learn() -> None:
+    seen = set()
+    for seed in range(200):
+        labels, probabilities = answers(seed)
+        ours = error_metrics(guesses(probabilities, labels))
+        seen.add(float((probabilities.argmax(axis=1) == labels).mean()))
+        one_hot = np.eye(probabilities.shape[1], dtype=int)[labels]
+        truth, score = (one_hot, probabilities) if one_hot.shape[1] > 2 else (labels, probabilities[:, 1])
+        assert ours["test/roc_auc"] == pytest.approx(sklearn.metrics.roc_auc_score(truth, score, average="macro"))
+        precision = sklearn.metrics.average_precision_score(truth, score, average="macro")
+        assert ours["test/average_precision"] == pytest.approx(precision)
+        assert ours["test/brier"] == pytest.approx(sklearn.metrics.brier_score_loss(labels, probabilities))
+        assert ours["test/ece"] == pytest.approx(binned_gap(labels, probabilities))
+    assert {0.0, 1.0} < seen
+
+
+def binned_gap(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error once more, bin by bin as Guo et al. write it, with scipy's binning."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    edges = -np.linspace(0, 1, 16)[::-1]  # negated, because scipy's bins hold their lower ends, Guo's the upper
+    gaps, _, number = scipy.stats.binned_statistic(-confidence, right - confidence, "mean", edges)
+    counts = np.bincount(number, minlength=17)[1:16]
+    return float(np.sum(counts[counts > 0] * np.abs(gaps[counts > 0])) / len(labels))
+
+
+def test_calibration_curve_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    probability = rng.uniform(size=500)
+    right = rng.uniform(size=500) < probability
+    kept = calibration(probability, right, bins=15)
+    share, mean = sklearn.calibration.calibration_curve(right, probability, n_bins=15)
+    np.testing.assert_allclose(kept.accuracy[kept.count > 0], share)
+    np.testing.assert_allclose(kept.confidence[kept.count > 0], mean)
+
+
+def test_classes_without_images_do_not_count() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
+    labels = np.array([0, 1, 1, 1])
+    figures = error_metrics(guesses(probabilities, labels))
+    # class 0: 0.7 above all, 1; class 1: every score above 0.2, 1; class 2 has no image
+    assert figures["test/roc_auc"] == 1.0 and figures["test/average_precision"] == 1.0
+    only = error_metrics(guesses(probabilities, np.zeros(4, int)))
+    assert set(only) == {"test/ece", "test/brier"}
+
+
+def test_there_are_no_figures_of_what_is_not_finite() -> None:
+    probabilities = np.array([[0.5, 0.5], [np.nan, np.nan]])
+    assert error_metrics(guesses(probabilities, np.array([0, 1]))) == {}

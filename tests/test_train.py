@@ -76,7 +76,7 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     client = MlflowClient(f"sqlite:///{tracked_run}/outputs/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "baseline"
+    assert run.info.run_name == "baseline dataset=synthetic debug=smoke seed=3"
     assert run.data.params["optimizer.learning_rate"] == "0.0001"
     assert run.data.params["seed"] == "3"
     for metric in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "time/epoch_s", "images_per_s"):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cnnexp.commands.heatmaps import draw_heat_maps
+from cnnexp.commands.heatmaps import draw_heat_maps, mistake_overlays
 from cnnexp.console import warn
 from cnnexp.data.sources import Dataset
 from cnnexp.errors import UserError
@@ -14,7 +14,9 @@ from cnnexp.files import write_whole
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
+from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
 from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions
+from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
 from cnnexp.report.statistics import confusion_matrix
 from cnnexp.tracking.record import requirements_text
 from cnnexp.training.trainer import FitResult, TrainingData
@@ -26,8 +28,11 @@ FILES = (
     "requirements.txt",
     "curves.png",
     "confusion.png",
+    "reliability.png",
+    "roc_pr.png",
     "errors.png",
     "predictions.csv",
+    MISTAKES,
     "explain/heatmaps.png",
 )
 EXPLAINED = 8  # images on the sheet of heat maps
@@ -41,8 +46,14 @@ def write(
     dataset: Dataset,
     data: TrainingData,
     fit: FitResult,
-) -> None:
-    """Write every file of `FILES` into `folder`; `errors.png` only where there are errors."""
+) -> dict[str, float]:
+    """Write the files of `FILES` into `folder`; some only where there is something to show.
+
+    `errors.png` needs errors, `roc_pr.png` test images of two classes, `explain/heatmaps.png` a network with maps.
+
+    Returns:
+        The figures of `error_metrics`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "config.yaml": yaml.safe_dump(resolved, sort_keys=False),
@@ -59,26 +70,51 @@ def write(
         folder / "predictions.csv", dataset.test.ids, dataset.test.labels, _all_classes(fit), dataset.class_names
     )
     predictions = read_predictions(folder / "predictions.csv")
-    matrix = confusion_matrix(predictions.labels, predictions.predicted, len(dataset.class_names))
-    figures.draw_confusion(folder / "confusion.png", matrix, dataset.class_names, title)
-    _draw_mistakes(folder, title, predictions, data)
+    metrics = error_metrics(predictions)
+    _draw_scores(folder, title, predictions)
+    _show_mistakes(folder, network, predictions, data)
     _draw_heat_maps(folder, network, predictions, data)
+    return metrics
 
 
-def _draw_mistakes(folder: Path, title: str, predictions: Predictions, data: TrainingData) -> None:
-    worst = worst_mistakes(predictions)
-    if not len(worst):
-        return
+def _draw_scores(folder: Path, title: str, predictions: Predictions) -> None:
+    matrix = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
+    figures.draw_confusion(folder / "confusion.png", matrix, predictions.class_names, title)
+    if np.isfinite(predictions.probabilities).all():
+        draw_reliability(folder / "reliability.png", predictions.confidence, predictions.correct, title)
+        draw_roc_pr(folder / "roc_pr.png", predictions, title)
+
+
+def _show_mistakes(folder: Path, network: Network, predictions: Predictions, data: TrainingData) -> None:
+    """The worst as a picture, each with what the network saw in it, and more of them as thumbnails."""
+    kept = worst_mistakes(predictions, MOST_KEPT)
     names = predictions.class_names
+    images = data.test.images.take(kept)
+    ids = [predictions.ids[index] for index in kept]
+    truths = [names[label] for label in predictions.labels[kept]]
+    predicteds = [names[label] for label in predictions.predicted[kept]]
+    write_mistakes(folder / MISTAKES, ids, truths, predicteds, list(images))
+    if not len(kept):
+        return
+    worst = slice(figures.MOST_ERRORS)
     figures.draw_errors(
         folder / "errors.png",
-        list(data.test.images.take(worst)),
-        [names[label] for label in predictions.labels[worst]],
-        [names[label] for label in predictions.predicted[worst]],
-        predictions.probabilities[worst, predictions.predicted[worst]].tolist(),
-        [predictions.ids[index] for index in worst],
-        title,
+        list(images[worst]),
+        truths[worst],
+        predicteds[worst],
+        predictions.confidence[kept[worst]].tolist(),
+        ids[worst],
+        network.model.name,
+        _overlays(network, images[worst], predictions.predicted[kept[worst]]),
     )
+
+
+def _overlays(network: Network, images: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """The images (N, H, W, C) under the heat maps of `classes` (N,); None where the network has no maps."""
+    try:
+        return mistake_overlays(network.model, images, classes)
+    except UserError:  # `_draw_heat_maps` says so
+        return None
 
 
 def _draw_heat_maps(folder: Path, network: Network, predictions: Predictions, data: TrainingData) -> None:

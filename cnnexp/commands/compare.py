@@ -3,26 +3,30 @@
 from pathlib import Path
 from typing import Any
 
-from cnnexp.commands.arguments import split_overrides, take_option
+from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.commands.stores import open_tracker
 from cnnexp.composition import load_config
-from cnnexp.console import say
+from cnnexp.console import say, warn
 from cnnexp.errors import UserError
+from cnnexp.tracking.record import redact
 
-HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [OVERRIDES]
+HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
 
 Table, chart and page of a sweep (the newest if nothing is named) or of the named runs, in their order: test accuracy
-with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with McNemar's exact test, its cost.
+with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with McNemar's exact test, its cost,
+and the photos that it fixed and broke. Those of a sweep are recorded in its parent run, too.
 
   RUN           an MLflow run id, a unique prefix of one, or `latest`
   --sweep S     the run id of a sweep's parent run, or a unique prefix
+  --json        every figure as JSON on standard output instead
   OVERRIDES     as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere
 """
 
 
 def run(arguments: list[str]) -> int:
-    """Read the runs, compare, show, write."""
+    """Read the runs, compare, show, write, record."""
     sweep, arguments = take_option(arguments, "--sweep")
+    as_json, arguments = take_flag(arguments, "--json")
     names, overrides = split_overrides(arguments)
     if sweep and names:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
@@ -30,23 +34,34 @@ def run(arguments: list[str]) -> int:
     tracker = open_tracker(config)
     from cnnexp.commands.reporting import distinguish, show_comparison, write_report
     from cnnexp.report.compare import summarise
+    from cnnexp.report.tables import to_json
 
-    folder = Path(config.paths.root) / "compare"
-    if names:
-        infos = [tracker.find_run(name) for name in names]
-        folder, title = folder / "_".join(info.run_id[:8] for info in infos)[:80], f"{len(infos)} runs"
-    else:
-        parent = tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
-        infos = tracker.children(parent.run_id)
-        folder, title = folder / parent.run_id, f"{parent.name}: {len(infos)} runs"
+    parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
+    infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
+    name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
+    folder = Path(config.paths.root) / "compare" / name
     results = [_result(tracker, info, order, folder) for order, info in enumerate(infos)]
     comparison = summarise(distinguish(results, [info.tags.get("overrides", "").split() for info in infos]))
+    if as_json:
+        print(to_json(comparison))
+        return 0
     show_comparison(comparison)
-    for file in write_report(folder, comparison, title):
+    for file in write_report(folder, comparison, (f"{parent.name}: " if parent else "") + f"{len(infos)} runs"):
         say(str(file))
+        if parent:
+            _record(tracker, parent.run_id, file)
     return 0
+
+
+def _record(tracker: Any, run_id: str, file: Path) -> None:
+    """Put a file beside the artifacts that a sweep recorded at its end, in place of an older one."""
+    try:
+        tracker.client().log_artifact(run_id, str(file))
+    except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
+        reason = redact(str(error) or type(error).__name__).splitlines()[0]
+        warn(f"cnnexp: {file.name} was not recorded in run {run_id}: {reason}")
 
 
 def _newest_sweep(tracker: Any) -> Any:
@@ -58,21 +73,24 @@ def _newest_sweep(tracker: Any) -> Any:
 
 def _result(tracker: Any, info: Any, order: int, folder: Path) -> Any:
     from cnnexp.report.compare import Result
+    from cnnexp.report.mistakes import MISTAKES
 
     metrics, reference = info.metrics, info.params.get("reference_accuracy", "null")
     predictions = None
     if info.status == "FINISHED":
-        predictions = tracker.download(info.run_id, "predictions.csv", folder / "predictions" / info.run_id)
+        place = folder / "predictions" / info.run_id
+        predictions = _download(tracker, info.run_id, "predictions.csv", place)
+        _download(tracker, info.run_id, MISTAKES, place)
     return Result(
         run_id=info.run_id,
         name=info.params.get("name", info.name),
         seed=int(info.params.get("seed", 0)),
         status=info.status,
         test_accuracy=metrics.get("test/acc"),
-        test_total=int(metrics["count/test_images"]) if "count/test_images" in metrics else None,
-        val_accuracy=metrics.get("val/acc"),
+        test_total=_count(metrics, "count/test_images"),
+        val_accuracy=metrics.get("final/val_acc"),
         train_seconds=metrics.get("time/total_s"),
-        epochs=int(info.params["trainer.epochs"]) if "trainer.epochs" in info.params else None,
+        epochs=_count(metrics, "count/epochs"),
         total_parameters=_count(metrics, "count/parameters"),
         trainable_parameters=_count(metrics, "count/trainable_parameters"),
         reference_accuracy=None if reference == "null" else float(reference),
@@ -83,3 +101,13 @@ def _result(tracker: Any, info: Any, order: int, folder: Path) -> Any:
 
 def _count(metrics: dict[str, float], name: str) -> int | None:
     return int(metrics[name]) if name in metrics else None
+
+
+def _download(tracker: Any, run_id: str, name: str, folder: Path) -> Path | None:
+    """The file, or None and a line where the run has none: the comparison then goes without."""
+    try:
+        path: Path = tracker.download(run_id, name, folder)
+    except UserError as error:
+        warn(f"cnnexp: {error}")
+        return None
+    return path

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from cnnexp.console import table
+from cnnexp.console import table, warn
+from cnnexp.errors import UserError
 from cnnexp.report.chart import draw_progression
-from cnnexp.report.compare import Comparison, Result, table_rows, write_csv
+from cnnexp.report.compare import Comparison, Result
+from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
+from cnnexp.report.tables import table_rows, write_csv
 
 
 def read_results(sweep_folder: Path) -> list[Result]:
@@ -47,6 +50,34 @@ def write_report(folder: Path, comparison: Comparison, title: str) -> list[Path]
     chart, page, figures = (folder / f"comparison.{kind}" for kind in ("png", "html", "csv"))
     folder.mkdir(parents=True, exist_ok=True)
     draw_progression(chart, comparison, title)
-    write_page(page, comparison, chart, title)
+    write_page(page, comparison, chart, title, mistakes_by_variant(comparison))
     write_csv(figures, comparison)
     return [chart, page, figures]
+
+
+def mistakes_by_variant(comparison: Comparison) -> dict[str, dict[str, Mistake]]:
+    """What the step of each variant fixed and broke, by image name, as far as the runs kept pictures of it.
+
+    What a step fixed was a mistake of the variant before it, what it broke is one of the variant: of its finished
+    run with the lowest seed, like the p value. The pictures lie in the `mistakes.zip` beside the run's predictions.
+    """
+    archives: dict[str, Path] = {}
+    for run in sorted(comparison.runs, key=lambda run: run.seed):
+        if run.finished and run.predictions_path is not None:
+            archives.setdefault(run.name, Path(run.predictions_path).with_name(MISTAKES))
+    found: dict[str, dict[str, Mistake]] = {}
+    for row in comparison.rows:
+        if row.step:
+            found[row.name] = _read(archives.get(row.step.previous), row.step.fixed)
+            found[row.name] |= _read(archives.get(row.name), row.step.broken)
+    return found
+
+
+def _read(archive: Path | None, images: Sequence[str]) -> dict[str, Mistake]:
+    if archive is None or not archive.is_file() or not images:
+        return {}
+    try:
+        return read_mistakes(archive, set(images))
+    except UserError as error:
+        warn(f"cnnexp: {error}")
+        return {}

@@ -114,6 +114,8 @@ def train_task(composed: DictConfig) -> float:
         return run_job(job)
     except UserError as error:
         failure.append(error)
+        if (folder / "result.json").is_file():  # the run itself is done, and recorded
+            return float("nan")
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # what else lies there stays
             folder.parent.rmdir()

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cnnexp.report.compare import Comparison, Row, runs_text
+from cnnexp.report.compare import Comparison, Row
 from cnnexp.report.figures import (
     BLUE,
     GREEN,
@@ -27,6 +27,7 @@ from cnnexp.report.figures import (
     save_png,
     shorten,
 )
+from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
 
 PANELS = [6.0, 1.35, 1.7, 1.95]  # relative widths: accuracy, step, time, parameters

@@ -1,22 +1,17 @@
 """Variants side by side: how good each is, how surely, what each step gained, and what it cost.
 
-Accuracies and gains are fractions (0 to 1) here; tables and pictures show them in percent and points.
+Accuracies and gains are fractions (0 to 1) here; `tables`, `chart` and `page` show them in percent and points.
 """
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
 from cnnexp.report.predictions import Predictions, read_predictions
 from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
-from cnnexp.report.wording import big, duration, p_text, percent, points
 
 T = TypeVar("T")
 
@@ -87,9 +82,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows in the order of the progression."""
+    """The rows in the order of the progression, and the runs that they were made from."""
 
     rows: tuple[Row, ...]
+    runs: tuple[Result, ...]
 
     @property
     def decimals(self) -> int:
@@ -103,8 +99,9 @@ def summarise(results: Sequence[Result]) -> Comparison:
     Args:
         results: the runs; `order`, then their place in the list, decides the order of the variants.
     """
+    ordered = sorted(results, key=lambda result: result.order)
     groups: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda result: result.order):
+    for result in ordered:
         groups.setdefault(result.name, []).append(result)
     rows: list[Row] = []
     previous: tuple[Row, Predictions | str] | None = None
@@ -117,7 +114,7 @@ def summarise(results: Sequence[Result]) -> Comparison:
                 row = replace(row, step=_step(*previous, row, answers))
             previous = row, answers
         rows.append(row)
-    return Comparison(tuple(rows))
+    return Comparison(tuple(rows), tuple(ordered))
 
 
 def _merge(runs: list[Result]) -> Row:
@@ -203,88 +200,3 @@ def _with_costs(step: Step, newer: Row) -> Step:
         seconds_per_point=None if seconds is None else seconds / gained,
         parameters_per_point=None if parameters is None else parameters / gained,
     )
-
-
-# ------------------------------------------------------------------------------------------------ in words
-
-COLUMNS = (
-    "variant",
-    "runs",
-    "val %",
-    "test %",
-    "95 % interval",
-    "published %",
-    "gain",
-    "p",
-    "fixed/broken",
-    "time",
-    "trainable",
-    "time/point",
-    "trainable/point",
-)
-
-
-def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column heads, and a row of text a variant, for a terminal or a page; "-" where there is no figure.
-
-    Published figures have a column only where there is one.
-    """
-    published = any(row.reference_accuracy is not None for row in comparison.rows)
-    kept = [place for place, column in enumerate(COLUMNS) if published or column != "published %"]
-    rows = [_texts(row, comparison.decimals) for row in comparison.rows]
-    return tuple(COLUMNS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
-
-
-def _texts(row: Row, decimals: int) -> tuple[str, ...]:
-    step = row.step
-    paired = step is not None and step.p_value is not None
-    return (
-        row.name,
-        runs_text(row),
-        percent(row.val_accuracy, decimals, row.val_spread),
-        percent(row.test_accuracy, decimals, row.test_spread),
-        "-" if row.interval is None else " - ".join(percent(end, decimals) for end in row.interval),
-        percent(row.reference_accuracy, decimals),
-        points(step.gain if step else None, decimals),
-        p_text(step.p_value if step else None),
-        f"{len(step.fixed)}/{len(step.broken)}" if paired and step else "-",
-        duration(row.train_seconds),
-        big(row.trainable_parameters),
-        duration(step.seconds_per_point if step else None),
-        big(step.parameters_per_point if step else None),
-    )
-
-
-def runs_text(row: Row) -> str:
-    """`3`, `2 of 3` or, where none is finished, the status of the last."""
-    if not row.seeds:
-        return row.statuses[-1].lower()
-    return str(len(row.seeds)) + (f" of {len(row.run_ids)}" if len(row.seeds) < len(row.run_ids) else "")
-
-
-# ------------------------------------------------------------------------------------------------ in files
-
-
-def to_json(comparison: Comparison) -> str:
-    """Every figure, unrounded, as JSON text."""
-    return json.dumps(asdict(comparison), indent=2, allow_nan=False)
-
-
-def write_csv(path: str | Path, comparison: Comparison) -> None:
-    """One line a variant, unrounded; lists are joined by spaces, `fixed` and `broken` are counts."""
-    text = io.StringIO(newline="")
-    names = [item.name for item in (*fields(Row), *fields(Step)) if item.name not in ("interval", "step")]
-    writer = csv.DictWriter(text, [*names, "interval_low", "interval_high"])
-    writer.writeheader()
-    for row in comparison.rows:
-        record = asdict(row)
-        step = record.pop("step") or {}
-        low, high = record.pop("interval") or (None, None)
-        record.update(step, interval_low=low, interval_high=high)
-        if step:
-            record.update(fixed=len(step["fixed"]), broken=len(step["broken"]))
-        for name, value in record.items():
-            if isinstance(value, tuple):
-                record[name] = " ".join(map(str, value))
-        writer.writerow(record)
-    write_whole(path, text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""Pictures of one run: curves, confusion, worst mistakes, reliability, ROC. Each function writes one PNG.
+"""Pictures of one run: curves, confusion, worst mistakes. Each function writes one PNG.
 
 Drawn with matplotlib's objects alone: no pyplot and no global settings, which belong to the user's notebook.
 """
@@ -20,13 +20,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cnnexp.files import write_whole
-from cnnexp.report.statistics import (
-    average_precision,
-    calibration,
-    precision_recall_curve,
-    roc_auc,
-    roc_curve,
-)
 
 INK, MUTED, LINES, PAPER = "#1c2733", "#66727f", "#dde3e9", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#1f6fb4", "#e07b24", "#23855a", "#c23b3b"
@@ -185,6 +178,7 @@ def draw_errors(
     probabilities: Sequence[float],
     ids: Sequence[str],
     title: str,
+    overlays: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> None:
     """Contact sheet of wrong answers: at most 24, the most confident first.
 
@@ -196,22 +190,23 @@ def draw_errors(
         probabilities: N, given to the predicted class, 0 to 1.
         ids: N names of the images.
         title: the headline.
+        overlays: N times (H, W, 3) uint8 RGB, the image with its heat map, to stand beside it.
     """
     order = np.argsort(-np.asarray(probabilities, np.float64), kind="stable")[:MOST_ERRORS]
-    columns = min(6, max(3, len(order)))
+    wide = overlays is not None
+    columns = min(4, max(2, len(order))) if wide else min(6, max(3, len(order)))
     rows = max(1, math.ceil(len(order) / columns))
-    figure = new_figure(2.1 * columns, 2.75 * rows + 0.6, title)
+    figure = new_figure((3.5 if wide else 2.1) * columns, (2.45 if wide else 2.75) * rows + 0.6, title)
     if not len(order):
         figure.text(0.5, 0.45, "no mistakes", ha="center", fontsize=16, color=GREEN)
+    elif wide:
+        figure.supxlabel("right of each image: where the network saw its answer", color=MUTED, fontsize=10)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()
     for axes, index in zip(cells, order, strict=False):
-        picture = images[index]
-        grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[-1] == 1 else {}
-        axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 64 else "antialiased", **grey)
-        height, width = picture.shape[:2]
-        axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=RED, linewidth=2))
+        picture = images[index] if overlays is None else _beside(images[index], overlays[index])
+        _draw_picture(axes, picture)
         answer = f"{shorten(predicteds[index], 16)} {100 * probabilities[index]:.1f} %"
         axes.set_title(answer, fontsize=11, fontweight="bold", color=RED, parse_math=False)
         below = f"truth: {shorten(truths[index], 18)}\n{shorten(ids[index], 26)}"
@@ -219,64 +214,14 @@ def draw_errors(
     save_png(figure, path)
 
 
-def draw_reliability(
-    path: str | Path, probability: np.ndarray, correct: np.ndarray, title: str, bins: int = 15
-) -> None:
-    """Reliability diagram: how often answers of a given probability were right, and how many they were.
-
-    Args:
-        path: the PNG file.
-        probability: (N,) given to the predicted class, 0 to 1.
-        correct: (N,) bool.
-        title: the headline.
-        bins: intervals of probability.
-    """
-    kept = calibration(probability, correct, bins)
-    figure = new_figure(6.4, 7.0, title)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    style(upper, "", "share that was right", f"expected calibration error {kept.error:.3f}")
-    style(lower, "probability of the predicted class", "images")
-    width = 0.92 / bins
-    centres = (kept.edges[:-1] + kept.edges[1:]) / 2
-    filled = kept.count > 0
-    upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="perfectly calibrated")
-    upper.bar(centres[filled], kept.accuracy[filled], width, color=BLUE, alpha=0.85, label="right")
-    dots = kept.confidence[filled], kept.accuracy[filled]
-    upper.plot(*dots, "o", color=ORANGE, ms=5, label="mean probability of the bin")
-    upper.set_ylim(0, 1.02)
-    upper.legend(frameon=False, labelcolor=INK, fontsize=10, loc="upper left")
-    lower.bar(centres, kept.count, width, color=MUTED, alpha=0.8)
-    lower.set_xlim(0, 1)
-    save_png(figure, path)
+def _beside(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
+    """Two pictures of (H, W, 1 or 3) and (H, W, 3) as one, (H, 2 W, 3)."""
+    return np.concatenate([np.broadcast_to(image, overlay.shape), overlay], axis=1)
 
 
-def draw_roc_pr(path: str | Path, positive: np.ndarray, score: np.ndarray, title: str) -> None:
-    """ROC curve and precision-recall curve, side by side, with their areas.
-
-    Args:
-        path: the PNG file.
-        positive: (N,) bool; for more than two classes, the (N, n) one-hot truth, flattened (micro-average).
-        score: (N,) float, higher for positive; flattened in the same way.
-        title: the headline.
-
-    Raises:
-        ValueError: `positive` is all true or all false.
-    """
-    false_rate, true_rate, _ = roc_curve(positive, score)
-    precision, recall, _ = precision_recall_curve(positive, score)
-    figure = new_figure(10.4, 5.2, title)
-    left, right = figure.subplots(1, 2)
-    style(left, "false positive rate", "true positive rate", f"ROC, area {roc_auc(positive, score):.4f}")
-    left.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2)
-    left.plot(false_rate, true_rate, color=BLUE, linewidth=2.2)
-    area = average_precision(positive, score)
-    style(right, "recall", "precision", f"precision-recall, average precision {area:.4f}")
-    right.axhline(float(np.mean(positive)), color=MUTED, linestyle="--", linewidth=1.2)
-    # the sum of steps that the average precision adds up: each precision holds back to the last recall
-    steps = np.append(0, recall), np.append(precision[0], precision)
-    right.step(*steps, where="pre", color=BLUE, linewidth=2.2)
-    for axes in (left, right):
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_aspect("equal")
-    save_png(figure, path)
+def _draw_picture(axes: Axes, picture: np.ndarray) -> None:
+    """A picture in a red frame; grey ones, and pixels large enough to be seen, as they are."""
+    grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[-1] == 1 else {}
+    axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 64 else "antialiased", **grey)
+    height, width = picture.shape[:2]
+    axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=RED, linewidth=2))

@@ -1,15 +1,19 @@
 """The comparison as one HTML file that can be mailed, printed and kept: it loads nothing, from nowhere."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from cnnexp.files import write_whole
-from cnnexp.report.compare import Comparison, Row, Step, table_rows
+from cnnexp.report.compare import Comparison, Row, Step
+from cnnexp.report.mistakes import Mistake, kind_of
+from cnnexp.report.tables import table_rows
 from cnnexp.report.wording import points
 
-MOST_PICTURES = 24  # of each list of images; the names of all are there
+MOST_PICTURES = 8  # of each list of images
+MOST_PICTURES_OF_ALL = 400  # a page of many steps shows fewer of each, and stays below 3 MB
+MOST_NAMES = 300  # of each list of images
 
 STYLE = """
 :root {
@@ -39,19 +43,21 @@ summary { cursor: pointer; color: var(--muted); }
 .bad { color: var(--bad); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .4rem .38rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child { text-align: left; }
+thead th { white-space: normal; vertical-align: bottom; }
 tbody th { font-weight: 600; }
 tbody tr:nth-child(odd) { background: var(--band); }
 td.best { font-weight: 700; }
-.chart { width: 100%; height: auto; border-radius: 8px; background: #ffffff; }
+.chart { width: 100%; min-width: 45rem; height: auto; border-radius: 8px; background: #ffffff; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .6rem; }
 .photos img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--band); }
 figure { margin: 0; }
-figcaption { font-size: .72rem; line-height: 1.25; color: var(--muted); overflow-wrap: anywhere; }
+figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
 .names { columns: 16rem; font-size: .8rem; overflow-wrap: anywhere; padding-left: 1.2rem; }
 @media print {
   body { margin: 0; max-width: none; font-size: 11px; }
+  .chart { min-width: 0; }
   table { font-size: 8px; }
   th, td { padding: .2rem .3rem; white-space: normal; }
   h2, h3 { break-after: avoid; }
@@ -80,19 +86,12 @@ were measured on.</dd>
 """
 
 
-def pictured(comparison: Comparison) -> list[str]:
-    """The ids that `write_page` shows thumbnails of, each once: at most 24 fixed and 24 broken a step."""
-    steps = [row.step for row in comparison.rows if row.step]
-    shown = (image for step in steps for images in (step.fixed, step.broken) for image in images[:MOST_PICTURES])
-    return list(dict.fromkeys(shown))
-
-
 def write_page(
     path: str | Path,
     comparison: Comparison,
     chart_png: str | Path,
     title: str,
-    images: Mapping[str, bytes] | None = None,
+    mistakes: Mapping[str, Mapping[str, Mistake]] | None = None,
 ) -> None:
     """Write the page: table, chart, the images that each step fixed and broke, and how to read it all.
 
@@ -101,11 +100,15 @@ def write_page(
         comparison: what to show.
         chart_png: the file that `draw_progression` wrote; it is copied into the page.
         title: the headline.
-        images: thumbnails as PNG or JPEG bytes by image id, for the ids of `pictured`; the others are named.
+        mistakes: for each variant, by image name, the mistakes that its step fixed and broke, with their
+            thumbnails; images without are named.
     """
     chart = data_uri(Path(chart_png).read_bytes())
     variants = ", ".join(row.name for row in comparison.rows)
-    steps = "".join(_step(row, row.step, comparison.decimals, images or {}) for row in comparison.rows if row.step)
+    stepped = [(row, row.step) for row in comparison.rows if row.step]
+    most = min(MOST_PICTURES, MOST_PICTURES_OF_ALL // (2 * max(len(stepped), 1)))
+    known = mistakes or {}
+    steps = "".join(_step(row, step, comparison.decimals, known.get(row.name, {}), most) for row, step in stepped)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is loaded from anywhere
     html = f"""<!DOCTYPE html>
 <html lang="en">
@@ -118,12 +121,14 @@ def write_page(
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<img class="chart" src="{chart}" alt="The table below as a chart: {escape(variants)}">
+<div class="scroll"><img class="chart" src="{chart}" alt="The table below as a chart: {escape(variants)}"></div>
 <h2>Summary</h2>
 {_table(comparison)}
+{steps}<section>
 <h2>How to read this</h2>
 {READING}
-{steps}</body>
+</section>
+</body>
 </html>
 """
     write_whole(path, html.encode("utf-8", "replace"))
@@ -131,13 +136,12 @@ def write_page(
 
 def data_uri(picture: bytes) -> str:
     """A PNG or JPEG as a `data:` address."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return f"data:image/{kind_of(picture)};base64,{base64.b64encode(picture).decode()}"
 
 
 def _table(comparison: Comparison) -> str:
     columns, rows = table_rows(comparison)
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    head = "".join(f'<th scope="col">{escape(column).replace("/", "/<wbr>")}</th>' for column in columns)
     best = max((row.test_accuracy for row in comparison.rows if row.test_accuracy is not None), default=None)
     lines = []
     for row, texts in zip(comparison.rows, rows, strict=True):
@@ -151,7 +155,7 @@ def _table(comparison: Comparison) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
-def _step(row: Row, step: Step, decimals: int, images: Mapping[str, bytes]) -> str:
+def _step(row: Row, step: Step, decimals: int, mistakes: Mapping[str, Mistake], most: int) -> str:
     heading = f"{escape(step.previous)} &rarr; {escape(row.name)}"
     if step.gain is not None:
         heading += f", {points(step.gain, decimals)} points"
@@ -159,24 +163,37 @@ def _step(row: Row, step: Step, decimals: int, images: Mapping[str, bytes]) -> s
     if step.note:
         parts.append(f'<p class="muted">Not compared image by image: {escape(step.note)}.</p>\n')
     else:
-        parts.append(_photos("good", f"fixed by {row.name}", step.fixed, images))
-        parts.append(_photos("bad", f"broken by {row.name}", step.broken, images))
+        parts.append(_photos("good", f"fixed by {row.name}", step.fixed, mistakes, most))
+        parts.append(_photos("bad", f"broken by {row.name}", step.broken, mistakes, most))
+        if (step.fixed or step.broken) and not mistakes:
+            parts.append('<p class="muted">Names only: the runs recorded no pictures of these images.</p>\n')
     return "".join(parts) + "</section>\n"
 
 
-def _photos(kind: str, words: str, ids: tuple[str, ...], images: Mapping[str, bytes]) -> str:
+def _photos(kind: str, words: str, ids: tuple[str, ...], mistakes: Mapping[str, Mistake], most: int) -> str:
+    """A heading, at most `most` photos from all over the list (which goes by class), and the other names."""
     heading = f'<h3 class="{kind}">{len(ids)} {escape(words)}</h3>\n'
-    shown = [image for image in ids[:MOST_PICTURES] if image in images]
-    figures = "\n".join(
-        f'<figure><img src="{data_uri(images[image])}" alt="{escape(image)}">'
-        f"<figcaption>{escape(image)}</figcaption></figure>"
-        for image in shown
-    )
+    known = [image for image in ids if image in mistakes]
+    shown = [known[place * len(known) // most] for place in range(most)] if len(known) > most else known
+    figures = "\n".join(_photo(image, mistakes[image]) for image in shown)
     rest = [image for image in ids if image not in shown]
-    names = "".join(f"<li>{escape(image)}</li>" for image in rest)
-    more = f"{len(rest)} more" if shown else f"{len(rest)} names"
     return (
         heading
         + (f'<div class="photos">\n{figures}\n</div>\n' if shown else "")
-        + (f'<details><summary>{more}</summary><ul class="names">{names}</ul></details>\n' if rest else "")
+        + (_names(rest, f"{len(rest)} more" if shown else f"{len(rest)} names") if rest else "")
     )
+
+
+def _photo(image: str, mistake: Mistake) -> str:
+    said = f"{escape(mistake.truth)}, taken for {escape(mistake.predicted)}"
+    return (
+        f'<figure><img src="{data_uri(mistake.picture)}" alt="{escape(image)}">'
+        f'<figcaption>{said}<br><span class="muted">{escape(image)}</span></figcaption></figure>'
+    )
+
+
+def _names(images: Sequence[str], summary: str) -> str:
+    names = "".join(f"<li>{escape(image)}</li>" for image in images[:MOST_NAMES])
+    left = len(images) - MOST_NAMES
+    end = f'<p class="muted">and {left} more, in the predictions.csv of the two runs</p>' if left > 0 else ""
+    return f'<details><summary>{summary}</summary><ul class="names">{names}</ul>{end}</details>\n'

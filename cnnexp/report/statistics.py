@@ -123,6 +123,25 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
+def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared error of probabilities (Brier 1950, "Verification of forecasts expressed in terms of
+    probability", Monthly Weather Review 78): Brier's own sum over the classes, 0 to 2; for two classes half of it,
+    which is that of the positive class alone, 0 to 1.
+
+    Args:
+        truth: (N,) class indices.
+        probabilities: (N, n), each row with the sum 1.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not len(truth):
+        raise ValueError("a Brier score needs at least one image")
+    happened = np.arange(probabilities.shape[1]) == np.asarray(truth)[:, np.newaxis]
+    score = float(np.mean(np.sum((probabilities - happened) ** 2, axis=1)))
+    return score / 2 if probabilities.shape[1] == 2 else score
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What was promised and what was kept, in equal bins of the promised probability; empty bins hold nan."""

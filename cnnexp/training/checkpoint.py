@@ -52,6 +52,17 @@ class Progress:
     finished: list[PhaseReport] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def selected_epoch(self) -> int:
+        """The index into `history` of the epoch whose weights are kept."""
+        return len(self.history) - 1 if self.best_epoch is None else self.best_epoch
+
+    def next_phase(self, report: PhaseReport) -> None:
+        """Close this phase and begin the next."""
+        self.finished.append(report)
+        self.phase, self.phase_epochs, self.seconds = self.phase + 1, 0, 0.0
+        self.best_epoch, self.stopped = None, False
+
 
 Arrays = dict[str, np.ndarray]
 

@@ -89,12 +89,9 @@ def train(
             run.restore(arrays)
             restored = True
         report = run.run([on_epoch])
-        last_best = progress.best_epoch
-        progress.finished.append(report)
-        progress.phase, progress.phase_epochs, progress.seconds = number + 1, 0, 0.0
-        progress.best_epoch, progress.stopped = None, False
+        result.selected_epoch = progress.selected_epoch
+        progress.next_phase(report)
     result.history, result.phases = progress.history, progress.finished
-    result.selected_epoch = len(progress.history) - 1 if last_best is None else last_best
     result.train_seconds = sum(report.seconds for report in progress.finished)
     _evaluate(result, inputs, views, data, settings, flip_averaging)
     if inputs.cut:

@@ -1,0 +1,157 @@
+"""How good the probabilities of a run are: its figures, and as pictures the reliability diagram and the curves."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cnnexp.report.figures import BLUE, INK, MUTED, ORANGE, new_figure, save_png, shorten, style
+from cnnexp.report.predictions import Predictions
+from cnnexp.report.statistics import (
+    average_precision,
+    brier_score,
+    calibration,
+    precision_recall_curve,
+    roc_auc,
+    roc_curve,
+)
+
+MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
+COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
+
+
+class Areas(NamedTuple):
+    """Of one class against the rest."""
+
+    number: int  # of the class
+    roc_auc: float
+    average_precision: float
+
+
+def error_metrics(predictions: Predictions) -> dict[str, float]:
+    """Figures of a test beside its accuracy, as metrics to record.
+
+    Returns:
+        `test/ece`: expected calibration error, 0 to 1, in 15 bins (Guo et al. 2017, arXiv 1706.04599).
+        `test/brier`: Brier score (see `brier_score`), 0 to 1 for two classes, 0 to 2 for more.
+        `test/roc_auc`, `test/average_precision`: with class 1 of two as the positive one; of more classes the mean
+        over one class against the rest (macro average). Classes that no test image has do not count; both are
+        left out where all test images are of one class.
+        Nothing at all where a probability is NaN or infinite.
+    """
+    if not np.isfinite(predictions.probabilities).all():
+        return {}
+    metrics = {
+        "test/ece": calibration(predictions.confidence, predictions.correct).error,
+        "test/brier": brier_score(predictions.labels, predictions.probabilities),
+    }
+    areas = areas_by_class(predictions)
+    if areas:
+        metrics["test/roc_auc"] = float(np.mean([area.roc_auc for area in areas]))
+        metrics["test/average_precision"] = float(np.mean([area.average_precision for area in areas]))
+    return metrics
+
+
+def areas_by_class(predictions: Predictions) -> list[Areas]:
+    """For each class that some but not all images have; of two classes only for class 1."""
+    count = len(predictions.class_names)
+    areas = []
+    for number in range(1 if count == 2 else 0, count):
+        positive, score = predictions.labels == number, predictions.probabilities[:, number]
+        if positive.any() and not positive.all():
+            areas.append(Areas(number, roc_auc(positive, score), average_precision(positive, score)))
+    return areas
+
+
+def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
+    """ROC curve and precision-recall curve, side by side, with their areas.
+
+    Of two classes the second is the positive one. Of more, each is drawn against the rest; of more than ten,
+    those with the smallest areas.
+
+    Args:
+        path: the PNG file.
+        predictions: finite probabilities.
+        title: the headline.
+
+    Returns:
+        Whether there is a picture: not where all images are of one class.
+    """
+    areas = areas_by_class(predictions)
+    if not areas:
+        return False
+    several = len(predictions.class_names) > 2
+    figure = new_figure(13.4 if several else 10.4, 5.2, title)
+    left, right = figure.subplots(1, 2)
+    mean_roc, mean_precision = np.mean([area[1:] for area in areas], axis=0)
+    kind = "mean " if several else ""
+    style(left, "false positive rate", "true positive rate", f"ROC, {kind}area {mean_roc:.4f}")
+    style(right, "recall", "precision", f"precision-recall, {kind}average precision {mean_precision:.4f}")
+    left.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2)
+    if not several:
+        share = float(np.mean(predictions.labels == areas[0].number))
+        right.axhline(share, color=MUTED, linestyle="--", linewidth=1.2)
+        figure.supxlabel(f"positive: {shorten(predictions.class_names[1], 40)}", color=MUTED, fontsize=10)
+    weakest = sorted(areas, key=lambda area: area.roc_auc)[:MOST_CURVES]
+    for colour, area in zip(COLOURS, sorted(weakest), strict=False):
+        _draw_class(left, right, predictions, area, colour)
+    for axes in (left, right):
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_aspect("equal")
+    if several:
+        some = f"the {MOST_CURVES} weakest of {len(areas)} classes" if len(areas) > MOST_CURVES else "each class"
+        lines, labels = left.get_legend_handles_labels()
+        legend = figure.legend(lines, labels, loc="outside right center", frameon=False, labelcolor=INK, fontsize=10)
+        legend.set_title(f"{some} against the rest:\nROC area, average precision")
+        legend.set_alignment("left")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    save_png(figure, path)
+    return True
+
+
+def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Areas, colour: str) -> None:
+    positive, score = predictions.labels == area.number, predictions.probabilities[:, area.number]
+    false_rate, true_rate, _ = roc_curve(positive, score)
+    precision, recall, _ = precision_recall_curve(positive, score)
+    name = shorten(predictions.class_names[area.number], 24)
+    label = f"{area.roc_auc:.4f}  {area.average_precision:.4f}  {name}"
+    width = 2.2 if len(predictions.class_names) == 2 else 1.6
+    left.plot(false_rate, true_rate, color=colour, linewidth=width, label=label)
+    # the sum of steps that the average precision adds up: each precision holds back to the last recall
+    rises = np.diff(recall, prepend=0) > 0
+    steps = np.append(0, recall[rises]), np.append(precision[rises][0], precision[rises])
+    right.step(*steps, where="pre", color=colour, linewidth=width)
+
+
+def draw_reliability(
+    path: str | Path, probability: np.ndarray, correct: np.ndarray, title: str, bins: int = 15
+) -> None:
+    """Reliability diagram: how often answers of a given probability were right, and how many they were.
+
+    Args:
+        path: the PNG file.
+        probability: (N,) given to the predicted class, 0 to 1.
+        correct: (N,) bool.
+        title: the headline.
+        bins: intervals of probability.
+    """
+    kept = calibration(probability, correct, bins)
+    figure = new_figure(6.4, 7.0, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    style(upper, "", "share that was right", f"expected calibration error {kept.error:.3f}")
+    style(lower, "probability of the predicted class", "images")
+    width = 0.92 / bins
+    centres = (kept.edges[:-1] + kept.edges[1:]) / 2
+    filled = kept.count > 0
+    upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+    upper.bar(centres[filled], kept.accuracy[filled], width, color=BLUE, alpha=0.85, label="share that was right")
+    dots = kept.confidence[filled], kept.accuracy[filled]
+    upper.plot(*dots, "o", color=ORANGE, ms=5, label="mean probability of the bin")
+    upper.set_ylim(0, 1.02)
+    upper.legend(frameon=False, labelcolor=INK, fontsize=10, loc="upper left")
+    lower.bar(centres, kept.count, width, color=MUTED, alpha=0.8)
+    lower.set_xlim(0, 1)
+    save_png(figure, path)

@@ -1,0 +1,143 @@
+"""The files of a run, from two short trainings: what lies there, and that the figures are those of the answers."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from made_runs import picture
+
+from cnnexp.commands import artifacts
+from cnnexp.errors import UserError
+from cnnexp.report import figures
+from cnnexp.report.mistakes import read_mistakes
+
+Run = Callable[..., tuple[int, str, str]]
+OPTIONAL = {"errors.png", "roc_pr.png", "explain/heatmaps.png"}
+
+
+@pytest.fixture
+def written(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Runs a training and returns the arguments of `artifacts.write` and what it returned."""
+
+    def run(*overrides: str) -> list[Any]:
+        calls: list[Any] = []
+        write = artifacts.write
+
+        def spy(*arguments: Any) -> dict[str, float]:
+            calls.extend([list(arguments), write(*arguments)])
+            metrics: dict[str, float] = calls[1]
+            return metrics
+
+        monkeypatch.setattr(artifacts, "write", spy)
+        code, _, err = cnnexp("train", "debug=smoke", "tracking=none", f"paths.root={drawn_root}", *overrides)
+        monkeypatch.setattr(artifacts, "write", write)
+        assert code == 0, err
+        return calls
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, pictures that do not depend on the answers, or are tested elsewhere, are empty files."""
+
+    def touch(path: Path, *_: Any) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    def start() -> None:
+        for name in ("figures.draw_curves", "figures.draw_confusion", "draw_heat_maps"):
+            monkeypatch.setattr(f"cnnexp.commands.artifacts.{name}", touch)
+        monkeypatch.setattr(artifacts, "requirements_text", lambda: "")
+
+    return start
+
+
+def again(arguments: list[Any], folder: Path, probabilities: np.ndarray) -> dict[str, float]:
+    """`artifacts.write` once more, as if the network had answered with these probabilities (N, 1)."""
+    *others, fit = arguments[1:]
+    return artifacts.write(folder, *others, replace(fit, probabilities=probabilities.astype(np.float32)))
+
+
+def names(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts
+    }
+
+
+def test_two_classes(
+    written: Callable[..., list[Any]], quick: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, metrics = written("experiment=baseline", "dataset=synthetic")
+    folder, dataset = arguments[0], arguments[4]
+    with open(folder / "predictions.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    truth = np.array([line["truth"] == "dog" for line in lines])
+    dog = np.array([float(line["p_dog"]) for line in lines])
+    assert metrics["test/roc_auc"] == pytest.approx(sklearn.metrics.roc_auc_score(truth, dog))
+    assert metrics["test/average_precision"] == pytest.approx(sklearn.metrics.average_precision_score(truth, dog))
+    assert metrics["test/brier"] == pytest.approx(sklearn.metrics.brier_score_loss(truth, dog), abs=1e-6)
+    assert 0 <= metrics["test/ece"] <= 1
+    for name in ("reliability.png", "roc_pr.png", "confusion.png", "curves.png"):
+        picture(folder / name)
+
+    labels = dataset.test.labels[:, np.newaxis]
+    quick()
+    _three_wrong(arguments, tmp_path / "three", monkeypatch)
+    # all right: nothing to show of mistakes, but the file for the comparison is there
+    metrics = again(arguments, tmp_path / "right", 0.2 + 0.6 * labels)
+    assert metrics == pytest.approx(
+        {"test/ece": 0.2, "test/brier": 0.04, "test/roc_auc": 1, "test/average_precision": 1}, abs=1e-6
+    )
+    assert names(tmp_path / "right") == set(artifacts.FILES) - {"errors.png"}
+    assert read_mistakes(tmp_path / "right" / "mistakes.zip", dataset.test.ids) == {}
+    # nothing that a picture could show
+    assert again(arguments, tmp_path / "nan", np.full(labels.shape, np.nan)) == {}
+    assert not {"reliability.png", "roc_pr.png"} & names(tmp_path / "nan")
+
+
+def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three mistakes are drawn with their heat maps, and kept as thumbnails, the most confident first."""
+    drawn: list[Any] = []
+    draw = figures.draw_errors
+    monkeypatch.setattr(figures, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
+    dataset = arguments[4]
+    probabilities = 0.1 + 0.8 * dataset.test.labels
+    for index, share in ((1, 0.6), (4, 0.9), (6, 0.7)):
+        probabilities[index] = share if dataset.test.labels[index] == 0 else 1 - share
+    again(arguments, folder, probabilities[:, np.newaxis])
+    assert names(folder) == set(artifacts.FILES)
+    ids = [dataset.test.ids[index] for index in (4, 6, 1)]
+    assert list(read_mistakes(folder / "mistakes.zip", dataset.test.ids)) == ids
+    (_, images, truths, predicteds, shares, named, _, overlays) = drawn[0]
+    assert named == ids and shares == pytest.approx([0.9, 0.7, 0.6])
+    assert all(truth != predicted for truth, predicted in zip(truths, predicteds, strict=True))
+    assert overlays.shape == (3, *images[0].shape) and overlays.dtype == np.uint8
+    assert not np.array_equal(overlays[0], images[0])
+
+
+def test_ten_classes_of_a_network_without_maps(
+    written: Callable[..., list[Any]], quick: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> np.ndarray:
+        raise UserError("no maps")
+
+    monkeypatch.setattr("cnnexp.commands.artifacts.mistake_overlays", none)
+    monkeypatch.setattr("cnnexp.commands.artifacts.draw_heat_maps", none)
+    arguments, metrics = written("experiment=mnist", "dataset=digits")
+    folder, dataset = arguments[0], arguments[4]
+    assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}
+    assert {"test/ece", "test/brier", "test/roc_auc", "test/average_precision"} == set(metrics)
+    assert 0 <= metrics["test/brier"] <= 2
+    # the test images of one class alone
+    quick()
+    fit = arguments[-1]
+    arguments[4] = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
+    metrics = again(arguments, tmp_path / "sevens", fit.probabilities)
+    assert set(metrics) == {"test/ece", "test/brier"}
+    assert "roc_pr.png" not in names(tmp_path / "sevens")
