@@ -48,7 +48,17 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> P
         patch.chdir(root)
         patch.setattr("sys.argv", ["cnnexp"])
         assert (
-            main(line(drawn_root, "experiment=baseline", "dataset=synthetic", "seed=3", "+tracking.tags.why=test")) == 0
+            main(
+                line(
+                    drawn_root,
+                    "experiment=baseline",
+                    "dataset=synthetic",
+                    "seed=3",
+                    "+tracking.tags.why=test",
+                    "tracking.explain=true",
+                )
+            )
+            == 0
         )
     return root
 
@@ -76,13 +86,17 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     client = MlflowClient(f"sqlite:///{tracked_run}/outputs/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "baseline dataset=synthetic debug=smoke seed=3"
+    assert run.info.run_name == "baseline debug=smoke dataset=synthetic seed=3"
     assert run.data.params["optimizer.learning_rate"] == "0.0001"
     assert run.data.params["seed"] == "3"
     for metric in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "time/epoch_s", "images_per_s"):
         history = client.get_metric_history(run.info.run_id, metric)
         assert [point.step for point in history] == [1, 2], metric
     assert {"test/loss", "test/acc", "count/trainable_parameters", "count/test_images"} <= set(run.data.metrics)
+    assert {"final/val_acc", "test/ece", "test/brier", "count/epochs"} <= set(run.data.metrics)
+    assert {"explain/chance", "explain/pointing_game/gradcam", "explain/energy_inside/layercam"} <= set(
+        run.data.metrics
+    )
     assert run.data.metrics["count/test_images"] == 16
     tags = run.data.tags
     for tag in ("overrides", "config_hash", "data_digest", "run_dir"):

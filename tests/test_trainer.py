@@ -119,6 +119,20 @@ def test_a_second_phase_goes_on_with_the_weights_of_the_first() -> None:
     assert first.history[5]["val/loss"] == pytest.approx(first.history[4]["val/loss"], rel=1e-5)
 
 
+def test_features_of_the_head_come_from_those_of_the_next_phase(tmp_path: Path) -> None:
+    curves, taken = [], []
+    for used in (None, cache(tmp_path, passes=2)):
+        model, given = network(), data(GEOMETRIC)
+        original, seen = given.train.images.take, []
+        given.train.images.take = lambda i, take=original, seen=seen: seen.extend(i) or take(i)  # type: ignore
+        phases = [phase(model, 3, 1, "head"), phase(model, 1, 1, "last")]
+        curves.append(losses(run(model, phases, given, cache=used)))
+        taken.append(len(seen))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    assert len(FeatureStore(tmp_path).entries()) == 7  # 2 passes and the validation images twice, the test images once
+    assert taken[1] == 2 * 10  # each pass goes through the first layers once
+
+
 # -------------------------------------------------------------------------------------- the feature cache
 
 

@@ -46,10 +46,12 @@ def write(
     dataset: Dataset,
     data: TrainingData,
     fit: FitResult,
+    explain: bool = True,
 ) -> dict[str, float]:
     """Write the files of `FILES` into `folder`; some only where there is something to show.
 
     `errors.png` needs errors, `roc_pr.png` test images of two classes, `explain/heatmaps.png` a network with maps.
+    Without `explain` there are no heat maps.
 
     Returns:
         The figures of `error_metrics`.
@@ -72,8 +74,9 @@ def write(
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
     _draw_scores(folder, title, predictions)
-    _show_mistakes(folder, network, predictions, data)
-    _draw_heat_maps(folder, network, predictions, data)
+    _show_mistakes(folder, network, predictions, data, explain)
+    if explain:
+        _draw_heat_maps(folder, network, predictions, data)
     return metrics
 
 
@@ -85,7 +88,7 @@ def _draw_scores(folder: Path, title: str, predictions: Predictions) -> None:
         draw_roc_pr(folder / "roc_pr.png", predictions, title)
 
 
-def _show_mistakes(folder: Path, network: Network, predictions: Predictions, data: TrainingData) -> None:
+def _show_mistakes(folder: Path, network: Network, predictions: Predictions, data: TrainingData, explain: bool) -> None:
     """The worst as a picture, each with what the network saw in it, and more of them as thumbnails."""
     kept = worst_mistakes(predictions, MOST_KEPT)
     names = predictions.class_names
@@ -105,7 +108,7 @@ def _show_mistakes(folder: Path, network: Network, predictions: Predictions, dat
         predictions.confidence[kept[worst]].tolist(),
         ids[worst],
         network.model.name,
-        _overlays(network, images[worst], predictions.predicted[kept[worst]]),
+        _overlays(network, images[worst], predictions.predicted[kept[worst]]) if explain else None,
     )
 
 

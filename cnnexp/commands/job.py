@@ -116,8 +116,10 @@ def _record_files(
     fitted: FitResult,
 ) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
-    scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted)
-    scores |= localisation_metrics(network.model, dataset, data.test.images)
+    explain = job.config.tracking.explain
+    scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted, explain)
+    if explain:
+        scores |= localisation_metrics(network.model, dataset, data.test.images)
     tracker.log_metrics(scores, step=0)
     for file in artifacts.FILES:
         if (job.folder / file).is_file():

@@ -29,6 +29,7 @@ def final_metrics(fitted: FitResult, network: Network, data: TrainingData, confi
         "test/acc": fitted.test_accuracy,
         "time/train_s": fitted.train_seconds,
         "time/features_s": fitted.cache_seconds,
+        "count/epochs": len(fitted.history),
         "count/parameters": counts.total,
         "count/trainable_parameters": counts.trainable,
         "count/trainable_tensors": counts.trainable_tensors,

@@ -109,6 +109,7 @@ class TrackingConfig:
     experiment: str = "cnnexp"
     artifact_root: str = MISSING
     log_model: bool = True
+    explain: bool = True  # heat maps of mistakes, and on drawn pictures how well they find the evidence
     register: Optional[str] = None  # name in the model registry: of a run's model, or of the best of a sweep
     tags: dict[str, str] = option({})
 
@@ -117,7 +118,7 @@ class TrackingConfig:
         if name is None:
             return
         if not name.strip() or name in (".", "..") or len(name) > 200 or set("/:@") & set(name):
-            raise UserError(f"tracking.register={name}: no name for a model; up to 200 characters without / : @, or null")
+            raise UserError(f"tracking.register={name}: no model's name; up to 200 characters without / : @, or null")
         for key, value in (("uri=null", self.uri), ("log_model=false", self.log_model)):
             if not value:
                 raise UserError(f"tracking.register={name}: tracking.{key} leaves no model to register; take one away")

@@ -12,7 +12,7 @@ from cnnexp.data.pipeline import Arrays, EvalBatches, Images, Passes
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import Cut, cut_model, features_key
 
-Taken = Callable[[np.ndarray], np.ndarray]
+Taken = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,29 @@ class Cache:
     augmented_passes: int | None = None  # how many are kept; None: the images are augmented anew in each epoch
 
 
-def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None) -> Inputs:
+def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None, base: Cut | None = None) -> Inputs:
     """Choose, and compute what is to be cached, for the layers that are frozen now.
 
     Features of images that change from step to step are not kept, unless as `augmented_passes`.
+
+    Args:
+        model: with `trainable` of its layers set.
+        data: the splits.
+        cache: of features, or None.
+        base: where a later phase cuts the model. Its features will be needed, and those of this phase, which
+            freezes more, are computed from them.
 
     Raises:
         UserError: a file cannot be read; the cache cannot be written.
     """
     cut = cut_model(model) if cache else None
-    validation = evaluation_inputs(cut, data.validation, data, cache)
+    validation = evaluation_inputs(cut, data.validation, data, cache, base)
     augmentation = data.augmentation
     train: Images | Arrays | Passes = data.train.images
     if cache and cut and augmentation.transform and cache.augmented_passes and not augmentation.mixup:
-        train = _augmented_passes(cut, data, cache, cache.augmented_passes)
+        train = _augmented_passes(cut, data, cache, cache.augmented_passes, base)
     elif cut and not augmentation.transform and not augmentation.mixup:
-        train = evaluation_inputs(cut, data.train, data, cache)
+        train = evaluation_inputs(cut, data.train, data, cache, base)
     for used in (train, validation):
         if isinstance(used, Images):
             used.load()  # all files are read, and a bad one found, before the first step
@@ -107,7 +114,12 @@ def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None) ->
 
 
 def evaluation_inputs(
-    cut: Cut | None, part: Part, data: TrainingData, cache: Cache | None, flipped: bool = False
+    cut: Cut | None,
+    part: Part,
+    data: TrainingData,
+    cache: Cache | None,
+    base: Cut | None = None,
+    flipped: bool = False,
 ) -> Images | Arrays:
     """The images of a split, or their cached features where a part of the model is fixed.
 
@@ -124,10 +136,11 @@ def evaluation_inputs(
 
     name, what = part.images.split.name, "mirrored " * flipped
     description = f"features of {what}{name} images"
-    return _features(cut, part, data, cache, mirrored if flipped else part.images.take, what, description)
+    take = mirrored if flipped else part.images.take
+    return _features(cut, part, data, cache, take, what, description, base)
 
 
-def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int) -> Passes:
+def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, base: Cut | None) -> Passes:
     augmentation = data.augmentation
 
     def one(number: int) -> Arrays:
@@ -136,17 +149,28 @@ def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int) ->
 
         stream = f"{augmentation.description} seed {augmentation.seed} pass {number}"
         description = f"features of augmented pass {number + 1} of {count}"
-        return _features(cut, data.train, data, cache, take, stream, description)
+        return _features(cut, data.train, data, cache, take, stream, description, base)
 
     return Passes(tuple(one(number) for number in range(count)))
 
 
 def _features(
-    cut: Cut, part: Part, data: TrainingData, cache: Cache, take: Taken, stream: str, description: str
+    cut: Cut,
+    part: Part,
+    data: TrainingData,
+    cache: Cache,
+    take: Taken,
+    stream: str,
+    description: str,
+    base: Cut | None = None,
 ) -> Arrays:
-    cut.fixed.jit_compile = False
-    key = features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream)
-    arrays, _ = cache.store.features(key, cut.fixed, take, len(part.labels), cache.batch_size, description)
+    fixed, images = cut.fixed, take
+    key = features_key(fixed, part.digest, data.image_size, cache.store.dtype, stream)
+    if base is not None and not cache.store.has(key):
+        images = _features(base, part, data, cache, take, stream, description).take
+        fixed = keras.Model(base.fixed.outputs, cut.fixed.outputs)
+    fixed.jit_compile = False
+    arrays, _ = cache.store.features(key, fixed, images, len(part.labels), cache.batch_size, description)
     return Arrays(tuple(arrays))
 
 

@@ -10,6 +10,7 @@ from cnnexp.data.pipeline import Arrays, Images
 from cnnexp.models.build import flip_averaged
 from cnnexp.training.callbacks import EpochMetrics, Receiver, loss_and_accuracy
 from cnnexp.training.checkpoint import PhaseReport, Progress, read_checkpoint
+from cnnexp.training.features import Cut, cut_model
 from cnnexp.training.inputs import Cache, Inputs, Part, TrainingData, evaluation_inputs, phase_inputs, predict
 from cnnexp.training.phases import Phase, PhaseRun, Settings, changing_variables
 
@@ -81,7 +82,7 @@ def train(
         if not restored:
             for name, variable in touched.items():
                 variable.assign(arrays[f"model/{name}"])
-        inputs = phase_inputs(model, data, cache)
+        inputs = phase_inputs(model, data, cache, _shallower_cut(model, phases[number:]) if cache else None)
         views = _views(inputs, data, cache, flip_averaging) if number == len(phases) - 1 else []
         result.cache_seconds += time.perf_counter() - began if inputs.cut else 0.0
         run = PhaseRun(model, phase, inputs, data, settings, progress, touched)
@@ -98,6 +99,19 @@ def train(
         tolerance = 1e-4 if cache and cache.store.dtype == "float32" else 2e-2
         check_agreement(result.model, data.test.images, result.probabilities, tolerance)
     return result
+
+
+def _shallower_cut(model: keras.Model, phases: list[Phase]) -> Cut | None:
+    """Where the phase that trains most of `phases` cuts the model, if it is not the first; freezes as for the first."""
+    first, *later = phases
+    found = None
+    trained = len(model.trainable_variables)
+    for phase in later:
+        phase.freeze()
+        if len(model.trainable_variables) > trained:
+            trained, found = len(model.trainable_variables), cut_model(model)
+    first.freeze()
+    return found
 
 
 @dataclass(frozen=True)
