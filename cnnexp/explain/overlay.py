@@ -21,6 +21,7 @@ SIDE_INCHES = PANEL_INCHES - 2 * MARGIN_INCHES  # of the square that a picture i
 HEAD_INCHES = 0.5
 LINE_INCHES = 0.17  # a line of a caption
 LINE_LETTERS = 34
+TOP = 5  # classes that are named, at most
 DPI = 100
 
 
@@ -56,7 +57,7 @@ def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(large, 0, 1)
 
 
-def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: int = 3) -> list[tuple[str, float]]:
+def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: int = TOP) -> list[tuple[str, float]]:
     """The likeliest classes with their probabilities, likeliest first.
 
     Args:

@@ -71,7 +71,7 @@ def application(
 
 def _keras_network(start: KerasTensor, name: str, weights: str | None, arguments: dict[str, Any]) -> KerasTensor:
     build = getattr(keras.applications, APPLICATIONS[name].attribute)
-    download = _download(name) if weights == "imagenet" else contextlib.nullcontext()
+    download = download_weights(name) if weights == "imagenet" else contextlib.nullcontext()
     fixed = {"include_top": False, "weights": weights, "input_tensor": start, "input_shape": start.shape[1:]}
     try:
         with download, warnings.catch_warnings():
@@ -88,7 +88,7 @@ def _keras_network(start: KerasTensor, name: str, weights: str | None, arguments
 
 
 @contextlib.contextmanager
-def _download(name: str) -> Iterator[None]:
+def download_weights(name: str) -> Iterator[None]:
     """Around a call that may download: a short time-out, progress on stderr, and one clear error."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(CONNECT_TIMEOUT_S)

