@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from cnnexp.data.opencv import cv2
 from cnnexp.report.compare import Comparison, Result, summarise
 from cnnexp.report.mistakes import MISTAKES, write_mistakes
 from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions

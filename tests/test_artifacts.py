@@ -34,7 +34,9 @@ def written(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> C
             return metrics
 
         monkeypatch.setattr(artifacts, "write", spy)
-        code, _, err = cnnexp("train", "debug=smoke", "tracking=none", f"paths.root={drawn_root}", *overrides)
+        code, _, err = cnnexp(
+            "train", "debug=smoke", "tracking=none", "tracking.explain=true", f"paths.root={drawn_root}", *overrides
+        )
         monkeypatch.setattr(artifacts, "write", write)
         assert code == 0, err
         return calls
@@ -60,8 +62,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def again(arguments: list[Any], folder: Path, probabilities: np.ndarray) -> dict[str, float]:
     """`artifacts.write` once more, as if the network had answered with these probabilities (N, 1)."""
-    *others, fit = arguments[1:]
-    return artifacts.write(folder, *others, replace(fit, probabilities=probabilities.astype(np.float32)))
+    *others, fit, explain = arguments[1:]
+    return artifacts.write(folder, *others, replace(fit, probabilities=probabilities.astype(np.float32)), explain)
 
 
 def names(folder: Path) -> set[str]:

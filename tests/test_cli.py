@@ -248,7 +248,10 @@ def complete(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, flag: str 
         ("cnnexp tr", ["train"]),
         ("cnnexp train data", ["dataset.", "dataset="]),
         ("cnnexp train train", ["trainer.", "trainer="]),
-        ("cnnexp train sweep=demo trainer.e", ["trainer.epochs=", "trainer.evaluation_batch_size="]),
+        (
+            "cnnexp train sweep=demo trainer.e",
+            ["trainer.early_stopping.", "trainer.epochs=", "trainer.evaluation_batch_size="],
+        ),
         ("cnnexp summary sweep=", ["sweep=demo", "sweep=progression"]),
     ],
 )

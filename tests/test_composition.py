@@ -87,7 +87,7 @@ def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
     result = composed(*lines, *(line for line, holds in needed.items() if holds))
     for group, option in choices.items():
         node = getattr(result, group)
-        if group not in ("trainer", "tracking", "paths"):
+        if group not in ("trainer", "tracking", "paths", "phases"):
             assert (node.mode if group == "freeze_policy" else node.name) == option
 
 

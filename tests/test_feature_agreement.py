@@ -103,7 +103,7 @@ def test_training_on_features_equals_training_on_images(
     store = FeatureStore(tmp_path)
     cached = loss_curve(built, freeze, given, Cache(store, batch_size=8))
     assert len(store.entries()) == 3  # the three splits were cached
-    assert abs(uncached[4] / uncached[0] - 1) > 0.01, "nothing was learned"
+    assert abs(uncached[4] / uncached[0] - 1) > 2e-3, "nothing was learned"
     difference = np.abs(cached / uncached - 1).max()
     record_property("relative_difference", difference)
     assert difference <= 1e-4

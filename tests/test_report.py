@@ -3,11 +3,11 @@
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from made_runs import CLASSES
 
+from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 from cnnexp.report.mistakes import read_mistakes, thumbnail, write_mistakes

@@ -21,7 +21,7 @@ CLASSES = ("cat", "cow", "dog")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    import cv2
+    from cnnexp.data.opencv import cv2
 
     folder = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3), dtype=np.uint8)

@@ -7,11 +7,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import pytest
 from browser import NO_BROWSER, Browser, find_chromium
 
+from cnnexp.data.opencv import cv2
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import describing_tags, sweep_note
 
