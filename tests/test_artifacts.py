@@ -138,7 +138,7 @@ def test_ten_classes_of_a_network_without_maps(
     assert 0 <= metrics["test/brier"] <= 2
     # the test images of one class alone
     quick()
-    fit = arguments[-1]
+    fit = arguments[-2]
     arguments[4] = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
     metrics = again(arguments, tmp_path / "sevens", fit.probabilities)
     assert set(metrics) == {"test/ece", "test/brier"}
