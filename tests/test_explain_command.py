@@ -19,6 +19,7 @@ from cnnexp.data.images import read_image
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, layercam
 from cnnexp.explain.overlay import overlay, write_png
+from cnnexp.explain.placement import cell_grid
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -185,9 +186,10 @@ def test_mistake_overlays() -> None:
     overlays = mistake_overlays(model, PHOTOS, classes)
     assert overlays.shape == PHOTOS.shape and overlays.dtype == np.uint8
     maps = gradcam.heatmap(model, PHOTOS, classes)
-    assert all(np.array_equal(overlays[number], overlay(PHOTOS[number], maps[number])) for number in range(5))
+    grid = cell_grid(model)
+    assert all(np.array_equal(overlays[number], overlay(PHOTOS[number], maps[number], grid)) for number in range(5))
     other = mistake_overlays(model, PHOTOS, classes, "layercam")
-    assert np.array_equal(other[1], overlay(PHOTOS[1], layercam.heatmap(model, PHOTOS, classes)[1]))
+    assert np.array_equal(other[1], overlay(PHOTOS[1], layercam.heatmap(model, PHOTOS, classes)[1], grid))
     assert mistake_overlays(network(channels=1), PHOTOS[..., :1], classes).shape == PHOTOS.shape
     image = keras.Input((12, 12, 3))
     without = keras.Model(image, layers.Dense(3, "softmax")(layers.Flatten()(image)))

@@ -24,6 +24,7 @@ from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, hirescam
 from cnnexp.explain.measure import Localisation, randomisation_check, randomised, read_masks
 from cnnexp.explain.names import METHOD_NAMES
+from cnnexp.explain.placement import Grid, cell_grid
 from cnnexp.training.runtime import prepare_tensorflow
 
 SIDE, SQUARE = 12, 4  # pixels
@@ -94,10 +95,10 @@ def test_how_many_pictures(
     seen = []
     real = localisation.localisation
 
-    def counted(heatmaps: np.ndarray, masks: np.ndarray) -> localisation.Localisation:
+    def counted(heatmaps: np.ndarray, masks: np.ndarray, grid: Grid) -> localisation.Localisation:
         assert len(heatmaps) == len(masks)
         seen.append(len(masks))
-        return real(heatmaps, masks)
+        return real(heatmaps, masks, grid)
 
     monkeypatch.setattr(localisation, "localisation", counted)
     found = localisation_metrics(detector(), squares, images(squares), limit)
@@ -199,36 +200,38 @@ def hits(measured: Localisation) -> int:
 
 
 @pytest.mark.slow
-def test_grad_cam_of_a_trained_network_beats_chance_and_that_of_its_random_twin_does_not(trained: Trained) -> None:
+def test_grad_cam_of_a_trained_network_beats_chance_and_does_not_look_like_that_of_its_random_twin(
+    trained: Trained,
+) -> None:
     """At the default layer, the last convolution, whose maps have 4x4 pixels here.
 
-    Measured with seeds 0 and 1: 2.5 and 2.2 times chance, the twin 0.7 times. It is no more because Grad-CAM takes the
-    mean of each gradient, and a dense head after Flatten has another weight for each place.
+    Measured with seeds 2 and 3: 2.6 and 4.7 times chance; at 150 pixels 3.6 times. It is no more because Grad-CAM takes
+    the mean of each gradient, and a dense head after Flatten has another weight for each place. A random twin gets up
+    to 4.6 times chance, since ears and muzzles stand in the middle and have sharp edges: so the maps are compared.
     """
     stats = pytest.importorskip("scipy.stats")
-    assert trained.accuracy >= 0.8  # 0.89 and 0.91 with seeds 0 and 1
-    ours, twin = (
-        localisation.localisation(gradcam.heatmap(model, trained.pictures, trained.labels), trained.masks)
-        for model in (trained.model, trained.twin)
+    assert trained.accuracy >= 0.8  # 0.94 with seeds 2 and 3
+    grid = cell_grid(trained.model)
+    ours = localisation.localisation(
+        gradcam.heatmap(trained.model, trained.pictures, trained.labels), trained.masks, grid
     )
-    by_chance = stats.binom(ours.images, ours.chance)
-    assert hits(ours) > by_chance.ppf(0.999)
-    assert hits(twin) <= by_chance.ppf(0.95)
+    assert hits(ours) > stats.binom(ours.images, ours.chance).ppf(0.999)
+    similarity = randomisation_check(gradcam.heatmap, trained.model, trained.pictures, trained.labels)
+    assert abs(similarity.mean()) < 0.4
 
 
 @pytest.mark.slow
 def test_hirescam_of_a_trained_network_lies_on_the_evidence(trained: Trained) -> None:
     """At `block2_conv`, with maps of 29x29 pixels, fine enough for ears and muzzles.
 
-    Measured with seeds 0 and 1: the hottest point is on the evidence 7.6 and 7.5 times as often as by chance, and the
-    map lies on it to 4.6 and 4.8 times the share. The evidence is in the middle and bright, so a random twin's edges
-    find it too: to 1.9 times the share.
+    The evidence is in the middle and bright, so a random twin's edges find it too, but half as much at most.
     """
+    grid = cell_grid(trained.model, "block2_conv")
     ours, twin = (
         localisation.localisation(
-            hirescam.heatmap(model, trained.pictures, trained.labels, "block2_conv"), trained.masks
+            hirescam.heatmap(model, trained.pictures, trained.labels, "block2_conv"), trained.masks, grid
         )
         for model in (trained.model, trained.twin)
     )
     assert ours.pointing >= 3 * ours.chance and ours.energy >= 3 * ours.chance
-    assert twin.energy <= 2.5 * twin.chance and twin.pointing < ours.pointing
+    assert twin.energy <= ours.energy / 2 and twin.pointing < ours.pointing

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnexp.explain.methods import METHODS
 from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
+from cnnexp.explain.placement import cell_grid
 
 
 def draw_heat_maps(
@@ -37,12 +38,13 @@ def draw_heat_maps(
         UserError: the model has no such layer, or none with maps.
     """
     maps = {method: METHODS[method](model, images, classes, layer) for method in methods}
+    grid = cell_grid(model, layer)
     rows = []
     for index, (name, image) in enumerate(zip(names, images, strict=True)):
         row = [Panel(image, caption(name, top_classes(probabilities[index], class_names)))]
         for method in methods:
             label = f"{method}\nfor {class_names[classes[index]]}"
-            row.append(Panel(overlay(image, maps[method][index]), label))
+            row.append(Panel(overlay(image, maps[method][index], grid), label))
         rows.append(row)
     contact_sheet(path, rows, title)
 
@@ -65,4 +67,5 @@ def mistake_overlays(
         UserError: the network has no feature maps.
     """
     maps = METHODS[method](model, images, classes)
-    return np.stack([overlay(image, heatmap) for image, heatmap in zip(images, maps, strict=True)])
+    grid = cell_grid(model)
+    return np.stack([overlay(image, heatmap, grid) for image, heatmap in zip(images, maps, strict=True)])

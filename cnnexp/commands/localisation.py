@@ -11,6 +11,7 @@ from cnnexp.errors import UserError
 from cnnexp.explain.cam import gradient_heatmaps
 from cnnexp.explain.measure import Localisation, localisation, randomised, read_masks, spearman
 from cnnexp.explain.methods import COMBINATIONS, METHODS
+from cnnexp.explain.placement import cell_grid
 from cnnexp.explain.target import flattened, logit_model
 
 MOST = 64  # images
@@ -55,17 +56,18 @@ def localisation_metrics(model: keras.Model, dataset: Dataset, images: Inputs, l
     pictures, labels = images.take(chosen), dataset.test.labels[chosen]
     masks = read_masks(dataset.masks, [dataset.test.ids[index] for index in chosen], pictures.shape[1])
     maps = gradient_heatmaps(model, pictures, labels, None, COMBINATIONS)
-    found = {method: localisation(maps[method], masks) for method in maps}
+    grid = cell_grid(model)
+    found = {method: localisation(maps[method], masks, grid) for method in maps}
     few = min(int(SCORE_CAM_BUDGET / cost / channels), SCORE_CAM_MOST, len(chosen))
     if few >= SCORE_CAM_LEAST:
         some = spread(len(chosen), few)
-        found["scorecam"] = localisation(METHODS["scorecam"](model, pictures[some], labels[some]), masks[some])
+        found["scorecam"] = localisation(METHODS["scorecam"](model, pictures[some], labels[some]), masks[some], grid)
     random = METHODS[SANITY](randomised(model, seed=0), pictures, labels)
     similarity = [spearman(a, b) for a, b in zip(maps[SANITY], random, strict=True)]
     return {
         **_named(found),
         "explain/chance": found[SANITY].chance,
-        f"explain/pointing_game_randomised/{SANITY}": localisation(random, masks).pointing,
+        f"explain/pointing_game_randomised/{SANITY}": localisation(random, masks, grid).pointing,
         f"explain/randomised_similarity/{SANITY}": float(np.mean(similarity)),
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain.overlay import enlarged_heatmap
+from cnnexp.explain.placement import Grid, even_grid
 
 
 @dataclass(frozen=True)
@@ -25,39 +26,43 @@ class Localisation:
     images: int
 
 
-def localisation(heatmaps: np.ndarray, masks: np.ndarray) -> Localisation:
+def localisation(heatmaps: np.ndarray, masks: np.ndarray, grid: Grid | None = None) -> Localisation:
     """How often and how much heat maps lie on the evidence.
 
     Args:
         heatmaps: (B, h, w) float in 0..1.
         masks: (B, H, W) bool, True = evidence.
+        grid: where the cells of the maps lie in the images; None: spread evenly over them.
     """
     return Localisation(
-        pointing=float(pointing_game(heatmaps, masks).mean()),
-        energy=float(energy_inside(heatmaps, masks).mean()),
+        pointing=float(pointing_game(heatmaps, masks, grid).mean()),
+        energy=float(energy_inside(heatmaps, masks, grid).mean()),
         chance=float(chance_level(masks).mean()),
         images=len(masks),
     )
 
 
-def pointing_game(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Whether the hottest pixel lies on the evidence (Zhang et al. 2016, arXiv 1608.00507; no tolerance).
+def pointing_game(heatmaps: np.ndarray, masks: np.ndarray, grid: Grid | None = None) -> np.ndarray:
+    """Whether the hottest point lies on the evidence (Zhang et al. 2016, arXiv 1608.00507; no tolerance).
 
     Args:
-        heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one is no hit.
+        heatmaps: (B, h, w) float in 0..1. The centre of the hottest cell counts: there a map that is enlarged linearly
+            has its maximum. An empty map is no hit.
         masks: (B, H, W) bool, True = evidence.
+        grid: see `localisation`.
 
     Returns:
         (B,) bool; the mean is the score hits / (hits + misses).
     """
     hits = np.zeros(len(masks), bool)
     for number, (heatmap, evidence) in enumerate(zip(heatmaps, masks, strict=True)):
-        large = enlarged_heatmap(heatmap, evidence.shape)
-        hits[number] = heatmap.max() > 0 and evidence.ravel()[large.argmax()]
+        row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        place = (grid or even_grid(heatmap.shape, evidence.shape)).pixel((int(row), int(column)))
+        hits[number] = heatmap.max() > 0 and evidence[place]
     return hits
 
 
-def energy_inside(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def energy_inside(heatmaps: np.ndarray, masks: np.ndarray, grid: Grid | None = None) -> np.ndarray:
     """The share of a heat map that lies on the evidence: the energy-based pointing game.
 
     Wang et al. 2020 (arXiv 1910.01279), section 4.3.
@@ -65,13 +70,14 @@ def energy_inside(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Args:
         heatmaps: (B, h, w) float in 0..1, enlarged linearly to the masks' size. An empty one gets 0.
         masks: (B, H, W) bool, True = evidence.
+        grid: see `localisation`.
 
     Returns:
         (B,) float64 in 0..1; a map that is the same everywhere gets the chance level.
     """
     shares = np.zeros(len(masks))
     for number, (heatmap, evidence) in enumerate(zip(heatmaps, masks, strict=True)):
-        large = enlarged_heatmap(heatmap, evidence.shape).astype(np.float64)
+        large = enlarged_heatmap(heatmap, evidence.shape, grid).astype(np.float64)
         if large.any():
             shares[number] = large[evidence].sum() / large.sum()
     return shares

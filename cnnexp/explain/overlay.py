@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cnnexp.data.opencv import cv2
+from cnnexp.explain.placement import Grid, even_grid
 from cnnexp.files import write_whole
 
 WEIGHT = 0.4  # of the heat map, as in the tutorial
@@ -33,27 +34,40 @@ class Panel:
     caption: str
 
 
-def overlay(photo: np.ndarray, heatmap: np.ndarray, weight: float = WEIGHT) -> np.ndarray:
+def overlay(photo: np.ndarray, heatmap: np.ndarray, grid: Grid | None = None, weight: float = WEIGHT) -> np.ndarray:
     """Lay a heat map over a photo: JET x weight + photo (Chollet, "Deep Learning with Python", 5.4.3).
 
     Args:
         photo: (H, W, 3) uint8 RGB, or (H, W, 1) grey.
         heatmap: (h, w) float in 0..1.
+        grid: where its cells lie in the photo; None: spread evenly over it, as in the book.
         weight: of the colours; those of 0 (dark blue) are added too.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    large = enlarged_heatmap(heatmap, photo.shape[:2])
+    large = enlarged_heatmap(heatmap, photo.shape[:2], grid)
     colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_JET)
     superimposed = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * weight + photo
     return np.clip(np.rint(superimposed), 0, 255).astype(np.uint8)
 
 
-def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) float in 0..1 -> (H, W) float32 in 0..1, interpolated linearly; `size` is (H, W)."""
+def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int], grid: Grid | None = None) -> np.ndarray:
+    """(h, w) float in 0..1 -> (H, W) float32 in 0..1, interpolated linearly between the centres of the cells.
+
+    Args:
+        heatmap: beyond its outermost centres it goes on as it is there.
+        size: (H, W).
+        grid: where its cells lie in the image; None: spread evenly over it.
+    """
     height, width = size
-    large = cv2.resize(heatmap.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    grid = grid or even_grid((heatmap.shape[0], heatmap.shape[1]), size)
+    (top, left), (down, right) = grid.first, grid.stride
+    to_cells = np.array([[1 / right, 0, (0.5 - left) / right], [0, 1 / down, (0.5 - top) / down]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    large = cv2.warpAffine(
+        heatmap.astype(np.float32), to_cells, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.clip(large, 0, 1)
 
 
