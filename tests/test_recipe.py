@@ -1,13 +1,16 @@
 """Losses, targets, mixup, layer-wise rates and averaged weights, against numbers worked out by hand."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, flip_averaged
 from cnnexp.models.freeze import layer_factors
-from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
+from cnnexp.training.optimizers import FUSED_FROM, OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, mixed, targets
 
 
@@ -112,6 +115,40 @@ def test_factors_of_one_change_nothing(kind: type) -> None:
         values.append(variable.numpy())
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
     assert (np.abs(values[0] - [1.0, -2.0]) > 0.02).all()
+
+
+OPTIMIZERS = {
+    "rmsprop": partial(keras.optimizers.RMSprop, momentum=0.5),
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "sgd": partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("factors", [{}, {"w": 0.5}])
+def test_fused_updates_are_those_of_keras(name: str, factors: dict[str, float]) -> None:
+    """A variable that is large enough, and the same values in pieces that are not."""
+    values = np.random.default_rng(0).normal(size=(2, FUSED_FROM // 2)).astype(np.float32)
+    plan = OptimizerPlan(OPTIMIZERS[name], 0.01, "cosine", weight_decay=0.1, ema_momentum=0.9, layer_factors=factors)
+
+    def trained(pieces: list[np.ndarray]) -> tuple[np.ndarray, bool]:
+        """The values after four steps, and whether XLA compiled anything."""
+        variables = [keras.Variable(piece, name="w") for piece in pieces]
+        optimizer = plan.build(epochs=1, steps_per_epoch=4)
+        optimizer.build(variables)
+        step = tf.function(lambda gradients: optimizer.apply(gradients, variables))
+        for number in range(4):
+            gradients = np.random.default_rng(number).normal(size=values.shape).astype(np.float32)
+            step([tf.constant(part) for part in gradients.reshape(len(pieces), *pieces[0].shape)])
+        graph = step.get_concrete_function([tf.TensorSpec(piece.shape) for piece in pieces]).graph
+        compiled = any("_XlaMustCompile" in operation.node_def.attr for operation in graph.get_operations())
+        return np.stack(variables).reshape(values.shape), compiled
+
+    (fused, compiled), (plain, not_compiled) = trained([values]), trained([*values])
+    assert compiled and not not_compiled
+    np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-7)
+    assert np.abs(fused - values).max() > 0.005
 
 
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:

@@ -23,7 +23,7 @@ GROUPS = ("data", "features", "start")
 def main(argv: list[str] | None = None) -> int:
     """Measure, show, write; returns 0, or 2 for bad input."""
     options = arguments(argv)
-    repetitions, count = (2, 64) if options.quick else (5, 400)
+    repetitions, count = (2, 64) if options.quick else (5, 1000)
     with tempfile.TemporaryDirectory(prefix="cnnexp-bench-") as scratch:
 
         @cache  # drawn only if something wants them
