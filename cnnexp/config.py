@@ -42,6 +42,7 @@ from cnnexp.schema.training import (
     PathsConfig,
     RmspropConfig,
     SgdConfig,
+    SweepConfig,
     TrackingConfig,
     TrainerConfig,
 )
@@ -63,6 +64,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     tracking: TrackingConfig = MISSING
     paths: PathsConfig = MISSING
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     phases: dict[str, PhaseConfig] = field(default_factory=dict)  # by name, in their order; {}: the one above
 
     def check(self) -> None:

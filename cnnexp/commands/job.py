@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from cnnexp.commands.assemble import (
 )
 from cnnexp.commands.datasets import load_dataset
 from cnnexp.commands.localisation import localisation_metrics
-from cnnexp.commands.results import final_metrics, make_result, monitored, show, write_result
+from cnnexp.commands.results import RESULT, final_metrics, make_result, monitored, show, write_result
 from cnnexp.commands.stores import open_tracker, register_model
+from cnnexp.commands.unfinished import CHECKPOINT, STOPPED, RunState, held, read_state, status, write_state
 from cnnexp.config import Config, typed
 from cnnexp.console import say, warn
 from cnnexp.data.sources import Dataset
@@ -65,7 +66,7 @@ class Job:
 
 
 def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
-    """Train, evaluate, record.
+    """Train, evaluate, record; a run that was stopped in this folder goes on where its last epoch ended.
 
     Args:
         parent: the run id of the sweep this job belongs to.
@@ -73,7 +74,15 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
 
     Returns:
         The monitored figure, `trainer.monitor`, of the weights that were kept.
+
+    Raises:
+        UserError: bad input, or another process works in the run's folder.
     """
+    with held(job.folder):
+        return _run(job, parent, order)
+
+
+def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
     tracker = open_tracker(config)
     check_layer_names(config)
@@ -84,27 +93,72 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     counts = totals(network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
-    run_id = _start(tracker, job, dataset, parent)
+    earlier = _earlier(job, dataset)
+    run_id = _open_run(tracker, job, dataset, parent, earlier)
+    state = RunState(run_id, config_hash(job.resolved), dataset.digest)
+    write_state(job.folder, state)
+    (job.folder / RESULT).unlink(missing_ok=True)
     with recorded(tracker, job, run_id, order):
         began = time.perf_counter()
         _log_input(tracker, dataset, config)
 
+        told: set[int] = set()
+
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            told.add(epoch)
             log.info("epoch %d: %s", epoch + 1, metrics)
             tracker.log_metrics(metrics, step=epoch + 1)
 
-        fitted = fit(config, network, data, on_epoch)
+        fitted = fit(config, network, data, on_epoch, job.folder / CHECKPOINT, resume=earlier is not None)
+        for epoch in (
+            set(range(len(fitted.history))) - told
+        ):  # done before a kill, which may have kept it from the store
+            tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
         metrics = final_metrics(fitted, network, data, config) | {"time/total_s": time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
         _record_files(tracker, job, network, dataset, data, fitted)
         result = make_result(job, run_id, order, fitted, metrics)
-        write_result(job.folder, result)
         tracker.set_tags({NOTE_TAG: _note(job, result)})
+    objective = monitored(config.trainer.monitor, fitted)
+    write_state(job.folder, replace(state, objective=objective))
+    write_result(job.folder, result)  # from here on the run is finished
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
     show(config, result, job.folder)
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
-    return monitored(config.trainer.monitor, fitted)
+    return objective
+
+
+def _earlier(job: Job, dataset: Dataset) -> RunState | None:
+    """The run that was stopped in this folder, if it computed the same; files of another one are removed."""
+    state = read_state(job.folder)
+    if state is None or status(job.folder) == "FINISHED":
+        return None
+    if state.config_hash == config_hash(job.resolved) and state.data_digest == dataset.digest:
+        return state
+    if job.config.trainer.resume and state.data_digest != dataset.digest:
+        raise UserError(
+            f"trainer.resume=true: the images are no longer those of run {state.run_id}; "
+            "leave it out to train from the start"
+        )
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return None
+
+
+def _open_run(
+    tracker: Tracker | NullTracker, job: Job, dataset: Dataset, parent: str | None, earlier: RunState | None
+) -> str:
+    """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
+    if earlier is None:
+        return _start(tracker, job, dataset, parent)
+    try:
+        tracker.resume_run(earlier.run_id)
+    except UserError as error:
+        warn(f"cnnexp: {error}; a new run is recorded")
+        return _start(tracker, job, dataset, parent)
+    say(f"goes on with run {earlier.run_id}")
+    return earlier.run_id
 
 
 def _record_files(
@@ -129,22 +183,44 @@ def _record_files(
 
 
 def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
-    """`run_job` for a sweep: a failure is recorded, said in one line, and the other jobs go on."""
+    """`run_job` for a sweep: a job that is done is skipped; a failure is recorded, said in one line, and is no end.
+
+    With `sweep.on_failure=stop` no job starts after a failure.
+    """
     say(f"[{order}] {' '.join(job.overrides)}")
+    stopped = job.folder.parent / STOPPED
+    if stopped.exists():
+        say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
+        return float("nan")
     try:
+        if (done := _done(job)) is not None:
+            say(f"[{order}] is done already, run {done.run_id}")
+            return float("nan") if done.objective is None else done.objective
+        (job.folder / RESULT).unlink(missing_ok=True)
         return run_job(job, parent, order)
     except Exception as error:  # one failing job must not end the others
+        if job.config.sweep.on_failure == "stop":
+            stopped.touch()
         expected = isinstance(error, UserError)
         if not expected:
             log.error("%s", traceback.format_exc())
         warn(f"cnnexp: job {order} failed: {'' if expected else type(error).__name__ + ': '}{error}")
-        if not (job.folder / "result.json").is_file():  # it failed before its run began
+        if not (job.folder / RESULT).is_file():  # it failed before its run began
             tracker = open_tracker(job.config)
             tracker.prepare()
             run_id = _start(tracker, job, None, parent)
-            tracker.end_run("FAILED", error=str(error))
+            tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
+            tracker.end_run("FAILED", error=redact(str(error)))
             write_result(job.folder, make_result(job, run_id, order, status="FAILED"))
         return float("nan")
+
+
+def _done(job: Job) -> RunState | None:
+    """The finished run in this folder, if it computed what this job is to compute."""
+    state = read_state(job.folder)
+    if state is None or status(job.folder) != "FINISHED" or state.config_hash != config_hash(job.resolved):
+        return None
+    return state if state.data_digest == load_dataset(job.config).digest else None
 
 
 @contextmanager
@@ -153,10 +229,11 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
     try:
         yield
     except BaseException as error:
-        status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        tracker.log_text(traceback.format_exc(), "traceback.txt")
-        tracker.end_run(status, error=f"{type(error).__name__}: {error}" if status == "FAILED" else "interrupted")
-        write_result(job.folder, make_result(job, run_id, order, status=status))
+        ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
+        text = f"{type(error).__name__}: {redact(str(error))}"
+        tracker.end_run(ending, error=text if ending == "FAILED" else "interrupted")
+        write_result(job.folder, make_result(job, run_id, order, status=ending))
         raise
     tracker.end_run("FINISHED")
 

@@ -18,6 +18,8 @@ from cnnexp.training.trainer import FitResult
 if TYPE_CHECKING:
     from cnnexp.commands.job import Job
 
+RESULT = "result.json"
+
 
 def final_metrics(fitted: FitResult, network: Network, data: TrainingData, config: Config) -> dict[str, float]:
     """The figures of the weights that were kept, and what they cost; of each phase too, where the config lists some."""
@@ -81,7 +83,7 @@ def make_result(
 def write_result(folder: Path, result: Result) -> None:
     """Write `result.json`, from which a sweep reads its jobs."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "result.json", json.dumps(asdict(result), indent=2).encode())
+    write_whole(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
 
 
 def show(config: Config, result: Result, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from cnnexp.commands.unfinished import STOPPED, SWEEP_FILE, held
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
-
-SWEEP_FILE = "sweep.json"
 
 
 @dataclass
@@ -30,6 +29,7 @@ class Sweep:
     name: str = "sweep"
     line: list[str] = field(default_factory=list)  # the overrides, without passwords
     failed: bool = False
+    lock: ExitStack = field(default_factory=ExitStack)  # keeps other processes out of the folder
 
 
 current = Sweep()
@@ -39,7 +39,7 @@ class SweepCallback(Callback):
     """Prepares the store and opens the parent run before any job starts, so that parallel jobs cannot race."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent run, and leave its id where every job finds it: in the sweep's folder."""
+        """Open the parent run, anew or again, and leave its id where every job finds it: in the sweep's folder."""
         from cnnexp.commands.stores import open_tracker
         from cnnexp.config import typed
         from cnnexp.tracking.notes import sweep_name, sweep_note
@@ -51,12 +51,29 @@ class SweepCallback(Callback):
         folder = Path(config.hydra.sweep.dir).resolve()
         line = [redact(str(override)) for override in config.hydra.overrides.task]
         name = sweep_name(line)
-        tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
-        run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
-        content = {"parent_run_id": run_id, "overrides": line, "name": name}
-        write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
+        current.lock.enter_context(held(folder))
+        (folder / STOPPED).unlink(missing_ok=True)
+        run_id = parent_run(folder)
+        if run_id is not None:
+            tracker.resume_run(run_id)
+            say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
+        else:
+            tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
+            tags["sweep.grid"] = " ".join(swept(line, config.hydra.sweeper.get("params") or {}))
+            run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
+            content = {"parent_run_id": run_id, "overrides": line, "name": name}
+            write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
         current.folder, current.tracker, current.run_id = folder, tracker, run_id
         current.name, current.line = name, line
+
+
+def swept(line: list[str], params: dict[str, Any]) -> list[str]:
+    """The overrides with several values, those of the command line and those that a file gives the sweeper."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [*(f"{key}={value}" for key, value in params.items()), *line]
+    parsed = OverridesParser.create().parse_overrides(given)
+    return [override.input_line for override in parsed if override.is_sweep_override() and override.input_line]
 
 
 def _as_root(config: DictConfig) -> DictConfig:
@@ -91,6 +108,8 @@ def finishing() -> Iterator[Sweep]:
             status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             current.tracker.end_run(status, error=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        current.lock.close()
 
 
 def _finish(sweep: Sweep) -> None:
@@ -114,6 +133,8 @@ def _finish(sweep: Sweep) -> None:
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
     sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
     _register_best(sweep)
+    state = f"{len(results) - len(unfinished)} of {len(results)} jobs finished"
+    sweep.tracker.set_tags({"sweep.state": state})
     sweep.tracker.log_metrics({"count/jobs": len(results), "count/failed": len(unfinished)}, step=0)
     if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")

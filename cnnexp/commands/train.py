@@ -12,15 +12,18 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp import config
 from cnnexp.commands import sweep
 from cnnexp.commands.completion import check_action
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import compose_config, conf_dir, hydra_context, plan_jobs
+from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
+from cnnexp.composition import Plan, compose_config, conf_dir, hydra_context, plan_jobs
 from cnnexp.config import typed
+from cnnexp.console import say
 from cnnexp.errors import UserError, nearest
+from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +39,14 @@ def run(arguments: list[str]) -> int:
     """
     parsed = _parse(arguments)
     asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
+    folder = None
     if not asks_hydra:
-        check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir, parsed.config_name or "config")
+        line = (parsed.overrides, bool(parsed.multirun), parsed.config_dir, parsed.config_name or "config")
+        plan = check_line(*line)
+        folder = None if parsed.cfg or parsed.info else unfinished_folder(plan, parsed.overrides)
     flags = [argument for argument in arguments if argument not in parsed.overrides]
-    sys.argv = [sys.argv[0], *flags, *parsed.overrides]  # Hydra reads no flag between overrides
+    place = [] if folder is None else [folder_override(plan, folder)]
+    sys.argv = [sys.argv[0], *flags, *parsed.overrides, *place]  # Hydra reads no flag between overrides
     failure.clear()
     with sweep.finishing() as finished:
         hydra_main()
@@ -48,12 +55,51 @@ def run(arguments: list[str]) -> int:
     return 1 if finished.failed else 0
 
 
-def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> None:
-    """Compose and check every job of the line, so that a mistake shows before the first one starts."""
+def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> Plan:
+    """Compose and check every job of the line, so that a mistake shows before the first one starts.
+
+    Returns:
+        The jobs, with the config of the first of them.
+    """
     with hydra_context(config_dir):
         plan = plan_jobs(overrides, multirun, config_name)
-        for job in plan.jobs:
-            typed(plan.composed or compose_config(job, name=config_name))
+        for job in reversed(plan.jobs):
+            plan.composed = compose_config(job, name=config_name) if plan.multirun else plan.composed
+            assert plan.composed is not None
+            typed(plan.composed)
+    return plan
+
+
+def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
+    """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
+
+    What a sweeper chooses as it goes is not known beforehand, so that it always gets a new folder.
+    """
+    chosen = ("hydra.run.dir=", "hydra.sweep.dir=")
+    if plan.composed is None or any(override.startswith(chosen) for override in overrides):
+        return None
+    config, runs = typed(plan.composed), Path(plan.composed.paths.runs)
+    if plan.multirun:
+        folder = find_sweep(runs, [redact(override) for override in overrides]) if config.sweep.resume else None
+        if folder and is_held(folder):
+            raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
+        return folder
+    if not config.trainer.resume:
+        return None
+    resolved = OmegaConf.to_container(plan.composed, resolve=True)
+    assert isinstance(resolved, dict)
+    folder = find_unfinished(runs, config_hash({str(key): value for key, value in resolved.items()}))
+    if folder is None:
+        say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
+    elif is_held(folder):
+        raise UserError(f"trainer.resume=true: the run in {folder} is still in training; wait for its end, or stop it")
+    return folder
+
+
+def folder_override(plan: Plan, folder: Path) -> str:
+    """What tells Hydra to use a folder."""
+    quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -114,7 +160,7 @@ def train_task(composed: DictConfig) -> float:
         return run_job(job)
     except UserError as error:
         failure.append(error)
-        if (folder / "result.json").is_file():  # the run itself is done, and recorded
+        if (folder / "result.json").is_file() or (folder / STATE).is_file():  # the run is recorded
             return float("nan")
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # what else lies there stays

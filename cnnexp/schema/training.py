@@ -99,6 +99,15 @@ class TrainerConfig:
     augmented_passes: Optional[int] = option(None, minimum=1)  # kept and cycled through; null: a new draw each epoch
     loader_threads: int = option(2, minimum=1)
     deterministic: bool = True
+    resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
+
+
+@dataclass
+class SweepConfig:
+    """How the jobs of a sweep are run, beside the group of the same name, which lists jobs."""
+
+    on_failure: str = option("continue", choices=("continue", "stop"))  # stop: no job starts after a failure
+    resume: bool = True  # a line given again goes on with its newest sweep: what is done there is not done again
 
 
 @dataclass

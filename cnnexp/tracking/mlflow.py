@@ -22,12 +22,13 @@ from cnnexp.tracking.runs import (
     Status,
     artifact_uri,
     check_store,
+    logged_steps,
     naming_uri,
     replacing,
     resolve_uri,
     sqlite_file,
 )
-from cnnexp.tracking.views import experiment_tags, missing_tags, view_links
+from cnnexp.tracking.views import experiment_tags
 
 if TYPE_CHECKING:
     import keras
@@ -83,6 +84,7 @@ class Tracker(RunReader):
         self.experiment = experiment
         self.artifact_root = artifact_uri(artifact_root)
         self._run_id: str | None = None
+        self._logged: set[tuple[str, int]] = set()  # of a run that was opened again: what it has already
         self._client: MlflowClient | None = None
         self._experiment_id = ""  # not known yet
 
@@ -129,18 +131,6 @@ class Tracker(RunReader):
                 return str(made_by_another.experiment_id)
             raise
 
-    def view_links(self, address: str) -> dict[str, str]:
-        """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
-        self.prepare()
-        for key, value in missing_tags(self.find_experiment().tags).items():
-            self.client().set_experiment_tag(self._experiment_id, key, value)
-        return view_links(address, self._experiment_id)
-
-    def run_link(self, run_id: str) -> str:
-        """The address of a run inside MLflow's UI, for notes."""
-        self.prepare()
-        return f"#/experiments/{self._experiment_id}/runs/{run_id}"
-
     def start_run(
         self,
         name: str,
@@ -165,7 +155,7 @@ class Tracker(RunReader):
 
         client, own = self.client(), run_tags(tags, parent_run_id, description)
         run = client.create_run(self._experiment_id, tags=own, run_name=name)
-        self._run_id = str(run.info.run_id)
+        self._run_id, self._logged = str(run.info.run_id), set()
         try:
             entries = [Param(key, value) for key, value in storable(params).items()]
             for start in range(0, len(entries), PARAMS_PER_BATCH):
@@ -174,6 +164,20 @@ class Tracker(RunReader):
             self.end_run("FAILED" if isinstance(error, Exception) else "KILLED", error=str(error))
             raise
         return self._run_id
+
+    def resume_run(self, run_id: str) -> None:
+        """Open a run again. A figure that it has of a step is not recorded a second time.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        self.prepare()
+        client, found = self.client(), self.find_run(run_id)
+        self._logged = logged_steps(client, found)
+        client.update_run(found.run_id, status="RUNNING")
+        if "error" in found.tags:
+            client.delete_tag(found.run_id, "error")
+        self._run_id = found.run_id
 
     @property
     def _current(self) -> str:
@@ -185,7 +189,8 @@ class Tracker(RunReader):
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        entries = [Metric(storable_name(name), float(value), now, step) for name, value in metrics.items()]
+        named = {storable_name(name): float(value) for name, value in metrics.items()}
+        entries = [Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._logged]
         self.client().log_batch(self._current, metrics=entries)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:

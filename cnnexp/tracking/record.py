@@ -45,8 +45,13 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """16 hex digits that name what a job computes: SHA-256 of its config without `paths` and `tracking`."""
-    decisive = {key: value for key, value in config.items() if key not in ("paths", "tracking")}
+    """16 hex digits that name what a job computes: SHA-256 of its config without what only says where and when.
+
+    That is `paths`, `tracking`, `sweep` and `trainer.resume`.
+    """
+    decisive = {key: value for key, value in config.items() if key not in ("paths", "tracking", "sweep")}
+    if isinstance(trainer := decisive.get("trainer"), Mapping):
+        decisive["trainer"] = {key: value for key, value in trainer.items() if key != "resume"}
     return hashlib.sha256(_canonical(decisive).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact
 from cnnexp.tracking.registry import SCHEME, run_of_version
+from cnnexp.tracking.views import missing_tags, view_links
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
@@ -173,6 +174,23 @@ class RunReader(ABC):
     def client(self) -> Any:
         """An `mlflow.MlflowClient` on the store."""
 
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the store and the experiment where they are missing."""
+
+    def view_links(self, address: str) -> dict[str, str]:
+        """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
+        self.prepare()
+        experiment = self.find_experiment()
+        for key, value in missing_tags(experiment.tags).items():
+            self.client().set_experiment_tag(experiment.experiment_id, key, value)
+        return view_links(address, experiment.experiment_id)
+
+    def run_link(self, run_id: str) -> str:
+        """The address of a run inside MLflow's UI, for notes."""
+        self.prepare()
+        return f"#/experiments/{self.find_experiment().experiment_id}/runs/{run_id}"
+
     def find_experiment(self) -> Any:
         """The experiment, or None before it is made.
 
@@ -265,3 +283,8 @@ def _quoted(value: str) -> str:
     if mark in value:
         raise UserError(f"{value}: a tag with both kinds of quotation marks cannot be searched for")
     return f"{mark}{value}{mark}"
+
+
+def logged_steps(client: Any, run: RunInfo) -> set[tuple[str, int]]:
+    """Name and step of each figure that a run has; `client` is an `mlflow.MlflowClient`."""
+    return {(name, figure.step) for name in run.metrics for figure in client.get_metric_history(run.run_id, name)}

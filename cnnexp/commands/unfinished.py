@@ -1,0 +1,109 @@
+"""What a run keeps in its folder so that it can go on after it was stopped, and finding such folders again."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cnnexp.errors import UserError
+from cnnexp.files import write_whole
+
+STATE = "run.json"
+CHECKPOINT = "checkpoint.npz"
+LOCK = "run.lock"
+SWEEP_FILE = "sweep.json"
+STOPPED = "stopped.json"  # no further job of the sweep is to start
+CONTROLS = ("trainer.resume=", "sweep.resume=", "sweep.on_failure=")  # do not change what is computed
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Which run a folder belongs to. `objective` is `trainer.monitor` of a run that is finished."""
+
+    run_id: str
+    config_hash: str
+    data_digest: str
+    objective: float | None = None
+
+
+def write_state(folder: Path, state: RunState) -> None:
+    """Write `run.json`."""
+    write_whole(folder / STATE, json.dumps(asdict(state), indent=2).encode())
+
+
+def read_state(folder: Path) -> RunState | None:
+    """What `run.json` says; None where it is missing, or not ours."""
+    try:
+        return RunState(**json.loads((folder / STATE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def status(folder: Path) -> str | None:
+    """FINISHED, FAILED or KILLED, as `result.json` says; None where the run did not get so far."""
+    try:
+        return str(json.loads((folder / "result.json").read_text())["status"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's or a sweep's folder; the lock ends with this process, however it ends.
+
+    Raises:
+        UserError: another process works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is at work on this run; wait for its end, or stop it") from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another process, or another part of this one, works there."""
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def find_unfinished(runs: Path, config_hash: str) -> Path | None:
+    """The newest folder below `runs` of a single run with this config that is not finished."""
+    for folder in sorted((file.parent for file in runs.glob(f"*/{STATE}")), reverse=True):
+        state = read_state(folder)
+        if state and state.config_hash == config_hash and status(folder) != "FINISHED":
+            return folder
+    return None
+
+
+def find_sweep(runs: Path, line: Sequence[str]) -> Path | None:
+    """The folder of the newest sweep below `runs` that was started with this line."""
+    for file in sorted(runs.glob(f"*/{SWEEP_FILE}"), reverse=True):
+        try:
+            found = json.loads(file.read_text())["overrides"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if decisive(found) == decisive(line):
+            return file.parent
+    return None
+
+
+def decisive(line: Sequence[str]) -> list[str]:
+    """The overrides that say what is computed."""
+    return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]

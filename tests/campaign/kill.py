@@ -1,0 +1,173 @@
+"""Kills a training with -9 at random moments, resumes it each time, and compares it with one that was never killed.
+
+    python tests/campaign/kill.py --kills 20 [--seed 0]
+
+Two phases, augmentation, mixup, dropout, moving averages, a cosine schedule and early stopping are all in it. What has
+to agree to the last bit: every metric of every epoch (each recorded once; seconds excepted), and the weights of the
+recorded model.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+PHASES = """
+top:
+  epochs: 3
+  freeze_policy: {mode: until_layer, first_trainable_layer: block3_conv}
+all:
+  freeze_policy: {mode: none}
+"""
+LINE = [
+    "experiment=augmented", "dataset=synthetic", "phases=two", "dataset.train=64", "dataset.validation=32",
+    "dataset.test=32", "dataset.size=48", "dataset.image_size=48", "trainer.batch_size=16",
+    "trainer.steps_per_epoch=null", "trainer.epochs=4", "trainer.early_stopping.patience=3",
+    "optimizer.ema_momentum=0.9", "optimizer.learning_rate=1e-3", "optimizer.schedule.name=cosine",
+    "augmentation.mixup=0.2", "tracking.explain=false",
+]  # fmt: skip
+MOST = 5  # kills of one run
+
+
+def train(root: Path, kill: str | None = None) -> int:
+    """Run the line in a process of its own, in `root`; returns its exit code, -9 where it was killed.
+
+    Args:
+        root: folder of the outputs.
+        kill: None; `after:SECONDS`, counted from the first step; or `FUNCTION:N`, before its Nth call (see `MOMENTS`).
+    """
+    (root / "conf" / "phases").mkdir(parents=True, exist_ok=True)
+    (root / "conf" / "phases" / "two.yaml").write_text(PHASES)
+    done = in_process(root, ["--config-dir=conf", *LINE, "trainer.resume=true"], kill)
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(done.stderr)
+    return done.returncode
+
+
+def in_process(root: Path, line: list[str], kill: str | None = None) -> subprocess.CompletedProcess[str]:
+    """`cnnexp train LINE` in a process of its own, in the folder `root`; see `train`."""
+    command = [sys.executable, __file__, "--child", kill or "", *line]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def child(kill: str, line: list[str]) -> int:
+    """What runs in the process: the command, with a kill prepared."""
+    from cnnexp.cli import main
+    from cnnexp.commands.quiet import import_tensorflow
+
+    import_tensorflow()
+    if kill:
+        name, _, when = kill.partition(":")
+        if name == "after":
+            _before("fit", 1, lambda: threading.Timer(float(when), _die).start())
+        else:
+            _before(name, int(when), _die)
+    return main(["train", *line])
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before(moment: str, call: int, action: object) -> None:
+    """Do something when a function is called for the `call`th time."""
+    from importlib import import_module
+
+    module, name = MOMENTS[moment]
+    place = import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        place = getattr(place, part)
+    real = getattr(place, last)
+    calls = 0
+
+    def counted(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            action()  # type: ignore[operator]
+        return real(*arguments, **options)
+
+    setattr(place, last, counted)
+
+
+MOMENTS = {
+    "fit": ("cnnexp.commands.job", "fit"),
+    "log_metrics": ("cnnexp.tracking.mlflow", "Tracker.log_metrics"),
+    "checkpoint": ("cnnexp.training.phases", "write_checkpoint"),
+    "in_checkpoint": ("cnnexp.training.checkpoint", "os.replace"),
+    "validation": ("cnnexp.training.phases", "predict"),
+    "files": ("cnnexp.commands.job", "_record_files"),
+    "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
+    "end": ("cnnexp.tracking.mlflow", "Tracker.end_run"),
+    "result": ("cnnexp.commands.job", "write_result"),
+}
+
+
+def recorded(root: Path) -> tuple[dict[str, list[tuple[int, float]]], list[bytes]]:
+    """Every figure of the one finished run with its steps, seconds left out, and the weights of its model."""
+    import keras
+
+    from cnnexp.tracking.mlflow import Tracker
+
+    tracker = Tracker(f"sqlite:///{root}/outputs/mlflow.db", "cnnexp", str(root / "outputs" / "mlartifacts"))
+    (run,) = tracker.find_runs()
+    assert run.status == "FINISHED", run.status
+    figures = {
+        name: [(figure.step, figure.value) for figure in tracker.client().get_metric_history(run.run_id, name)]
+        for name in run.metrics
+        if "time" not in name and name != "images_per_s"
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        tracker.download(run.run_id, "model", folder)
+        model = keras.saving.load_model(Path(folder) / "model" / "data" / "model.keras", compile=False)
+        return figures, [keras.ops.convert_to_numpy(weight).tobytes() for weight in model.weights]
+
+
+def compare(broken: Path, unbroken: Path) -> list[str]:
+    """What differs, in words; empty where nothing does."""
+    (figures, weights), (expected, expected_weights) = recorded(broken), recorded(unbroken)
+    names = sorted(set(figures) | set(expected))
+    differences = [
+        f"{name}: {sorted(figures.get(name, []))} instead of {sorted(expected.get(name, []))}"
+        for name in names
+        if sorted(figures.get(name, [])) != sorted(expected.get(name, []))
+    ]
+    return differences + (["weights"] if weights != expected_weights else [])
+
+
+def campaign(folder: Path, kills: int, seed: int) -> int:
+    """Kill, resume, compare; returns the number of broken runs that differ."""
+    rng = random.Random(seed)
+    train(folder / "unbroken")
+    done = runs = bad = 0
+    while done < kills:
+        root, own, code = folder / str(runs), 0, -signal.SIGKILL
+        while code != 0:
+            named = rng.choice([None, *MOMENTS])
+            kill = f"{named}:{rng.randint(1, 4)}" if named else f"after:{rng.uniform(0, 5):.2f}"
+            code = train(root, kill if done < kills and own < MOST else None)
+            if code != 0:
+                done, own = done + 1, own + 1
+                print(f"kill {done}: run {runs}, {kill}", flush=True)
+        differences = compare(root, folder / "unbroken")
+        bad += bool(differences)
+        print(f"run {runs}, killed {own} times: {'; '.join(differences) or 'identical'}", flush=True)
+        runs += 1
+    return bad
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        sys.exit(child(sys.argv[2], sys.argv[3:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.exit(1 if campaign(Path(scratch), options.kills, options.seed) else 0)
