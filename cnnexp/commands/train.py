@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         UserError: a mistake in the line or in the input of a single run.
     """
-    parsed = _parse(arguments)
+    parsed = parse(arguments)
     asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
     folder = None
     if not asks_hydra:
@@ -102,7 +102,7 @@ def folder_override(plan: Plan, folder: Path) -> str:
     return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """Hydra's flags and overrides, in any order."""
     parser = get_args_parser()
 

@@ -20,6 +20,7 @@ from cnnexp.data.splits import (
     limit_evenly,
     without_bad_files,
 )
+from cnnexp.data.synthetic import drawing
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -213,10 +214,7 @@ def synthetic(
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder into which the pictures are to be drawn")
-    if limit is not None:
-        train, validation, test = (min(count, limit - limit % 2) for count in (train, validation, test))
-    counts = (train, validation, test, size, seed)
-    root = Path(path).expanduser().absolute() / "-".join(map(str, counts))
+    root, counts = drawing(path, (train, validation, test), size, seed, limit)
     draw_synthetic(root, *counts)
     return _from_split_folders(name, root, None, on_bad, masks=str(root / "masks"))
 

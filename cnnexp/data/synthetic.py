@@ -164,6 +164,15 @@ def is_drawn(folder: Path, train: int, validation: int, test: int, size: int, se
     return _parameters(Path(folder)) == _wanted(train, validation, test, size, seed)
 
 
+def drawing(
+    path: str, splits: tuple[int, int, int], size: int, seed: int, limit: int | None
+) -> tuple[Path, tuple[int, int, int, int, int]]:
+    """The folder below `path` of one data set, and its numbers: train, validation, test, size, seed."""
+    train, validation, test = (count if limit is None else min(count, limit - limit % 2) for count in splits)
+    counts = (train, validation, test, size, seed)
+    return Path(path).expanduser().absolute() / "-".join(map(str, counts)), counts
+
+
 def _wanted(train: int, validation: int, test: int, size: int, seed: int) -> dict[str, object]:
     return {
         "drawn_by": "cnnexp.data.synthetic",

@@ -39,6 +39,10 @@ class Augmentation:
     seed: int = 0
     mixup: float = 0.0
 
+    def stream(self, number: int) -> str:
+        """What tells one pass over the augmented images from every other, in the keys of the feature cache."""
+        return f"{self.description} seed {self.seed} pass {number}"
+
     def __call__(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray) -> np.ndarray:
         """(B, H, W, C) uint8 changed, each image for its pass; see `Geometric.augment`."""
         assert self.transform is not None
@@ -140,6 +144,19 @@ def evaluation_inputs(
     return _features(cut, part, data, cache, take, what, description, base)
 
 
+def feature_keys(cut: Cut, data: TrainingData, cache: Cache) -> list[str]:
+    """The names of the cache entries that a training with this cut reads: of all splits, or of all augmented passes."""
+    augmentation = data.augmentation
+    wanted = [(data.validation, ""), (data.test, "")]
+    if augmentation.transform is None and not augmentation.mixup:
+        wanted.append((data.train, ""))
+    elif cache.augmented_passes and not augmentation.mixup:
+        wanted += [(data.train, augmentation.stream(number)) for number in range(cache.augmented_passes)]
+    return [
+        features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted
+    ]
+
+
 def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, base: Cut | None) -> Passes:
     augmentation = data.augmentation
 
@@ -147,9 +164,8 @@ def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, ba
         def take(indices: np.ndarray) -> np.ndarray:
             return augmentation(data.train.images.take(indices), indices, np.full(len(indices), number))
 
-        stream = f"{augmentation.description} seed {augmentation.seed} pass {number}"
         description = f"features of augmented pass {number + 1} of {count}"
-        return _features(cut, data.train, data, cache, take, stream, description, base)
+        return _features(cut, data.train, data, cache, take, augmentation.stream(number), description, base)
 
     return Passes(tuple(one(number) for number in range(count)))
 

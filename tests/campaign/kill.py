@@ -32,6 +32,7 @@ LINE = [
     "augmentation.mixup=0.2", "tracking.explain=false",
 ]  # fmt: skip
 MOST = 5  # kills of one run
+ONCE = ("fit", "files", "model", "end", "result")  # happen once in each process
 
 
 def train(root: Path, kill: str | None = None) -> int:
@@ -129,6 +130,13 @@ def recorded(root: Path) -> tuple[dict[str, list[tuple[int, float]]], list[bytes
         return figures, [keras.ops.convert_to_numpy(weight).tobytes() for weight in model.weights]
 
 
+def is_finished(root: Path) -> bool:
+    """Whether the run in `root` is done; a kill may come too late."""
+    from cnnexp.commands.unfinished import status
+
+    return any(status(file.parent) == "FINISHED" for file in root.glob("outputs/runs/*/result.json"))
+
+
 def compare(broken: Path, unbroken: Path) -> list[str]:
     """What differs, in words; empty where nothing does."""
     (figures, weights), (expected, expected_weights) = recorded(broken), recorded(unbroken)
@@ -147,12 +155,12 @@ def campaign(folder: Path, kills: int, seed: int) -> int:
     train(folder / "unbroken")
     done = runs = bad = 0
     while done < kills:
-        root, own, code = folder / str(runs), 0, -signal.SIGKILL
-        while code != 0:
+        root, own = folder / str(runs), 0
+        while not is_finished(root):
             named = rng.choice([None, *MOMENTS])
-            kill = f"{named}:{rng.randint(1, 4)}" if named else f"after:{rng.uniform(0, 5):.2f}"
-            code = train(root, kill if done < kills and own < MOST else None)
-            if code != 0:
+            call = 1 if named in ONCE else rng.randint(1, 3)
+            kill = f"{named}:{call}" if named else f"after:{rng.uniform(0, 4):.2f}"
+            if train(root, kill if done < kills and own < MOST else None) != 0:
                 done, own = done + 1, own + 1
                 print(f"kill {done}: run {runs}, {kill}", flush=True)
         differences = compare(root, folder / "unbroken")

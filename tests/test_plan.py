@@ -1,0 +1,80 @@
+"""`cnnexp plan`: what a line would run, and what is there of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnexp.commands.unfinished import STATE
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ["debug=smoke", "dataset=synthetic", "tracking=none", "backbone=efficientnet_lite0"]
+
+
+def plan(cnnexp: Run, *line: str) -> list[dict[str, Any]]:
+    code, out, err = cnnexp("plan", *line, "--json")
+    assert code == 0, err
+    return json.loads(out[out.index("[\n") :])
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix not in (".pyc", ".lock"))
+
+
+def test_states_and_features_follow_what_is_trained(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    cnnexp("prepare", "synthetic", "debug=smoke", f"paths.data={drawn_root}")
+    line = ["-m", *SMALL, f"paths.data={drawn_root}", "experiment=frozen,baseline", "seed=0,1"]
+    line.remove("backbone=efficientnet_lite0")
+    before = files(tmp_path)
+    jobs = plan(cnnexp, *line, "backbone=efficientnet_lite0")
+    assert files(tmp_path) == before
+    assert [job["overrides"] for job in jobs] == [
+        [f"experiment={name}", f"seed={seed}"] for name in ("frozen", "baseline") for seed in (0, 1)
+    ]
+    assert [job["state"] for job in jobs] == ["new"] * 4
+    # random weights follow the seed, which `plan` does not train with: nothing is cached, and baseline freezes nothing
+    assert [job["features"] for job in jobs] == ["to compute", "to compute", "not used", "not used"]
+    assert jobs[0]["trainable_parameters"] < jobs[0]["total_parameters"] == jobs[1]["total_parameters"]
+    assert jobs[2]["trainable_parameters"] > jobs[0]["trainable_parameters"]
+
+
+def test_what_is_done_what_goes_on_and_what_is_cached(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    line = [*SMALL, f"paths.data={drawn_root}", "experiment=frozen", "backbone.weights=imagenet", "seed=0,1"]
+    code, _, err = cnnexp("train", "-m", *line)
+    assert code == 0, err
+    (sweep,) = (tmp_path / "outputs" / "runs").iterdir()
+    (sweep / "1" / "result.json").unlink()
+    before = files(tmp_path)
+    jobs = plan(cnnexp, "-m", *line)
+    assert [job["state"] for job in jobs] == ["done", "goes on after epoch 0"]
+    assert [job["features"] for job in jobs] == ["cached", "cached"]
+    assert files(tmp_path) == before
+    (sweep / "1" / STATE).unlink()
+    assert [job["state"] for job in plan(cnnexp, "-m", *line)] == ["done", "new"]
+    assert [job["state"] for job in plan(cnnexp, "-m", *line, "sweep.resume=false")] == ["new", "new"]
+    assert plan(cnnexp, "-m", *line, "dataset.image_size=64")[0]["features"] == "to compute"
+
+
+def test_data_that_is_not_there_and_jobs_that_are_the_same(cnnexp: Run, tmp_path: Path) -> None:
+    jobs = plan(cnnexp, "-m", *SMALL, "experiment=frozen", "seed=3,4,3")
+    assert [job["state"] for job in jobs] == ["new", "new", "as job 0"]
+    assert [job["features"] for job in jobs] == ["unknown"] * 3
+    assert not files(tmp_path)
+
+
+def test_a_table_for_people(cnnexp: Run, drawn_root: Path) -> None:
+    code, out, _ = cnnexp("plan", *SMALL, f"paths.data={drawn_root}", "experiment=frozen")
+    assert code == 0 and "experiment=frozen" in out and "parameters" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [(["trainer.epoch=3"], "trainer.epoch=3: no such key"), (["dataset=folder"], "nothing is known of it")],
+)
+def test_a_bad_line_is_refused(cnnexp: Run, line: list[str], said: str) -> None:
+    code, _, err = cnnexp("plan", *line)
+    assert code == 2 and said in err and len(err.splitlines()) == 1
