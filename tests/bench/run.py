@@ -18,21 +18,23 @@ from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
 GROUPS = ("data", "features", "start")
+PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, show, write; returns 0, or 2 for bad input."""
     options = arguments(argv)
-    repetitions, count = (2, 64) if options.quick else (5, 1000)
+    repetitions = 2 if options.quick else 5
     with tempfile.TemporaryDirectory(prefix="cnnexp-bench-") as scratch:
 
         @cache  # drawn only if something wants them
-        def photos() -> Path:
-            return class_folders(options.photos, count, Path(scratch, "photos"))
+        def photos(count: int) -> Path:
+            count = QUICK_PHOTOS if options.quick else count
+            return class_folders(options.photos, count, Path(scratch, f"photos-{count}"))
 
         suite = {
-            "data": lambda: data_rows(photos(), repetitions),
-            "features": lambda: feature_rows(photos(), repetitions),
+            "data": lambda: data_rows(photos(PHOTOS), repetitions),
+            "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "start": lambda: start.rows(repetitions),
         }
         before = machine()
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             "machine": before,
             "repetitions": repetitions,
             "quick": options.quick,
-            "photos": describe(photos()) if photos.cache_info().currsize else None,
+            "photos": describe(next(Path(scratch).glob("photos-*"))) if photos.cache_info().currsize else None,
         }
     show(facts, rows)
     write_json(OUTPUT, facts, rows)
