@@ -13,8 +13,11 @@ COMMANDS = {
     "train": "train one run, or a sweep of them (Hydra's command line)",
     "prepare": "draw, split or check a data set before training",
     "summary": "layers, output shapes, parameters and the formula behind each count",
+    "evaluate": "test a tracked run again, on this or another data set",
     "predict": "class probabilities of images, from a tracked run",
     "explain": "heat maps and activation grids: what a tracked run looks at in an image",
+    "reproduce": "train a tracked run again from what it recorded, and compare the figures",
+    "plan": "the jobs that a line would run, and what is there of them",
     "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
     "ui": "the MLflow UI on the store of the runs",
 }
@@ -89,7 +92,7 @@ def _quiet_libraries() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

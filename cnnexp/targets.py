@@ -1,13 +1,22 @@
 """Calls what `_target_` of a config leaf names, one level deep, with the leaf's other keys as keywords."""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from cnnexp.errors import UserError
+
+HOMES = {  # of the leaf of each group: the module, or package, in which its target is defined
+    "dataset": "cnnexp.data.sources",
+    "augmentation": "cnnexp.data.augment",
+    "backbone": "cnnexp.models",
+    "head": "cnnexp.models",
+    "optimizer": "keras",
+}
 
 
 def bind(group: str, node: Any, omit: tuple[str, ...] = (), **also: Any) -> Callable[..., Any]:
@@ -53,3 +62,37 @@ def find(key: str, target: str) -> Callable[..., Any]:
     if not callable(found):
         raise UserError(f"{key}={target}: is not a function or class")
     return found
+
+
+def check_recorded(path: tuple[str, ...], target: Any, allowed: Collection[str]) -> None:
+    """Refuse a `_target_` of a config that comes from elsewhere, unless it is what belongs into this leaf.
+
+    What counts is the object that the name leads to: where it is defined, and what it is. So neither a function of
+    Keras that downloads or unpickles will do, nor what Keras or cnnexp imports from elsewhere.
+
+    Args:
+        path: the keys that lead to it, as ("phases", "finetune", "optimizer", "_target_").
+        target: what stands there.
+        allowed: targets that the user vouches for, by their full names.
+
+    Raises:
+        UserError: it is not allowed, or does not exist.
+    """
+    if target in allowed or (target is None and path == ("augmentation", "_target_")):
+        return
+    key, group = ".".join(path), path[-2] if len(path) > 1 else ""
+    belongs = len(path) == 2 or (len(path) == 4 and path[0] == "phases" and group == "optimizer")
+    home = HOMES.get(group) if belongs else None
+    shown = " ".join(str(target).split())[:100]
+    vouch = f"if you trust it, add --allow-target {shown}"
+    if home is None:
+        raise UserError(f"{key}={shown}: a recorded config names no target in this place; {vouch}")
+    if not isinstance(target, str) or not re.fullmatch(rf"{re.escape(home)}(\.[A-Za-z]\w*)+", target, re.ASCII):
+        raise UserError(f"{key}={shown}: a recorded config may name only what is in {home} here; {vouch}")
+    found = find(key, target)
+    module = str(getattr(found, "__module__", ""))
+    kind = inspect.isclass(found) or inspect.isfunction(found)
+    if group == "optimizer":
+        kind = inspect.isclass(found) and issubclass(found, import_module("keras").optimizers.Optimizer)
+    if not kind or not f"{module}.".startswith(f"{home}."):
+        raise UserError(f"{key}={shown}: is no {group} of {home.partition('.')[0]}; {vouch}")

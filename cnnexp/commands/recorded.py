@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import yaml
 
+from cnnexp.commands.model_file import check_model_file
+from cnnexp.commands.recorded_config import find_single
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.console import warn
@@ -31,23 +33,36 @@ class RecordedModel:
 def load_recorded(config: Config, run: str) -> RecordedModel:
     """The model of a run id, a unique prefix of one, or `latest`.
 
-    A `.keras` file is read in Keras' safe mode: nothing in it is executed or unpickled.
+    A `.keras` file is looked into, and read in Keras' safe mode: nothing in it is executed or unpickled.
 
     Raises:
-        UserError: no such run, or it recorded no model.
+        UserError: no such run, it recorded no model, or one that is refused.
     """
     tracker = open_tracker(config)
-    info = tracker.find_run(run)
+    info = find_single(tracker, run)
     folder = Path(config.paths.cache) / "models" / info.run_id
-    if not (folder / "model" / "data" / "model.keras").is_file():
+    file = folder / "model" / "data" / "model.keras"
+    if not file.is_file():
         tracker.download(info.run_id, "model", folder)
     try:
-        model = keras.saving.load_model(folder / "model" / "data" / "model.keras", compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"run {info.run_id}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
-    names = yaml.safe_load((folder / "model" / "MLmodel").read_text())["metadata"]["class_names"]
-    _, height, _, channels = model.input_shape
-    return RecordedModel(info.run_id, info.name, model, tuple(names), height, channels)
+        check_model_file(file)
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        _, height, _, channels = model.input_shape
+        names = tuple(_class_names(folder / "model" / "MLmodel"))
+        if len(names) != max(2, model.output_shape[-1]):
+            raise UserError(f"its {model.output_shape[-1]} outputs do not fit its {len(names)} class names")
+    except Exception as error:  # Keras, zipfile, h5py and json raise all kinds for a file that is none of ours
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"run {info.run_id}: its model cannot be loaded: {reason}") from error
+    return RecordedModel(info.run_id, info.name, model, names, height, channels)
+
+
+def _class_names(file: Path) -> list[str]:
+    metadata = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("metadata") or {}
+    names = metadata.get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError("its MLmodel has no class names")
+    return names
 
 
 def find_images(patterns: list[str]) -> list[Path]:

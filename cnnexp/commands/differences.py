@@ -1,0 +1,90 @@
+"""What is different here from where a run was made: packages, code, data."""
+
+import re
+from collections.abc import Mapping
+
+from cnnexp.console import say, table
+from cnnexp.data.sources import Dataset
+from cnnexp.report.predictions import Predictions
+from cnnexp.tracking.record import PACKAGES, environment_tags, requirements_text
+
+PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
+MOST_NAMED = 8  # packages, images
+
+
+def show_packages(tags: Mapping[str, str], requirements: str) -> None:
+    """Print a table of the packages that compute and have another version here, and a line about the others.
+
+    Args:
+        tags: of the run.
+        requirements: its requirements.txt.
+    """
+    here = environment_tags()
+    names = ("python", *PACKAGES)
+    changed = [(name, tags.get(name, "-"), here.get(name, "-")) for name in names if tags.get(name) != here.get(name)]
+    then, now = read_pins(requirements), read_pins(requirements_text())
+    known = {alias for aliases in PACKAGES.values() for alias in aliases}
+    others = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name) and name not in known)
+    if changed:
+        table("packages that differ", ["package", "then", "here"], changed)
+    else:
+        say(f"packages: the same versions of {', '.join(names)}")
+    if others:
+        say(f"other packages: {len(others)} of {len(then.keys() | now.keys())} differ: {_some(others)}")
+
+
+def read_pins(requirements: str) -> dict[str, str]:
+    """The versions of `name==version` lines by the names in small letters; other lines are left out."""
+    matches = (PIN.fullmatch(line.strip()) for line in requirements.splitlines())
+    return {match[1].lower(): match[2] for match in matches if match}
+
+
+def show_code(tags: Mapping[str, str]) -> None:
+    """Print a line about the git commit."""
+    then, now = _code(tags), _code(environment_tags())
+    same = "git_commit" in tags and then == now and tags.get("git_dirty") == "false"
+    say(f"code: the same commit, {then}" if same else f"code: then {then}, here {now}")
+
+
+def _code(tags: Mapping[str, str]) -> str:
+    if "git_commit" not in tags:
+        return "no git commit"
+    return tags["git_commit"][:12] + (" with changes that are not committed" if tags.get("git_dirty") == "true" else "")
+
+
+def show_data(tags: Mapping[str, str], metrics: Mapping[str, float], tested: Predictions, dataset: Dataset) -> bool:
+    """Print a line about the data, and return whether it is the same, to the last byte.
+
+    Args:
+        tags: of the run: `data_digest`.
+        metrics: of the run: how many images each split had.
+        tested: its answers, for the names and classes of the test images.
+        dataset: as it lies here.
+    """
+    then = tags.get("data_digest", "")
+    if then == dataset.digest:
+        say(f"data: the same, {dataset.name} {dataset.digest[:12]}")
+        return True
+    found = _changes(metrics, tested, dataset)
+    why = "; ".join(found) or "counts, classes and test images have the same names, so the content of files changed"
+    say(f"data: differs: {dataset.name} {dataset.digest[:12]}, was {then[:12] or 'not recorded'}: {why}")
+    return False
+
+
+def _changes(metrics: Mapping[str, float], tested: Predictions, dataset: Dataset) -> list[str]:
+    found = []
+    if tested.class_names != dataset.class_names:
+        found.append(f"classes {_some(dataset.class_names)}, were {_some(tested.class_names)}")
+    for split in (dataset.train, dataset.validation, dataset.test):
+        then, now = metrics.get(f"count/{split.name}_images"), len(split.ids)
+        if then is not None and then != now:
+            found.append(f"{now:,} {split.name} images, were {then:,.0f}")
+    gone, new = set(tested.ids) - set(dataset.test.ids), set(dataset.test.ids) - set(tested.ids)
+    if gone or new:
+        found.append(f"test images: {len(gone)} are no longer there, {len(new)} are new: {_some(sorted(gone | new))}")
+    return found
+
+
+def _some(names: object) -> str:
+    listed = [str(name) for name in names]  # type: ignore[attr-defined]
+    return ", ".join(listed[:MOST_NAMED]) + (", ..." if len(listed) > MOST_NAMED else "")

@@ -1,0 +1,155 @@
+"""`cnnexp evaluate`: the recorded figures again, and other data by the names of its classes."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnexp.commands.evaluate import class_numbers
+from cnnexp.data.opencv import cv2
+from cnnexp.errors import UserError
+from cnnexp.report.predictions import read_predictions
+from cnnexp.report.statistics import wilson_interval
+
+Run = Callable[..., tuple[int, str, str]]
+CLASSES = ("apple", "pear", "plum")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures of three classes, and in `out` the store with one run on them."""
+    from cnnexp.cli import main
+
+    root = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(0)
+    for number, kind in enumerate(CLASSES):
+        (root / "photos" / kind).mkdir(parents=True)
+        for picture in range(12):
+            image = rng.integers(0, 100, (20, 20, 3), np.uint8)
+            image[..., number] += 150
+            assert cv2.imwrite(str(root / "photos" / kind / f"{picture}.png"), image)
+    data = ["dataset=folder", f"dataset.path={root / 'photos'}", "dataset.image_size=32", "dataset.limit=null"]
+    line = ["backbone=mnist_cnn", *data, "debug=smoke", f"paths.root={root / 'out'}", "optimizer.learning_rate=3e-3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr("sys.argv", ["cnnexp"])
+        assert main(["train", *line, "trainer.steps_per_epoch=8"]) == 0
+    return root
+
+
+@pytest.fixture
+def evaluate(cnnexp: Run, root: Path) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return cnnexp("evaluate", "latest", f"paths.root={root / 'out'}", *arguments)
+
+    return run
+
+
+def figures(evaluate: Run, *arguments: str) -> dict[str, Any]:
+    code, out, err = evaluate("--json", *arguments)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def recorded(root: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root}/out/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("cnnexp").experiment_id])
+    return run
+
+
+def test_its_own_test_images_give_what_the_run_recorded(evaluate: Run, root: Path, tmp_path: Path) -> None:
+    before = recorded(root).data.metrics
+    found = figures(evaluate, "--csv", str(tmp_path / "answers.csv"))
+    assert found["acc"] == before["test/acc"] == found["recorded"]["acc"]
+    assert found["loss"] == pytest.approx(before["test/loss"], abs=1e-6)
+    assert found["ece"] == pytest.approx(before["test/ece"], abs=1e-6)
+    assert (found["same_data"], found["images"]) == (True, 9)
+    right = round(9 * found["acc"])
+    assert found["interval"] == list(wilson_interval(right, 9))
+    assert np.array(found["confusion"]).trace() == right and np.array(found["confusion"]).sum() == 9
+    (folder,) = (root / "out/runs").iterdir()
+    then, now = read_predictions(folder / "predictions.csv"), read_predictions(tmp_path / "answers.csv")
+    assert (then.ids, then.class_names) == (now.ids, now.class_names)
+    np.testing.assert_allclose(then.probabilities, now.probabilities, atol=1e-6)
+    assert recorded(root).data.metrics == before  # nothing was recorded
+
+
+def test_the_tables_and_the_log(evaluate: Run, root: Path) -> None:
+    before = recorded(root).data.metrics
+    code, out, err = evaluate("--log")
+    assert code == 0, err
+    accuracy = next(line for line in out.splitlines() if line.strip().startswith("accuracy"))
+    assert accuracy.split()[1] == accuracy.split()[-2] == f"{before['test/acc']:.6f}" and accuracy.split()[-1] == "+0"
+    assert "95 % interval" in out and "confusion" in out and "recorded in run" in out
+    after = recorded(root).data.metrics
+    assert after["evaluate/folder/test/acc"] == before["test/acc"]
+    assert set(after) - set(before) == {f"evaluate/folder/test/{key}" for key in ("acc", "loss", "ece")}
+
+
+def test_splits(evaluate: Run) -> None:
+    counts = {split: figures(evaluate, "--split", split) for split in ("train", "validation", "all")}
+    assert {split: found["images"] for split, found in counts.items()} == {"train": 18, "validation": 9, "all": 36}
+    assert not any(found["recorded"] for found in counts.values())
+    test = figures(evaluate)
+    parts = [counts["train"], counts["validation"], test]
+    assert counts["all"]["loss"] == pytest.approx(sum(p["loss"] * p["images"] for p in parts) / 36, abs=1e-9)
+
+
+def test_classes_are_matched_by_name(evaluate: Run, root: Path, tmp_path: Path) -> None:
+    """Without apple, pear and plum are the numbers 0 and 1 of the folder, and 1 and 2 of the model."""
+    for kind in CLASSES[1:]:
+        shutil.copytree(root / "photos" / kind, tmp_path / "fewer" / kind)
+    answers = ["--split", "all", "--csv", str(tmp_path / "answers.csv")]
+    figures(evaluate, *answers)
+    with open(tmp_path / "answers.csv", newline="") as file:
+        known = {row["file"]: row for row in csv.DictReader(file)}
+    found = figures(evaluate, "dataset=folder", f"dataset.path={tmp_path / 'fewer'}", *answers)
+    with open(tmp_path / "answers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == found["images"] == 24
+    assert [{**row, "file": 0} for row in rows] == [{**known[row["file"]], "file": 0} for row in rows]
+    assert found["acc"] == np.mean([row["truth"] == row["predicted"] for row in rows])
+    assert sum(found["confusion"][0]) == 0 and not found["same_data"]
+    assert found["recorded"] == {}
+
+
+def test_class_numbers() -> None:
+    assert class_numbers(("b", "a", "c"), ("a", "b", "c")) == [1, 0, 2]
+    assert class_numbers(("b", "a", "c"), ("c",)) == [2]
+    with pytest.raises(UserError, match=r"'A'.* does not know"):
+        class_numbers(("b", "a"), ("A", "b"))
+
+
+def test_changed_data_is_said(evaluate: Run, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "photos", tmp_path / "photos")
+    code, _, err = evaluate(f"dataset.path={tmp_path / 'photos'}")
+    assert code == 0 and "not that of the run" not in err
+    (tmp_path / "photos/plum/3.png").write_bytes((root / "photos/plum/4.png").read_bytes())
+    code, _, err = evaluate(f"dataset.path={tmp_path / 'photos'}")
+    assert code == 0
+    assert "the data is not that of the run" in err and len(err.strip().splitlines()) == 1
+
+
+def test_what_is_refused_in_one_line(evaluate: Run, root: Path, tmp_path: Path) -> None:
+    for kind in ("apple", "cherry"):
+        shutil.copytree(root / "photos" / "apple", tmp_path / "other" / kind)
+    for arguments, said in (
+        (["dataset=folder", f"dataset.path={tmp_path / 'other'}"], "'cherry'"),
+        (["--split", "tests"], "--split tests"),
+        (["seed=1"], "seed=1"),
+        (["backbone=vgg16"], "backbone=vgg16"),
+        (["more"], "give one run"),
+        (["--nothing"], "--nothing"),
+        (["--csv", str(tmp_path)], "--csv"),
+    ):
+        code, _, err = evaluate(*arguments)
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert said in err
