@@ -19,6 +19,7 @@ COMMANDS = {
     "reproduce": "train a tracked run again from what it recorded, and compare the figures",
     "plan": "the jobs that a line would run, and what is there of them",
     "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
+    "doctor": "closes runs whose process died, sends what could not be recorded, mends store and cache",
     "ui": "the MLflow UI on the store of the runs",
 }
 

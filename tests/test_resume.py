@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_in_its_folder_and_its_tracked_run(
     interrupted(2)
     assert cnnexp(*given)[0] == 130
     (run,) = tracker(tmp_path).find_runs()
-    assert run.status == "KILLED" and run.tags["error"] == "interrupted"
+    assert run.status == "KILLED" and run.tags["error"] == "interrupted: stopped"
     code, out, err = cnnexp(*given, "trainer.resume=true")
     assert code == 0, err
     assert "epoch   3/3" in out and "epoch   2/3" not in out

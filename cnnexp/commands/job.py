@@ -23,7 +23,7 @@ from cnnexp.commands.datasets import load_dataset
 from cnnexp.commands.localisation import localisation_metrics
 from cnnexp.commands.results import RESULT, final_metrics, make_result, monitored, show, write_result
 from cnnexp.commands.stores import open_tracker, register_model
-from cnnexp.commands.unfinished import CHECKPOINT, STOPPED, RunState, held, read_state, status, write_state
+from cnnexp.commands.unfinished import CHECKPOINT, JOURNAL, STOPPED, RunState, held, read_state, status, write_state
 from cnnexp.config import Config, typed
 from cnnexp.console import say, warn
 from cnnexp.data.sources import Dataset
@@ -153,7 +153,7 @@ def _open_run(
     if earlier is None:
         return _start(tracker, job, dataset, parent)
     try:
-        tracker.resume_run(earlier.run_id)
+        tracker.resume_run(earlier.run_id, journal=job.folder / JOURNAL)
     except UserError as error:
         warn(f"cnnexp: {error}; a new run is recorded")
         return _start(tracker, job, dataset, parent)
@@ -231,8 +231,8 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
     except BaseException as error:
         ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
-        text = f"{type(error).__name__}: {redact(str(error))}"
-        tracker.end_run(ending, error=text if ending == "FAILED" else "interrupted")
+        kind = type(error).__name__ if ending == "FAILED" else "interrupted"
+        tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)
         write_result(job.folder, make_result(job, run_id, order, status=ending))
         raise
     tracker.end_run("FINISHED")
@@ -241,7 +241,8 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
 def _start(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, parent: str | None) -> str:
     name = run_name(job.config.name, job.overrides, sweep.shared_overrides(job.folder.parent))
     note = run_note(job.resolved, job.overrides, job.folder)
-    return tracker.start_run(name, flatten(job.resolved), _tags(job, dataset, parent), parent, note)
+    tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
+    return tracker.start_run(name, flatten(job.resolved), tags, parent, note, journal=journal)
 
 
 def _note(job: Job, result: Result) -> str:

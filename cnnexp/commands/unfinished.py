@@ -14,6 +14,7 @@ from cnnexp.files import write_whole
 STATE = "run.json"
 CHECKPOINT = "checkpoint.npz"
 LOCK = "run.lock"
+JOURNAL = "unsent.jsonl"  # what the store has not taken yet
 SWEEP_FILE = "sweep.json"
 STOPPED = "stopped.json"  # no further job of the sweep is to start
 CONTROLS = ("trainer.resume=", "sweep.resume=", "sweep.on_failure=")  # do not change what is computed
@@ -72,9 +73,14 @@ def held(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether another process, or another part of this one, works there."""
-    if not (folder / LOCK).is_file():
+    return is_locked(folder / LOCK)
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a lock file is held."""
+    if not file.is_file():
         return False
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -3,7 +3,6 @@
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,9 @@ import numpy as np
 from filelock import FileLock
 
 from cnnexp.errors import UserError
+from cnnexp.tracking.journal import Record, RunWriter, clear, is_outage, replay
 from cnnexp.tracking.null import NullTracker
-from cnnexp.tracking.record import dataset_entries, pins, run_tags, storable, storable_name, storable_tags
+from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
 from cnnexp.tracking.runs import (
     QUIET,
@@ -48,6 +48,8 @@ def quiet_mlflow() -> None:
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; the journal says it once
 
 
 def create_sqlite(file: Path, artifact_root: str) -> None:
@@ -67,8 +69,10 @@ def create_sqlite(file: Path, artifact_root: str) -> None:
             os.replace(new, file)
 
 
-class Tracker(RunReader):
+class Tracker(RunReader, RunWriter):
     """Records one run at a time, and reads runs back. Trackers share no state, so several may be in use.
+
+    An outage of the store costs no metric where `start_run` is given a journal.
 
     Args:
         uri: `sqlite:///FILE`, `http(s)://HOST`, or a database server as `postgresql://USER:PASSWORD@HOST/NAME`.
@@ -80,11 +84,10 @@ class Tracker(RunReader):
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: str) -> None:
+        super().__init__()
         self.uri = resolve_uri(uri)
         self.experiment = experiment
         self.artifact_root = artifact_uri(artifact_root)
-        self._run_id: str | None = None
-        self._logged: set[tuple[str, int]] = set()  # of a run that was opened again: what it has already
         self._client: MlflowClient | None = None
         self._experiment_id = ""  # not known yet
 
@@ -138,6 +141,7 @@ class Tracker(RunReader):
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
         description: str | None = None,
+        journal: Path | None = None,
     ) -> str:
         """Open a run, to which everything is recorded until the next is opened.
 
@@ -146,6 +150,8 @@ class Tracker(RunReader):
             tags: can be changed; shortened from 8000 characters on.
             parent_run_id: the run under which MLflow's UI nests this one.
             description: Markdown, shown by the UI.
+            journal: a file that keeps what the store does not take for a while; see `journal.replay`. Without it
+                an outage is an error.
 
         Returns:
             The run id.
@@ -154,75 +160,57 @@ class Tracker(RunReader):
         from mlflow.entities import Param
 
         client, own = self.client(), run_tags(tags, parent_run_id, description)
-        run = client.create_run(self._experiment_id, tags=own, run_name=name)
-        self._run_id, self._logged = str(run.info.run_id), set()
+        run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
+        if journal is not None:
+            clear(self, journal)
+        self._open(run_id, journal, set())
         try:
             entries = [Param(key, value) for key, value in storable(params).items()]
             for start in range(0, len(entries), PARAMS_PER_BATCH):
-                client.log_batch(self._run_id, params=entries[start : start + PARAMS_PER_BATCH])
+                client.log_batch(run_id, params=entries[start : start + PARAMS_PER_BATCH])
         except BaseException as error:
             self.end_run("FAILED" if isinstance(error, Exception) else "KILLED", error=str(error))
             raise
-        return self._run_id
+        return run_id
 
-    def resume_run(self, run_id: str) -> None:
+    def resume_run(self, run_id: str, journal: Path | None = None) -> None:
         """Open a run again. A figure that it has of a step is not recorded a second time.
+
+        Args:
+            journal: as of `start_run`; what it keeps is sent first.
 
         Raises:
             UserError: there is no such run.
         """
         self.prepare()
+        if journal is not None and journal.exists():
+            replay(self, journal)
         client, found = self.client(), self.find_run(run_id)
-        self._logged = logged_steps(client, found)
         client.update_run(found.run_id, status="RUNNING")
         if "error" in found.tags:
             client.delete_tag(found.run_id, "error")
-        self._run_id = found.run_id
+        self._open(found.run_id, journal, logged_steps(client, found))
 
-    @property
-    def _current(self) -> str:
-        assert self._run_id is not None, "start_run comes first"
-        return self._run_id
+    def _send(self, run_id: str, record: Record) -> None:
+        """Give the store one write of a run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record figures of a step, all or none. NaN is kept; infinity becomes the largest float."""
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000
-        named = {storable_name(name): float(value) for name, value in metrics.items()}
-        entries = [Metric(name, value, now, step) for name, value in named.items() if (name, step) not in self._logged]
-        self.client().log_batch(self._current, metrics=entries)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set or replace tags."""
-        from mlflow.entities import RunTag
-
-        entries = [RunTag(key, value) for key, value in storable_tags(tags).items()]
-        self.client().log_batch(self._current, tags=entries)
-
-    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
-        """Copy a file, or a folder with all that is in it, to the run's artifacts, into `folder` there."""
-        self.client().log_artifact(self._current, os.fspath(path), folder)
-
-    def log_text(self, text: str, name: str) -> None:
-        """Write `text` as the artifact `name`."""
-        self.client().log_text(self._current, text, name)
-
-    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None:
-        """Record the data set: for each split an MLflow data set `name/SPLIT`, with the split as its context.
-
-        Args:
-            digest: of the whole data set in hex; MLflow keeps the first 36 characters.
-            source: its folder or URL.
-            split_counts: images a split, by the split's name.
-        """
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs = [
-            DatasetInput(Dataset(**entry), [InputTag("mlflow.data.context", split)])
-            for split, entry in dataset_entries(name, digest, source, split_counts).items()
-        ]
-        self.client().log_inputs(self._current, inputs)
+        client = self.client()
+        match record["kind"]:
+            case "metrics":
+                client.log_batch(run_id, metrics=[Metric(*figure) for figure in record["figures"]])
+            case "tags":
+                client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record["tags"].items()])
+            case "artifact":
+                client.log_artifact(run_id, record["path"], record["folder"])
+            case "text":
+                client.log_text(run_id, record["text"], record["name"])
+            case "inputs":
+                context = {split: InputTag("mlflow.data.context", split) for split in record["splits"]}
+                splits = record["splits"].items()
+                client.log_inputs(run_id, [DatasetInput(Dataset(**entry), [context[split]]) for split, entry in splits])
+            case "end":
+                client.set_terminated(run_id, record["status"], record["time"])
 
     def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
         """Record the model as `model`: `mlflow.pyfunc.load_model("runs:/RUN/model")`, `mlflow models serve`.
@@ -240,12 +228,12 @@ class Tracker(RunReader):
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        client, run_id = self.client(), self._current
+        client, run_id, insist = self.client(), self._current, self._journal.insist
         images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
         probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
-        entry = client.create_logged_model(self._experiment_id, name="model", source_run_id=run_id)
+        entry = insist(client.create_logged_model, self._experiment_id, name="model", source_run_id=run_id)
         try:
-            client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
+            insist(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
             with tempfile.TemporaryDirectory() as folder:
                 flavor.save_model(
                     keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
@@ -258,17 +246,12 @@ class Tracker(RunReader):
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata={"class_names": list(class_names)},
                 )
-                client.log_model_artifacts(entry.model_id, folder)
-        except BaseException:
-            client.finalize_logged_model(entry.model_id, "FAILED")
+                insist(client.log_model_artifacts, entry.model_id, folder)
+        except BaseException as error:
+            if not is_outage(error):
+                client.finalize_logged_model(entry.model_id, "FAILED")
             raise
-        client.finalize_logged_model(entry.model_id, "READY")
-
-    def end_run(self, status: Status, error: str | None = None) -> None:
-        """Close the run, with the error as a tag."""
-        if error is not None:
-            self.set_tags({"error": error})
-        self.client().set_terminated(self._current, status)
+        insist(client.finalize_logged_model, entry.model_id, "READY")
 
     def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
         """Fetch an artifact, or a folder of them as `model`, to `folder/artifact_path`, and return that path.

@@ -22,11 +22,12 @@ class NullTracker:
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
         description: str | None = None,
+        journal: Path | None = None,
     ) -> str:
         """An id that no other run has."""
         return uuid.uuid4().hex
 
-    def resume_run(self, run_id: str) -> None: ...
+    def resume_run(self, run_id: str, journal: Path | None = None) -> None: ...
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
 

@@ -28,11 +28,14 @@ PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
 RUNS_PER_PAGE = 100
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 REACH_SECONDS = 10.0
-QUIET = {  # no telemetry, no progress bars, no links, no word about git
+QUIET = {  # no telemetry, no progress bars, no links, no word about git; a server that is away holds up for seconds
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
 # ---------------------------------------------------------------------------------------------------- stores
@@ -149,6 +152,8 @@ class RunInfo:
     def from_mlflow(cls, run: Any) -> "RunInfo":
         """From an `mlflow.entities.Run`."""
         info, tags = run.info, dict(run.data.tags)
+        if not re.fullmatch(r"[0-9a-f]{32}", run.info.run_id):  # it becomes the name of a folder
+            raise UserError(f"the store answers with the run id {run.info.run_id[:80]!r}; refused")
         return cls(
             run_id=info.run_id,
             name=info.run_name or "",

@@ -221,7 +221,7 @@ class FeatureStore:
         locked = {path.stem for path in self.folder.glob("?*.lock")}
         for other in left | {name for name in locked if not (self.folder / name).exists()}:
             if other != key:
-                self._remove(other)
+                self.remove(other)
 
     def _make_room(self, needed: int) -> bool:
         """Remove entries until `needed` bytes fit; False where others that are in use now take too much."""
@@ -231,11 +231,11 @@ class FeatureStore:
         for entry in self.entries():
             if room >= needed:
                 break
-            if self._remove(entry.key):
+            if self.remove(entry.key):
                 room += entry.size_bytes
         return room >= needed
 
-    def _remove(self, key: str) -> bool:
+    def remove(self, key: str) -> bool:
         """Remove an entry, whole or not, and its lock file; False where a process holds its lock."""
         entry, unfinished, lock = self.folder / key, self.folder / f"{key}.tmp", self._lock(key)
         try:

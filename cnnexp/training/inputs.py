@@ -152,9 +152,7 @@ def feature_keys(cut: Cut, data: TrainingData, cache: Cache) -> list[str]:
         wanted.append((data.train, ""))
     elif cache.augmented_passes and not augmentation.mixup:
         wanted += [(data.train, augmentation.stream(number)) for number in range(cache.augmented_passes)]
-    return [
-        features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted
-    ]
+    return [features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted]
 
 
 def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, base: Cut | None) -> Passes:
