@@ -74,13 +74,14 @@ def test_a_sweep_with_a_failed_and_a_killed_job_is_finished_by_the_same_line(
 ) -> None:
     """Six folders of pictures, of which one is not there at first; the process is killed in the fifth job."""
     cnnexp("prepare", "synthetic", "debug=smoke", f"paths.data={drawn_root}")
+    (pictures,) = (folder for folder in (drawn_root / "synthetic").iterdir() if folder.is_dir())
     for name in "abdef":
-        (tmp_path / name).symlink_to(drawn_root / "synthetic")
+        (tmp_path / name).symlink_to(pictures)
     given = ["-m", "debug=smoke", "dataset=folder", "dataset.path=a,b,c,d,e,f"]
     first = kill.in_process(tmp_path, given, "log_metrics:14")  # each job that is well calls it 4 times
     assert first.returncode == -signal.SIGKILL, first.stderr
-    assert "job 2 failed: dataset.path=c: there is no such folder" in first.stderr
-    (tmp_path / "c").symlink_to(drawn_root / "synthetic")
+    assert "job 2 failed: dataset.path=c: does not exist" in first.stderr
+    (tmp_path / "c").symlink_to(pictures)
     code, out, err = cnnexp("train", *given)
     assert code == 0, err
     assert out.count("is done already") == 3 and out.count("goes on with run") == 1

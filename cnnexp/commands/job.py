@@ -94,8 +94,10 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
+    state = RunState(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
+    write_state(job.folder, state)  # before there is a run: from here on a kill leaves a folder that can go on
     run_id = _open_run(tracker, job, dataset, parent, earlier)
-    state = RunState(run_id, config_hash(job.resolved), dataset.digest)
+    state = replace(state, run_id=run_id)
     write_state(job.folder, state)
     (job.folder / RESULT).unlink(missing_ok=True)
     with recorded(tracker, job, run_id, order):
@@ -150,15 +152,19 @@ def _open_run(
     tracker: Tracker | NullTracker, job: Job, dataset: Dataset, parent: str | None, earlier: RunState | None
 ) -> str:
     """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
-    if earlier is None:
+    run_id = earlier.run_id if earlier else ""
+    if earlier and not run_id:  # killed while its run was being opened
+        begun = tracker.find_runs({"run_dir": str(job.folder), "config_hash": earlier.config_hash}, limit=1)
+        run_id = begun[0].run_id if begun else ""
+    if not run_id:
         return _start(tracker, job, dataset, parent)
     try:
-        tracker.resume_run(earlier.run_id, journal=job.folder / JOURNAL)
+        tracker.resume_run(run_id, job.folder / JOURNAL, _params(job))
     except UserError as error:
         warn(f"cnnexp: {error}; a new run is recorded")
         return _start(tracker, job, dataset, parent)
-    say(f"goes on with run {earlier.run_id}")
-    return earlier.run_id
+    say(f"goes on with run {run_id}")
+    return run_id
 
 
 def _record_files(
@@ -242,7 +248,12 @@ def _start(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, pa
     name = run_name(job.config.name, job.overrides, sweep.shared_overrides(job.folder.parent))
     note = run_note(job.resolved, job.overrides, job.folder)
     tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
-    return tracker.start_run(name, flatten(job.resolved), tags, parent, note, journal=journal)
+    return tracker.start_run(name, _params(job), tags, parent, note, journal=journal)
+
+
+def _params(job: Job) -> dict[str, str]:
+    """The config, without what differs between a run and its resumption."""
+    return {key: value for key, value in flatten(job.resolved).items() if key not in ("trainer.resume", "sweep.resume")}
 
 
 def _note(job: Job, result: Result) -> str:

@@ -157,27 +157,31 @@ class Tracker(RunReader, RunWriter):
             The run id.
         """
         self.prepare()
-        from mlflow.entities import Param
-
         client, own = self.client(), run_tags(tags, parent_run_id, description)
         run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
         if journal is not None:
             clear(self, journal)
         self._open(run_id, journal, set())
         try:
-            entries = [Param(key, value) for key, value in storable(params).items()]
-            for start in range(0, len(entries), PARAMS_PER_BATCH):
-                client.log_batch(run_id, params=entries[start : start + PARAMS_PER_BATCH])
+            self._log_params(run_id, params)
         except BaseException as error:
             self.end_run("FAILED" if isinstance(error, Exception) else "KILLED", error=str(error))
             raise
         return run_id
 
-    def resume_run(self, run_id: str, journal: Path | None = None) -> None:
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(key, value) for key, value in storable(params).items()]
+        for start in range(0, len(entries), PARAMS_PER_BATCH):
+            self.client().log_batch(run_id, params=entries[start : start + PARAMS_PER_BATCH])
+
+    def resume_run(self, run_id: str, journal: Path | None = None, params: Mapping[str, str] | None = None) -> None:
         """Open a run again. A figure that it has of a step is not recorded a second time.
 
         Args:
             journal: as of `start_run`; what it keeps is sent first.
+            params: those it was to have, where it may have been killed before it had all of them.
 
         Raises:
             UserError: there is no such run.
@@ -189,6 +193,7 @@ class Tracker(RunReader, RunWriter):
         client.update_run(found.run_id, status="RUNNING")
         if "error" in found.tags:
             client.delete_tag(found.run_id, "error")
+        self._log_params(found.run_id, params or {})
         self._open(found.run_id, journal, logged_steps(client, found))
 
     def _send(self, run_id: str, record: Record) -> None:

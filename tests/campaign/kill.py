@@ -101,7 +101,7 @@ MOMENTS = {
     "fit": ("cnnexp.commands.job", "fit"),
     "log_metrics": ("cnnexp.tracking.mlflow", "Tracker.log_metrics"),
     "checkpoint": ("cnnexp.training.phases", "write_checkpoint"),
-    "in_checkpoint": ("cnnexp.training.checkpoint", "os.replace"),
+    "in_checkpoint": ("cnnexp.training.checkpoint", "os.fsync"),
     "validation": ("cnnexp.training.phases", "predict"),
     "files": ("cnnexp.commands.job", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
