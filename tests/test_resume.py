@@ -142,6 +142,24 @@ def test_nothing_to_resume_is_said(cnnexp: Run, drawn_root: Path, tmp_path: Path
     assert code == 0 and "no unfinished run of this config" in out and len(folders(tmp_path)) == 2
 
 
+def test_a_run_killed_while_it_was_opened_is_the_one_that_goes_on(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*arguments: Any) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "_log_params", cut_off)
+        patch.setattr(Tracker, "end_run", lambda *arguments, **named: None)
+        assert cnnexp(*line(drawn_root))[0] == 9
+    (begun,) = tracker(tmp_path).find_runs()
+    assert begun.status == "RUNNING" and not begun.params
+    code, out, err = cnnexp(*line(drawn_root, "trainer.resume=true"))
+    assert code == 0 and f"goes on with run {begun.run_id}" in out, err
+    (run,) = tracker(tmp_path).find_runs()
+    assert run.status == "FINISHED" and run.params["seed"] == "0"
+
+
 def test_a_run_with_other_images_is_not_resumed(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
@@ -151,7 +169,7 @@ def test_a_run_with_other_images_is_not_resumed(
     state = json.loads((folder / "run.json").read_text())
     write_state(folder, RunState(state["run_id"], state["config_hash"], "of other images"))
     code, _, err = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
-    assert code == 2 and "the images are no longer those of run" in err
+    assert code == 2 and "the images are no longer those of the run in" in err
     assert (folder / CHECKPOINT).is_file()
 
 

@@ -112,9 +112,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
             tracker.log_metrics(metrics, step=epoch + 1)
 
         fitted = fit(config, network, data, on_epoch, job.folder / CHECKPOINT, resume=earlier is not None)
-        for epoch in (
-            set(range(len(fitted.history))) - told
-        ):  # done before a kill, which may have kept it from the store
+        for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
         metrics = final_metrics(fitted, network, data, config) | {"time/total_s": time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
@@ -141,7 +139,7 @@ def _earlier(job: Job, dataset: Dataset) -> RunState | None:
         return state
     if job.config.trainer.resume and state.data_digest != dataset.digest:
         raise UserError(
-            f"trainer.resume=true: the images are no longer those of run {state.run_id}; "
+            f"trainer.resume=true: the images are no longer those of the run in {job.folder}; "
             "leave it out to train from the start"
         )
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -152,14 +150,14 @@ def _open_run(
     tracker: Tracker | NullTracker, job: Job, dataset: Dataset, parent: str | None, earlier: RunState | None
 ) -> str:
     """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
-    run_id = earlier.run_id if earlier else ""
-    if earlier and not run_id:  # killed while its run was being opened
+    run_id, params = earlier.run_id if earlier else "", None
+    if earlier and not run_id:  # killed while its run was being opened, maybe before it had all its params
         begun = tracker.find_runs({"run_dir": str(job.folder), "config_hash": earlier.config_hash}, limit=1)
-        run_id = begun[0].run_id if begun else ""
+        run_id, params = begun[0].run_id if begun else "", _params(job)
     if not run_id:
         return _start(tracker, job, dataset, parent)
     try:
-        tracker.resume_run(run_id, job.folder / JOURNAL, _params(job))
+        tracker.resume_run(run_id, job.folder / JOURNAL, params)
     except UserError as error:
         warn(f"cnnexp: {error}; a new run is recorded")
         return _start(tracker, job, dataset, parent)
@@ -209,8 +207,8 @@ def run_in_sweep(job: Job, parent: str | None, order: int) -> float:
             stopped.touch()
         expected = isinstance(error, UserError)
         if not expected:
-            log.error("%s", traceback.format_exc())
-        warn(f"cnnexp: job {order} failed: {'' if expected else type(error).__name__ + ': '}{error}")
+            log.error("%s", redact(traceback.format_exc()))
+        warn(f"cnnexp: job {order} failed: {'' if expected else type(error).__name__ + ': '}{redact(str(error))}")
         if not (job.folder / RESULT).is_file():  # it failed before its run began
             tracker = open_tracker(job.config)
             tracker.prepare()
