@@ -109,7 +109,7 @@ def test_every_pass_gives_every_photo_once_and_augmented(photos):
     passes = {
         "ours, from files": data.ours(split, keep=False),
         "ours, decoded": data.ours(split, keep=True),
-        "ours, one thread": data.one_thread(split),
+        "ours, one thread": data.ours(split, keep=False, threads=1),
         "generator, from files": data.generator_from_files(photos),
         "generator, decoded": data.generator_from_arrays(split),
         "tf.data, from files": data.tf_data(photos, cached=False),
@@ -130,15 +130,16 @@ def test_every_pass_gives_every_photo_once_and_augmented(photos):
 def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monkeypatch):
     from bench import data
 
-    from cnnexp.data import pipeline
+    from cnnexp.data import images
 
     decoded: list[str] = []
-    original = pipeline.read_image
-    monkeypatch.setattr(pipeline, "read_image", lambda path: decoded.append(path) or original(path))
+    original = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path, least: decoded.append(path) or original(path, least))
     split = data.split_of(photos)
-    for _ in range(2):
-        assert data.consume(data.ours(split, keep=True)) == 20
-    assert decoded == []  # `load_images` reads them, once
+    one_pass = data.ours(split, keep=True)
+    assert data.consume(one_pass) == data.consume(one_pass) == 20
+    assert sorted(decoded) == sorted(split.paths)
+    decoded.clear()
     one_pass = data.ours(split, keep=False)
     assert data.consume(one_pass) == data.consume(one_pass) == 20
     assert sorted(decoded) == sorted([*split.paths, *split.paths])

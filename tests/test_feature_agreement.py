@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.data.pipeline import Images
+from cnnexp.data.loading import Images
 from cnnexp.data.sources import Split
 from cnnexp.models.applications import application
 from cnnexp.models.build import Network, build_model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnexp.data import images, opencv
-from cnnexp.data.images import ImageError, load_images, read_image, resize, to_channels
+from cnnexp.data import opencv
+from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -188,48 +188,56 @@ def test_to_channels() -> None:
 # ------------------------------------------------------------------------------------------------ loading
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    photos = [Image.fromarray(noise(20 + n, 50 - n, seed=n)) for n in range(12)]
-    return [written(tmp_path, encoded("PNG", photo), f"{n}.png") for n, photo in enumerate(photos)]
+@pytest.mark.parametrize(
+    ("height", "width", "least", "expected"),
+    [
+        (400, 300, None, (400, 300)),
+        (400, 300, 151, (400, 300)),
+        (400, 300, 150, (200, 150)),
+        (401, 301, 150, (201, 151)),  # rounded up
+        (400, 300, 75, (100, 75)),
+        (400, 300, 37, (50, 38)),
+        (400, 300, 8, (50, 38)),  # an eighth at most
+    ],
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_is_decoded_to_a_part(
+    tmp_path: Path, height: int, width: int, least: int | None, expected: tuple[int, int], progressive: bool
+) -> None:
+    photo = Image.fromarray(noise(height, width))
+    path = written(tmp_path, encoded("JPEG", photo, progressive=progressive))
+    assert read_image(path, least).shape == (*expected, 3)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_load_images_keeps_the_order(files: list[str], threads: int) -> None:
-    loaded = load_images(files, 16, threads=threads)
-    assert loaded.shape == (12, 16, 16, 3) and loaded.dtype == np.uint8
-    for path, image in zip(files, loaded, strict=True):
-        assert (image == resize(read_image(path), 16)).all()
+def test_a_part_shows_the_same_picture(tmp_path: Path) -> None:
+    """Against the mean over blocks of 4x4 pixels of the whole picture, a smooth one."""
+    y, x = np.mgrid[0:320, 0:240] / 40
+    smooth = np.stack([128 + 100 * np.sin(x), 128 + 100 * np.cos(y), 128 + 100 * np.sin(x + y)], axis=2)
+    photo = Image.fromarray(smooth.astype(np.uint8))
+    path = written(tmp_path, encoded("JPEG", photo, quality=95))
+    means = read_image(path).reshape(80, 4, 60, 4, 3).mean(axis=(1, 3))
+    assert np.abs(read_image(path, 60) - means).mean() < 1.5
 
 
-def test_load_images_in_grey(files: list[str]) -> None:
-    loaded = load_images(files, 16, channels=1)
-    assert loaded.shape == (12, 16, 16, 1)
-    assert (loaded[3] == to_channels(resize(read_image(files[3]), 16), 1)).all()
+def test_other_formats_are_decoded_whole(tmp_path: Path) -> None:
+    photo = Image.fromarray(noise(64, 48))
+    for kind in ("PNG", "BMP", "TIFF"):
+        assert (read_image(written(tmp_path, encoded(kind, photo)), 8) == noise(64, 48)).all(), kind
 
 
-def test_load_images_of_nothing() -> None:
-    assert load_images([], 16).shape == (0, 16, 16, 3)
+def test_the_rotation_of_a_part_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    path = written(tmp_path, encoded("JPEG", Image.fromarray(noise(40, 60)), exif=exif))
+    assert read_image(path, 20).shape == (30, 20, 3)
 
 
-def test_load_images_raises_for_the_first_bad_file(files: list[str]) -> None:
-    for number in (4, 9):
-        Path(files[number]).write_bytes(b"")
-    with pytest.raises(ImageError, match=r"4\.png: .* empty"):
-        load_images(files, 16, threads=3)
-
-
-def test_load_images_shows_progress(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = []
-
-    def progress(items: object, description: str, total: int) -> object:
-        shown.append((description, total))
-        return items
-
-    monkeypatch.setattr(images, "progress", progress)
-    load_images(files, 16)
-    load_images(files[:3], 16, description="reading test images")
-    assert shown == [("reading images", 12), ("reading test images", 3)]
+@pytest.mark.parametrize("channels", [1, 3])
+def test_read_square(tmp_path: Path, channels: int) -> None:
+    path = written(tmp_path, encoded("JPEG", Image.fromarray(noise(40, 60))))
+    expected = to_channels(resize(read_image(path, 20), 16), channels)  # 40 pixels are more than twice 16
+    assert (read_square(path, 16, channels) == expected).all()
+    assert (read_square(path, 30, channels) == to_channels(resize(read_image(path), 30), channels)).all()
 
 
 # ------------------------------------------------------------------------------------------------- OpenCV

@@ -17,8 +17,8 @@ from cnnexp.commands.assemble import build_network, fit, training_data
 from cnnexp.commands.datasets import load_dataset
 from cnnexp.commands.localisation import localisation_metrics, multiply_adds, spread
 from cnnexp.composition import load_config
+from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
-from cnnexp.data.pipeline import Images
 from cnnexp.data.sources import Dataset, Split
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, hirescam

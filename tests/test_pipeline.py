@@ -4,12 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import images as images_module
-from cnnexp.data import pipeline
 from cnnexp.data.augment import Geometric
-from cnnexp.data.images import ImageError, load_images, read_image, resize, to_channels
+from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
-from cnnexp.data.pipeline import Arrays, EvalBatches, Images, Passes, TrainBatches, order, stream_indices
+from cnnexp.data.pipeline import Arrays, EvalBatches, Passes, TrainBatches, order, stream_indices
 from cnnexp.data.sources import Split
 
 
@@ -186,55 +184,3 @@ def test_features_of_one_and_of_several_outputs(tmp_path: Path) -> None:
     two = Arrays((features, np.arange(4))).take(np.array([2, 0]))
     assert isinstance(two, tuple) and two[0].tolist() == one.tolist() and two[1].tolist() == [2, 0]
     assert len(Arrays((features,))) == 4
-
-
-# -------------------------------------------------------------------------------------------------- images
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("limit", [0, 2**30])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_images_from_files(files: tuple[str, ...], channels: int, limit: int, threads: int) -> None:
-    images = Images(split_of(files), 8, channels, threads, memory_limit_bytes=limit)
-    indices = np.array([5, 0, 0, 6])
-    expected = load_images(files, 8, channels)[indices]
-    assert len(images) == 7
-    assert images.take(indices).tolist() == expected.tolist()
-    assert images.take(indices).dtype == np.uint8 and expected.shape == (4, 8, 8, channels)
-
-
-@pytest.mark.parametrize("limit", [0, 2**30])
-@pytest.mark.parametrize(("given", "channels"), [(1, 3), (3, 1), (1, 1)])
-def test_images_from_arrays(limit: int, given: int, channels: int) -> None:
-    arrays = np.random.default_rng(0).integers(0, 256, (4, 8, 8, given), np.uint8)
-    images = Images(split_of(arrays=arrays), 12, channels, 2, memory_limit_bytes=limit)
-    expected = [to_channels(resize(array, 12), channels).tolist() for array in arrays[[3, 1]]]
-    assert images.take(np.array([3, 1])).tolist() == expected
-
-
-@pytest.mark.parametrize(("limit", "reads"), [(7 * 8 * 8 * 3, 7), (7 * 8 * 8 * 3 - 1, 6)])
-def test_images_are_kept_if_they_fit(
-    files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, limit: int, reads: int
-) -> None:
-    read: list[str] = []
-
-    def counted(path: str) -> np.ndarray:
-        read.append(path)
-        return read_image(path)
-
-    monkeypatch.setattr(images_module, "read_image", counted)
-    monkeypatch.setattr(pipeline, "read_image", counted)
-    images = Images(split_of(files), 8, 3, 1, memory_limit_bytes=limit)
-    assert read == []  # nothing before the first use
-    for _ in range(3):
-        images.take(np.array([4, 2]))
-    assert len(read) == reads
-
-
-@pytest.mark.parametrize("limit", [0, 2**30])
-def test_load_finds_a_bad_file(files: tuple[str, ...], limit: int) -> None:
-    images = Images(split_of(files), 8, 3, 2, memory_limit_bytes=limit)
-    images.load()
-    Path(files[4]).write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"4\.png: cannot be read"):
-        Images(split_of(files), 8, 3, 2, memory_limit_bytes=limit).load()

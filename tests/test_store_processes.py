@@ -38,6 +38,8 @@ import os, signal, sys
 from cnnexp.cli import main
 from cnnexp.commands import job
 number = int(sys.argv[1])
+if number == signal.SIGINT:  # whoever started the tests in the background had it ignored
+    signal.signal(number, signal.default_int_handler)
 def fit(*arguments, **options):
     os.kill(os.getpid(), number)
 job.fit = fit

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnexp.data.augment import Geometric
-from cnnexp.data.pipeline import Images
+from cnnexp.data.loading import Images
 from cnnexp.data.sources import Split
 from cnnexp.errors import UserError
 from cnnexp.training.checkpoint import read_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from cnnexp.config import Config
-from cnnexp.data.pipeline import Images
+from cnnexp.data.loading import Images, Room
 from cnnexp.data.sources import Dataset, Split
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
@@ -37,11 +37,22 @@ def augmentation(config: Config) -> Augmentation:
     )
 
 
+def split_images(config: Config, split: Split, image_size: int, channels: int) -> Images:
+    """The images of a split, read when they are needed, and kept as `trainer` and `paths.cache` say."""
+    trainer = config.trainer
+    room = Room(
+        memory_bytes=int(trainer.image_memory_limit * GIB),
+        folder=Path(config.paths.cache) / "images",
+        folder_bytes=int(trainer.image_cache_limit * GIB),
+    )
+    return Images(split, image_size, channels, trainer.loader_threads, room)
+
+
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
     """The splits as images of `dataset.image_size`, read when they are needed."""
 
     def part(split: Split) -> Part:
-        images = Images(split, config.dataset.image_size, dataset.channels, config.trainer.loader_threads)
+        images = split_images(config, split, config.dataset.image_size, dataset.channels)
         return Part(images=images, labels=split.labels, digest=split.digest)
 
     return TrainingData(
@@ -149,6 +160,7 @@ def settings(config: Config, checkpoint: Path | None = None) -> Settings:
         patience=trainer.early_stopping.patience,
         min_delta=trainer.early_stopping.min_delta,
         label_smoothing=trainer.label_smoothing,
+        loader_threads=trainer.loader_threads,
         checkpoint=checkpoint,
     )
 

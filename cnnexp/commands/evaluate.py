@@ -173,10 +173,10 @@ def _evaluate(
 
 def _outputs(config: Config, model: "RecordedModel", split: "Split") -> "np.ndarray":
     """(N, 1 or classes) float32"""
-    from cnnexp.data.pipeline import Images
+    from cnnexp.commands.assemble import split_images
     from cnnexp.training.inputs import predict
 
-    images = Images(split, model.image_size, model.channels, config.trainer.loader_threads)
+    images = split_images(config, split, model.image_size, model.channels)
     model.model.jit_compile = False
     return predict(model.model, images, config.trainer.evaluation_batch_size, f"testing on {split.name} images")
 

@@ -12,7 +12,7 @@ from cnnexp.commands.recorded_config import find_single
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.console import warn
-from cnnexp.data.images import ImageError, read_image, resize, to_channels
+from cnnexp.data.images import ImageError, read_square
 from cnnexp.errors import UserError
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -93,12 +93,12 @@ def read_batch(files: list[Path], recorded: RecordedModel) -> tuple[list[Path], 
     images = []
     for file in files:
         try:
-            image = resize(read_image(str(file)), recorded.image_size)
+            image = read_square(str(file), recorded.image_size, recorded.channels)
         except ImageError as error:
             warn(f"cnnexp: skipped: {error}")
             continue
         read.append(file)
-        images.append(to_channels(image, recorded.channels))
+        images.append(image)
     shape = (0, recorded.image_size, recorded.image_size, recorded.channels)
     return read, np.stack(images) if images else np.empty(shape, np.uint8)
 

@@ -1,7 +1,7 @@
 """Random changes of training images, decided by seed, pass and image index alone.
 
 Order, batches and threads therefore do not matter. A class here has `augment(images, indices, passes, seed)`;
-one of your own that `_target_` names must have it too.
+one of your own that `_target_` names must have it too. It gets parts of a batch, in `trainer.loader_threads` threads.
 """
 
 import math

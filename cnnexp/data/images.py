@@ -1,17 +1,22 @@
 """Image files to arrays, with OpenCV inside: everything that comes out is uint8, 0..255, RGB or grey."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import numpy as np
 
-from cnnexp.console import progress
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 JPEG_START_OF_SCAN = 0xDA
+JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the others are tables (T.81, table B.1)
+REDUCED = (
+    (8, cv2.IMREAD_REDUCED_COLOR_8),
+    (4, cv2.IMREAD_REDUCED_COLOR_4),
+    (2, cv2.IMREAD_REDUCED_COLOR_2),
+    (1, cv2.IMREAD_COLOR),
+)
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk's name and check sum
 
@@ -20,7 +25,7 @@ class ImageError(UserError):
     """A file that is no whole image."""
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, least: int | None = None) -> np.ndarray:
     """Decode an image file.
 
     A rotation noted in the EXIF data is applied; grey is repeated in three channels, CMYK converted, 16 bits
@@ -28,6 +33,8 @@ def read_image(path: str) -> np.ndarray:
 
     Args:
         path: a JPEG, PNG, GIF, BMP, WebP, TIFF or other file that OpenCV reads.
+        least: pixels that neither side may fall below. A JPEG that is at least twice as large is then decoded to
+            a half, a quarter or an eighth, from the low frequencies of its 8x8 blocks alone, in about half the time.
 
     Returns:
         (H, W, 3) uint8 RGB, 0..255.
@@ -44,7 +51,7 @@ def read_image(path: str) -> np.ndarray:
     if not _is_whole(data.tobytes()):
         raise _refusal(path, "it is cut short (its end marker is missing)")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, _decoding(data.tobytes(), least))
     except cv2.error as error:
         raise _refusal(path, error.err) from error
     if image is None:
@@ -68,13 +75,37 @@ def _is_whole(data: bytes) -> bool:
         return PNG_END in data
     if not data.startswith(JPEG_START):
         return True
+    *_, (last, _) = _jpeg_segments(data)
+    return JPEG_END in data[last:]
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each segment of a JPEG begins, and its marker's second byte; up to the first scan, or what is no segment.
+
+    ITU-T T.81, B.1.1.4: the marker is followed by the segment's length, two bytes that count themselves.
+    """
     position = len(JPEG_START)
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != JPEG_START_OF_SCAN:
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        yield position, data[position + 1]
+        if data[position + 1] == JPEG_START_OF_SCAN:
+            return
         if data[position + 1] == 0xFF:  # a fill byte before the marker
             position += 1
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return JPEG_END in data[position:]
+    yield position, 0
+
+
+def _decoding(data: bytes, least: int | None) -> int:
+    """OpenCV's flag to decode with as few pixels as `least` allows."""
+    if least is None or not data.startswith(JPEG_START):
+        return cv2.IMREAD_COLOR
+    for position, marker in _jpeg_segments(data):
+        if marker in JPEG_FRAMES:  # then length, precision, height and width (ITU-T T.81, B.2.2)
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            return next(flag for part, flag in REDUCED if part == 1 or min(height, width) >= part * least)
+    return cv2.IMREAD_COLOR
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -117,30 +148,13 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, np.newaxis]
 
 
-def load_images(
-    paths: Sequence[str], size: int, channels: int = 3, threads: int = 2, description: str = "reading images"
-) -> np.ndarray:
-    """Read, scale and stack image files, with a progress bar.
-
-    Args:
-        paths: N file names.
-        size: height and width, in pixels.
-        channels: 3 for RGB, 1 for grey.
-        threads: how many files are decoded at a time.
-        description: for the progress bar.
+def read_square(path: str, size: int, channels: int = 3) -> np.ndarray:
+    """The image of a file as a network takes it: `read_image`, `resize`, `to_channels`.
 
     Returns:
-        (N, size, size, channels) uint8, in the order of `paths`.
+        (size, size, channels) uint8.
 
     Raises:
-        ImageError: for the first file in `paths` that cannot be read.
+        ImageError: as `read_image`.
     """
-
-    def load(path: str) -> np.ndarray:
-        return to_channels(resize(read_image(path), size), channels)
-
-    images = np.empty((len(paths), size, size, channels), np.uint8)
-    with ThreadPoolExecutor(threads) as pool:
-        for number, image in enumerate(progress(pool.map(load, paths), description, total=len(paths))):
-            images[number] = image
-    return images
+    return to_channels(resize(read_image(path, least=size), size), channels)

@@ -18,4 +18,6 @@ except ImportError as error:
         "(Debian: apt-get install libgl1 libglib2.0-0) or use opencv-python-headless"
     ) from error
 
+cv2.setNumThreads(1)  # images are shared out among our threads, and OpenCV's would only stand in their way
+
 __all__ = ["cv2"]

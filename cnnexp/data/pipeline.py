@@ -2,19 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from cnnexp.console import progress
-from cnnexp.data.images import load_images, read_image, resize, to_channels
-from cnnexp.data.sources import Split
+from cnnexp.data.parallel import in_parts
 
-MEMORY_LIMIT_BYTES = 4 * 2**30
-CHUNK = 64  # images decoded at a time where they are only tried
 ORDER = 1  # tells the order's random numbers from those of the augmentation, made from (seed, pass, index)
 
 X = np.ndarray | tuple[np.ndarray, ...]
@@ -29,73 +24,6 @@ class Inputs(Protocol):
 
 
 # -------------------------------------------------------------------------------------------------- inputs
-
-
-class Images:
-    """The images of a split in the size of the network.
-
-    They are decoded at the first use and kept, if they fit into the memory limit; otherwise they are decoded
-    anew for each batch.
-
-    Args:
-        split: its files or arrays.
-        image_size: height and width, in pixels.
-        channels: 3 for RGB, 1 for grey.
-        threads: how many files are decoded at a time.
-        memory_limit_bytes: for the decoded images of this split.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        image_size: int,
-        channels: int,
-        threads: int,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    ) -> None:
-        self.split, self.image_size, self.channels, self.threads = split, image_size, channels, threads
-        self.fits = len(split.ids) * image_size * image_size * channels <= memory_limit_bytes
-        self.decoded: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.split.ids)
-
-    def load(self) -> None:
-        """Decode every image now, so that a bad file is found before a long training; keep them if they fit.
-
-        Raises:
-            ImageError: for the first file that cannot be read.
-        """
-        if self.decoded is not None:
-            return
-        if not self.fits:
-            batches = EvalBatches(self, CHUNK)
-            for _ in progress(batches, f"trying {self.split.name} images ({CHUNK} each)", len(batches)):
-                pass
-        elif self.split.paths is not None:
-            described = f"reading {self.split.name} images"
-            self.decoded = load_images(self.split.paths, self.image_size, self.channels, self.threads, described)
-        else:
-            self.decoded = self._decode(np.arange(len(self)))
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images with these positions: (B, image_size, image_size, C) uint8 in 0..255, RGB or grey."""
-        if self.decoded is None and self.fits:
-            self.load()
-        return self._decode(indices) if self.decoded is None else self.decoded[indices]
-
-    def _decode(self, indices: np.ndarray) -> np.ndarray:
-        paths, arrays = self.split.paths, self.split.arrays
-
-        def one(index: int) -> np.ndarray:
-            image = read_image(paths[index]) if paths is not None else arrays[index]  # type: ignore[index]
-            return to_channels(resize(image, self.image_size), self.channels)
-
-        images = np.empty((len(indices), self.image_size, self.image_size, self.channels), np.uint8)
-        with ThreadPoolExecutor(self.threads) as pool:
-            for position, image in enumerate(pool.map(one, indices)):
-                images[position] = image
-        return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +107,7 @@ class TrainBatches:
         seed: decides the order.
         augmentation: called as `(images, indices, passes)` for the images of a batch, or None.
         mix: called as `(x, y, epoch, step)` for a whole batch, or None.
+        threads: how many parts of a batch are augmented at a time; what comes out does not depend on it.
     """
 
     def __init__(
@@ -191,11 +120,12 @@ class TrainBatches:
         seed: int,
         augmentation: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None,
         mix: Callable[[Any, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]] | None = None,
+        threads: int = 1,
     ) -> None:
         assert len(inputs) == len(targets) > 0, (len(inputs), len(targets))
         self.inputs, self.targets, self.seed = inputs, targets, seed
         self.augmentation, self.mix = augmentation, mix
-        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.batch_size, self.steps_per_epoch, self.threads = batch_size, steps_per_epoch, threads
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -219,9 +149,21 @@ class TrainBatches:
         indices, passes = self.indices(epoch, step)
         x = self.inputs.take(indices, passes) if isinstance(self.inputs, Passes) else self.inputs.take(indices)
         if self.augmentation is not None:
-            x = self.augmentation(x, indices, passes)
+            x = self._augmented(self.augmentation, x, indices, passes)
         y = self.targets[indices]
         return self.mix(x, y, epoch, step) if self.mix else (x, y)
+
+    def _augmented(
+        self, augmentation: Callable[..., np.ndarray], images: Any, indices: np.ndarray, passes: np.ndarray
+    ) -> np.ndarray:
+        """The batch, each thread having changed a part of it."""
+        changed: dict[int, np.ndarray] = {}
+
+        def augment(part: slice) -> None:
+            changed[part.start] = augmentation(images[part], indices[part], passes[part])
+
+        in_parts(self.threads, len(images), augment)
+        return changed[0] if len(changed) == 1 else np.concatenate([changed[start] for start in sorted(changed)])
 
 
 class EvalBatches:

@@ -97,7 +97,9 @@ class TrainerConfig:
     feature_dtype: str = option("float32", choices=("float32", "float16"))  # on disk
     feature_cache_limit: Optional[float] = option(20.0, above=0)  # gibibytes; the least recently used goes first
     augmented_passes: Optional[int] = option(None, minimum=1)  # kept and cycled through; null: a new draw each epoch
-    loader_threads: int = option(2, minimum=1)
+    loader_threads: int = option(2, minimum=1)  # that decode and augment; the batches do not depend on it
+    image_memory_limit: float = option(4.0, minimum=0)  # gibibytes, for the decoded images of a split
+    image_cache_limit: float = option(20.0, minimum=0)  # gibibytes on disk, for those of splits beyond that; 0: none
     deterministic: bool = True
     resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
 

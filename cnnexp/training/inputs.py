@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from cnnexp.console import progress
-from cnnexp.data.pipeline import Arrays, EvalBatches, Images, Passes
+from cnnexp.data.loading import Images
+from cnnexp.data.pipeline import Arrays, EvalBatches, Passes
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import Cut, cut_model, features_key
 

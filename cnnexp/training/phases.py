@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnexp.data.pipeline import Images, TrainBatches
+from cnnexp.data.loading import Images
+from cnnexp.data.pipeline import TrainBatches
 from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
 from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
 from cnnexp.training.inputs import Inputs, TrainingData, predict
@@ -49,6 +50,7 @@ class Settings:
     patience: int | None = None
     min_delta: float = 0.0
     label_smoothing: float = 0.0
+    loader_threads: int = 1
     checkpoint: Path | None = None
 
 
@@ -214,6 +216,7 @@ def training_batches(inputs: Inputs, data: TrainingData, settings: Settings) -> 
         seed=settings.seed,
         augmentation=augmentation if inputs.augment_batches else None,
         mix=mix if augmentation.mixup else None,
+        threads=settings.loader_threads,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from cnnexp.data.pipeline import Arrays, Images
+from cnnexp.data.loading import Images
+from cnnexp.data.pipeline import Arrays
 from cnnexp.models.build import flip_averaged
 from cnnexp.training.callbacks import EpochMetrics, Receiver, loss_and_accuracy
 from cnnexp.training.checkpoint import PhaseReport, Progress, read_checkpoint

@@ -16,8 +16,8 @@ import numpy as np
 from bench.table import Row, compare
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.data.augment import Geometric
-from cnnexp.data.opencv import cv2
-from cnnexp.data.pipeline import Images, TrainBatches
+from cnnexp.data.loading import Images, Room
+from cnnexp.data.pipeline import TrainBatches
 from cnnexp.data.sources import Split
 from cnnexp.schema.training import TrainerConfig
 
@@ -45,7 +45,7 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     files, memory = ours(split, keep=False), ours(split, keep=True)
     pairs: list[tuple[str, str, Pass, Pass]] = [
         ("data/jpeg", "ImageDataGenerator.flow_from_directory", files, directory),
-        ("data/jpeg_1_thread", "ImageDataGenerator.flow_from_directory", one_thread(split), directory),
+        ("data/jpeg_1_thread", "ImageDataGenerator.flow_from_directory", ours(split, keep=False, threads=1), directory),
         ("data/decoded", "ImageDataGenerator.flow", memory, generator_from_arrays(split)),
         ("data/jpeg_tf_data", "image_dataset_from_directory, Random*", files, dataset),
         ("data/decoded_tf_data", "the same with .cache()", memory, tf_data(photos, cached=True)),
@@ -74,14 +74,15 @@ def split_of(photos: Path) -> Split:
 
 def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Pass:
     """Our batches; `keep` the decoded images in memory, as if they fit, or decode in each pass."""
-    limit = {"memory_limit_bytes": 0} if not keep else {}
+    room = Room() if keep else Room(memory_bytes=0)
     batches = TrainBatches(
-        Images(split, SIZE, 3, threads, **limit),
+        Images(split, SIZE, 3, threads, room),
         split.labels.astype(np.float32)[:, np.newaxis],
         batch_size=BATCH,
         steps_per_epoch=None,
         seed=0,
         augmentation=lambda images, indices, passes: Geometric(**PARAMETERS).augment(images, indices, passes, 0),
+        threads=threads,
     )
     epochs = itertools.count()
 
@@ -90,21 +91,6 @@ def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) 
         for step in range(len(batches)):
             x, y = batches.batch(epoch, step)
             yield np.asarray(x, np.float32), y
-
-    return one_pass
-
-
-def one_thread(split: Split) -> Pass:
-    """`ours` from files, with one thread to decode and OpenCV's own threads off."""
-    source = ours(split, keep=False, threads=1)
-
-    def one_pass() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        before = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            yield from source()
-        finally:
-            cv2.setNumThreads(before)
 
     return one_pass
 

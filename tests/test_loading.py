@@ -1,0 +1,271 @@
+"""Decoded images: the same whatever keeps them and however many threads decode, whole or not at all on disk."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnexp.data import images as images_module
+from cnnexp.data import loading
+from cnnexp.data.augment import Strong
+from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
+from cnnexp.data.loading import Images, Room
+from cnnexp.data.opencv import cv2
+from cnnexp.data.parallel import in_parts
+from cnnexp.data.pipeline import TrainBatches
+from cnnexp.data.sources import Split
+from cnnexp.errors import UserError
+
+COUNT, SIZE = 7, 8
+BYTES = COUNT * SIZE * SIZE * 3
+
+
+def split_of(paths: tuple[str, ...] | None = None, arrays: np.ndarray | None = None, digest: str = "digest") -> Split:
+    count = len(paths) if paths is not None else len(arrays if arrays is not None else ())
+    return Split("train", np.arange(count) % 2, paths, arrays, tuple(map(str, range(count))), digest)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    """Seven noisy pictures of 12 x 9 pixels."""
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (9, 12, 3), np.uint8))
+    return tuple(str(tmp_path / f"{number}.png") for number in range(COUNT))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were decoded."""
+    found: list[str] = []
+
+    def counted(path: str, least: int | None = None) -> np.ndarray:
+        found.append(path)
+        return read_image(path, least)
+
+    monkeypatch.setattr(images_module, "read_image", counted)
+    return found
+
+
+def rooms(folder: Path) -> dict[str, Room]:
+    """In memory, in a file, and nowhere."""
+    return {
+        "memory": Room(BYTES),
+        "file": Room(BYTES - 1, folder, BYTES),
+        "none": Room(BYTES - 1, folder, BYTES - 1),
+        "no folder": Room(0),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- keeping
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_from_files(files: tuple[str, ...], tmp_path: Path, channels: int, threads: int) -> None:
+    indices = np.array([5, 0, 0, 6])
+    expected = np.stack([read_square(files[index], SIZE, channels) for index in indices])
+    for name, room in rooms(tmp_path / "cache").items():
+        images = Images(split_of(files), SIZE, channels, threads, room)
+        found = images.take(indices)
+        assert len(images) == COUNT and found.dtype == np.uint8, name
+        assert found.shape == (4, SIZE, SIZE, channels) and (found == expected).all(), name
+
+
+@pytest.mark.parametrize(("given", "channels"), [(1, 3), (3, 1), (1, 1)])
+def test_images_from_arrays(tmp_path: Path, given: int, channels: int) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, given), np.uint8)
+    expected = [to_channels(resize(array, 12), channels).tolist() for array in arrays[[3, 1]]]
+    for room in (Room(), Room(0), Room(0, tmp_path / "cache", 2**20)):
+        images = Images(split_of(arrays=arrays), 12, channels, 2, room)
+        assert images.take(np.array([3, 1])).tolist() == expected
+
+
+@pytest.mark.parametrize(("where", "count"), [("memory", 7), ("file", 7), ("none", 6), ("no folder", 6)])
+def test_images_are_decoded_once_where_there_is_room(
+    files: tuple[str, ...], tmp_path: Path, reads: list[str], where: str, count: int
+) -> None:
+    images = Images(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
+    assert reads == []  # nothing before the first use
+    for _ in range(3):
+        images.take(np.array([4, 2]))
+    assert len(reads) == count
+    assert [file.stat().st_size for file in (tmp_path / "cache").glob("*.images")] == [BYTES] * (where == "file")
+
+
+@pytest.mark.parametrize("where", ["memory", "file", "none", "no folder"])
+def test_load_finds_a_bad_file(files: tuple[str, ...], tmp_path: Path, where: str) -> None:
+    room = rooms(tmp_path / "cache")[where]
+    Path(files[4]).write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"4\.png: cannot be read"):
+        Images(split_of(files), SIZE, 3, 2, room).load()
+    assert not list((tmp_path / "cache").glob("*.[ip]*s"))  # no file of images, and no unfinished one
+
+
+def test_the_first_bad_file_is_named(files: tuple[str, ...]) -> None:
+    for number in (2, 5):
+        Path(files[number]).write_bytes(b"")
+    for threads in (1, 2, 5):
+        with pytest.raises(ImageError, match=r"2\.png"):
+            Images(split_of(files), SIZE, 3, threads).load()
+
+
+def test_progress_counts_images(files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def progress(items: object, description: str, total: int) -> object:
+        listed = list(items)  # type: ignore[call-overload]
+        seen.append((description, total, len(listed)))
+        return listed
+
+    monkeypatch.setattr(loading, "progress", progress)
+    monkeypatch.setattr(loading, "CHUNK", 3)
+    images = Images(split_of(files), SIZE, 3, 2)
+    images.load()
+    assert seen == [("reading train images", COUNT, COUNT)]
+    assert (images.take(np.arange(COUNT)) == np.stack([read_square(file, SIZE) for file in files])).all()
+
+
+# --------------------------------------------------------------------------------------------- file of images
+
+
+def test_another_run_uses_the_file(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
+    room = Room(0, tmp_path / "cache", 10 * BYTES)
+    first = Images(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT))
+    reads.clear()
+    assert (Images(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT)) == first).all() and reads == []
+    for other in (Images(split_of(files, digest="other"), SIZE, 3, 1, room), Images(split_of(files), SIZE, 1, 1, room)):
+        other.take(np.arange(1))
+        assert len(reads) == COUNT
+        reads.clear()
+
+
+def test_the_least_recently_used_file_gives_way(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
+    room = Room(0, tmp_path / "cache", 2 * BYTES)
+
+    def use(digest: str) -> Images:
+        images = Images(split_of(files, digest=digest), SIZE, 3, 1, room)
+        images.load()
+        time.sleep(0.02)
+        return images
+
+    first = use("a")
+    use("b")
+    use("a")  # now b is the least recently used
+    use("c")
+    reads.clear()
+    use("a")
+    assert reads == []
+    use("b")
+    assert len(reads) == COUNT
+    assert (first.take(np.array([3])) == read_square(files[3], SIZE)).all()  # also if its file was removed
+
+
+def test_a_file_of_another_size_is_written_anew(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
+    room = Room(0, tmp_path / "cache", 10 * BYTES)
+    Images(split_of(files), SIZE, 3, 1, room).load()
+    (file,) = (tmp_path / "cache").glob("*.images")
+    os.truncate(file, BYTES - 1)
+    reads.clear()
+    Images(split_of(files), SIZE, 3, 1, room).load()
+    assert len(reads) == COUNT and file.stat().st_size == BYTES
+
+
+def _load_slowly(files: tuple[str, ...], room: Room) -> None:
+    loading.CHUNK = 1
+    loading.read_square = lambda *arguments: time.sleep(0.05) or read_square(*arguments)  # type: ignore[func-returns-value]
+    Images(split_of(files), SIZE, 3, 1, room).load()
+
+
+def test_a_kill_while_it_is_written_leaves_no_file_and_two_processes_write_one(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    room = Room(0, tmp_path / "cache", 10 * BYTES)
+    start = multiprocessing.get_context("spawn").Process
+    killed = start(target=_load_slowly, args=(files, room))
+    killed.start()
+    while not list((tmp_path / "cache").glob("*.partial")):
+        time.sleep(0.005)
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    killed.join()
+    assert not list((tmp_path / "cache").glob("*.images"))
+    both = [start(target=_load_slowly, args=(files, room)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    (file,) = (tmp_path / "cache").glob("*.images")
+    assert not list((tmp_path / "cache").glob("*.partial"))
+    assert file.read_bytes() == np.stack([read_square(path, SIZE) for path in files]).tobytes()
+
+
+def test_what_a_killed_process_left_of_other_images_is_removed(files: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "0123.partial").write_bytes(b"0" * 100)
+    Images(split_of(files), SIZE, 3, 1, Room(0, tmp_path / "cache", 10 * BYTES)).load()
+    assert not (tmp_path / "cache" / "0123.partial").exists()
+
+
+def test_a_full_disk_is_one_line(files: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists() or os.geteuid() != 0:
+        pytest.skip("a file system of its own needs root")
+    folder = Path("/dev/shm")
+    size = 10 * os.statvfs(folder).f_blocks * os.statvfs(folder).f_frsize
+    split = split_of(tuple(files[0] for _ in range(size // (512 * 512 * 3) + 1)))
+    room = Room(0, folder / f"cnnexp-{os.getpid()}", 2 * size)
+    try:
+        with pytest.raises(UserError, match=r"decoded images cannot be kept \(No space left on device\)"):
+            Images(split, 512, 3, 1, room).load()
+        assert room.folder is not None and not list(room.folder.glob("*.[ip]*s"))
+    finally:
+        for file in (room.folder or folder).glob("*.lock"):
+            file.unlink()
+        (room.folder or folder).rmdir()
+
+
+# ------------------------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("where", ["memory", "file", "none"])
+def test_batches_are_the_same_with_any_number_of_threads(files: tuple[str, ...], tmp_path: Path, where: str) -> None:
+    transform = Strong(rotation_range=40, zoom_range=0.2, brightness=0.5, saturation=0.5, erasing_probability=0.5)
+
+    def epoch(threads: int) -> np.ndarray:
+        images = Images(split_of(files), SIZE, 3, threads, rooms(tmp_path / "cache")[where])
+        batches = TrainBatches(
+            images,
+            np.arange(COUNT),
+            batch_size=5,
+            steps_per_epoch=4,
+            seed=3,
+            augmentation=lambda *batch: transform.augment(*batch, seed=3),
+            threads=threads,
+        )
+        return np.concatenate([np.asarray(batches.batch(1, step)[0]) for step in range(4)])
+
+    one = epoch(1)
+    for threads in (2, 8):
+        assert (epoch(threads) == one).all()
+
+
+def test_every_item_is_in_one_part_and_errors_come_out() -> None:
+    for threads in (1, 2, 3, 8):
+        for count in (0, 1, 2, 7, 8, 9):
+            seen = np.zeros(count, int)
+
+            def work(part: slice, seen: np.ndarray = seen) -> None:
+                seen[part] += 1
+
+            in_parts(threads, count, work)
+            assert (seen == 1).all(), (threads, count)
+
+    def fail(part: slice) -> None:
+        raise ValueError(part.start)
+
+    with pytest.raises(ValueError, match="0"):
+        in_parts(3, 6, fail)
