@@ -58,13 +58,13 @@ def test_served_loaded_and_predicted_agree(
     import mlflow.pyfunc
 
     from cnnexp.cli import main
-    from cnnexp.data.images import load_images
+    from cnnexp.data.images import read_square
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     run_id = store.find_run("latest").run_id
     assert main(["predict", run_id, *pictures, "--json", f"tracking.uri={store.uri}", f"paths.root={tmp_path}"]) == 0
     expected = [list(row["probabilities"].values()) for row in json.loads(capfd.readouterr().out)]
-    images = load_images(pictures, 24)
+    images = np.stack([read_square(picture, 24) for picture in pictures])
     assert images.dtype == np.uint8
     loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     np.testing.assert_allclose(loaded.predict(images), expected, atol=1e-5)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cnnexp.data import prepare
-from cnnexp.data.images import ImageError, load_images
+from cnnexp.data.images import ImageError
+from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
 from cnnexp.data.sources import Dataset, Split, digits, dogs_vs_cats, folder, mnist, synthetic
 from cnnexp.errors import UserError
@@ -121,7 +122,7 @@ def test_on_bad_decides_about_bad_files(tmp_path: Path, capsys: pytest.CaptureFi
     bad = whole.train.ids[2]
     (tmp_path / bad).write_bytes(b"")
     with pytest.raises(ImageError, match=f"{bad}: cannot be read as an image: it is empty"):
-        load_images(folder(path=path, on_bad="error", **FRACTIONS).train.paths or (), 8)
+        Images(folder(path=path, on_bad="error", **FRACTIONS).train, 8, 3, threads=1).load()
     assert capsys.readouterr().err == ""
     rest = folder(path=path, on_bad="skip", **FRACTIONS)
     assert rest.train.ids == tuple(name for name in whole.train.ids if name != bad)
@@ -276,10 +277,10 @@ def test_synthetic_is_drawn_at_the_first_use(tmp_path: Path, monkeypatch: pytest
 def test_synthetic_options_have_their_own_folders(tmp_path: Path) -> None:
     dataset = synthetic(path=str(tmp_path), limit=5, **DRAWN)
     assert counts(dataset) == {"train": [2, 2], "validation": [2, 2], "test": [1, 1]}
-    for change in ({"size": 40}, {"seed": 1}):
+    for change in ({"size": 40}, {"seed": 1}, {"decoys": 3}):
         synthetic(path=str(tmp_path), limit=2, **(DRAWN | change))
     names = sorted(entry.name for entry in tmp_path.iterdir() if entry.is_dir())
-    assert names == ["2-2-2-32-1", "2-2-2-40-0", "4-4-2-32-0"]
+    assert names == ["2-2-2-32-0-3", "2-2-2-32-1", "2-2-2-40-0", "4-4-2-32-0"]
     image = cv2.imread(str(tmp_path / "2-2-2-40-0/train/cat/cat.0.jpg"))
     assert image is not None and image.shape == (40, 40, 3)
 

@@ -70,10 +70,11 @@ def test_a_picture_is_a_function_of_kind_and_generator() -> None:
     assert (image != picture(1, 3)[0]).any()
 
 
-def test_cat_and_dog_of_one_generator_state_differ_only_where_the_evidence_is() -> None:
+@pytest.mark.parametrize("decoy_count", [0, 5])
+def test_cat_and_dog_of_one_generator_state_differ_only_where_the_evidence_is(decoy_count: int) -> None:
     for seed in range(40):
-        cat, cat_mask = picture(0, seed)
-        dog, dog_mask = picture(1, seed)
+        cat, cat_mask = draw(0, np.random.default_rng(seed), decoy_count=decoy_count)
+        dog, dog_mask = draw(1, np.random.default_rng(seed), decoy_count=decoy_count)
         near = cv2.dilate(cat_mask | dog_mask, np.ones((17, 17), np.uint8)) > 0  # rim, blur and mask threshold
         assert (cat[near] != dog[near]).any()
         np.testing.assert_array_equal(cat[~near], dog[~near])
@@ -180,10 +181,10 @@ def test_is_drawn_knows_every_parameter(written: Path, tmp_path: Path, monkeypat
 def failing_at(call: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     calls = iter(range(1, 1000))
 
-    def fail(kind: int, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def fail(kind: int, rng: np.random.Generator, *more: int) -> tuple[np.ndarray, np.ndarray]:
         if next(calls) == call:
             raise OSError("disk full")
-        return draw(kind, rng, size)
+        return draw(kind, rng, *more)
 
     return fail
 
@@ -246,3 +247,32 @@ def test_counts_that_cannot_be_halved_are_refused(tmp_path: Path, split: str, co
     with pytest.raises(UserError, match=rf"dataset\.{split}={count}: must be even"):
         draw_dataset(tmp_path / "drawn", **{**ARGUMENTS, split: count})
     assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- decoys
+
+
+def test_decoys_are_added_and_nothing_else_changes(tmp_path: Path) -> None:
+    for seed in range(20):
+        plain, mask = picture(seed % 2, seed)
+        crowded, seen = draw(seed % 2, np.random.default_rng(seed), decoy_count=3)
+        assert 0.01 < (plain != crowded).any(axis=2).mean() < 0.5  # three of a radius up to a tenth, and their blur
+        assert (seen > mask).sum() == 0  # nothing more is evidence
+        assert (seen > 0).sum() >= 0.8 * (mask > 0).sum()
+    draw_dataset(tmp_path / "drawn", **ARGUMENTS, decoy_count=3)
+    assert is_drawn(tmp_path / "drawn", **ARGUMENTS, decoy_count=3) and not is_drawn(tmp_path / "drawn", **ARGUMENTS)
+
+
+def test_decoys_stand_out_more_than_the_evidence() -> None:
+    """The point with the strongest contrast around it is evidence without them, and with them far less often."""
+
+    def found(decoy_count: int) -> float:
+        hits = 0
+        for seed in range(60):
+            image, mask = draw(seed % 2, np.random.default_rng(seed), 90, decoy_count)
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+            spread = cv2.blur(grey**2, (9, 9)) - cv2.blur(grey, (9, 9)) ** 2
+            hits += mask[np.unravel_index(spread.argmax(), spread.shape)] > 0
+        return hits / 60
+
+    assert found(0) > 0.2 and found(8) < 0.1

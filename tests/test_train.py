@@ -115,7 +115,7 @@ def test_the_tracked_model_takes_raw_images(tracked_run: Path) -> None:
     import mlflow.pyfunc
     from mlflow.tracking import MlflowClient
 
-    from cnnexp.data.images import load_images
+    from cnnexp.data.images import read_square
     from cnnexp.report.predictions import read_predictions
 
     uri = f"sqlite:///{tracked_run}/outputs/mlflow.db"
@@ -127,7 +127,7 @@ def test_the_tracked_model_takes_raw_images(tracked_run: Path) -> None:
     recorded = read_predictions(folder / "predictions.csv")
     (config,) = [yaml.safe_load((folder / "config.yaml").read_text())]
     root = next(Path(config["dataset"]["path"]).rglob("test")).parent
-    images = load_images([str(root / name) for name in recorded.ids], config["dataset"]["image_size"])
+    images = np.stack([read_square(str(root / name), config["dataset"]["image_size"]) for name in recorded.ids])
     np.testing.assert_allclose(model.predict(images)[:, 0], recorded.probabilities[:, 1], atol=1e-5)
 
 

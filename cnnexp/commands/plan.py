@@ -205,7 +205,7 @@ def lies_ready(config: Config) -> bool:
     node = config.dataset
     if isinstance(node, SyntheticConfig):
         splits = (node.train, node.validation, node.test)
-        root, counts = drawing(str(node.path), splits, node.size, node.seed, node.limit)
+        root, counts = drawing(str(node.path), splits, node.size, node.seed, node.limit, node.decoys)
         return is_drawn(root, *counts)
     if isinstance(node, DigitsConfig):
         return True

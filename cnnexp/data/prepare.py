@@ -47,7 +47,9 @@ def prepare_dogs_vs_cats(source: Path, path: Path) -> None:
             _copy_photos(source, path)
 
 
-def draw_synthetic(path: Path, train: int, validation: int, test: int, size: int, seed: int) -> None:
+def draw_synthetic(
+    path: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0
+) -> None:
     """Draw cats and dogs into `path` with `synthetic.draw_dataset`, unless they lie there already.
 
     Of two processes, one waits for the other.
@@ -55,7 +57,7 @@ def draw_synthetic(path: Path, train: int, validation: int, test: int, size: int
     Raises:
         UserError: `path` holds something else; the disk is full.
     """
-    counts = (train, validation, test, size, seed)
+    counts = (train, validation, test, size, seed, decoy_count)
     if is_drawn(path, *counts):
         return
     with _alone(path):

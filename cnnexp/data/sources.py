@@ -194,6 +194,7 @@ def synthetic(
     test: int,
     size: int,
     seed: int,
+    decoys: int = 0,
     limit: int | None = None,
     on_bad: str = "error",
     name: str = "synthetic",
@@ -206,6 +207,7 @@ def synthetic(
         train, validation, test: pictures in each split, even: half cats, half dogs.
         size: height and width of a picture, in pixels.
         seed: decides everything about them.
+        decoys: black and white objects in each picture, which stand out more than the evidence, and mean nothing.
         limit: no more pictures of each split are drawn than this, rounded down to an even number.
         on_bad: as in `folder`.
 
@@ -214,7 +216,7 @@ def synthetic(
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder into which the pictures are to be drawn")
-    root, counts = drawing(path, (train, validation, test), size, seed, limit)
+    root, counts = drawing(path, (train, validation, test), size, seed, limit, decoys)
     draw_synthetic(root, *counts)
     return _from_split_folders(name, root, None, on_bad, masks=str(root / "masks"))
 

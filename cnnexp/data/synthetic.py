@@ -1,7 +1,7 @@
 """Drawn cats and dogs: the offline stand-in for the dogs-vs-cats photos, each with the mask of its evidence.
 
 What tells the classes apart is only what `drawing.evidence` draws (ears, muzzle, nose, whiskers, tongue).
-Pose, coat, body, head, eyes, objects, light and camera are drawn without knowing the class: the same state of
+Pose, coat, body, head, eyes, objects, decoys, light and camera are drawn without knowing the class: the same state of
 the generator gives a cat and a dog in one and the same scene. So a heat map that points outside the mask
 points at something that cannot help.
 """
@@ -21,7 +21,7 @@ from cnnexp.console import progress
 from cnnexp.data.drawing.animals import CAT, DOG, Coat, Pose, body, coat, head, pose
 from cnnexp.data.drawing.canvas import SUPERSAMPLING, Canvas, Part, mark
 from cnnexp.data.drawing.evidence import evidence
-from cnnexp.data.drawing.scenery import background, distractors, occluders, photograph
+from cnnexp.data.drawing.scenery import background, decoys, distractors, occluders, photograph
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 
@@ -29,6 +29,7 @@ VERSION = 1  # of the drawing code: raise it when the same seed gives other pict
 CLASSES = ("cat", "dog")
 SPLITS = ("train", "validation", "test")
 LEAST_SEEN = 0.45  # of the evidence is left by what stands before it, on a coarse grid
+DECOY_LEAVES = 0.95  # of the evidence is left by a decoy that stands before it
 COARSE = 96  # pixels along the side of that grid
 JPEG_QUALITY = 92
 THREADS = 2
@@ -59,8 +60,8 @@ class Scene:
         return [*back, *self.head, *front]
 
 
-def compose(rng: np.random.Generator, size: int = 180) -> Scene:
-    """What is to be seen in a picture of `size` pixels.
+def compose(rng: np.random.Generator, size: int = 180, decoy_count: int = 0) -> Scene:
+    """What is to be seen in a picture of `size` pixels, with so many decoys.
 
     Each aspect has a generator of its own, so that none depends on how many numbers another one draws.
     """
@@ -72,7 +73,8 @@ def compose(rng: np.random.Generator, size: int = 180) -> Scene:
     behind = distractors(streams[3]) + body(streams[4], at, fur)
     both = {kind: evidence(kind, np.random.default_rng(seeds[6]), at, fur) for kind in (CAT, DOG)}
     scene = Scene(fur, behind, face, both, [], backdrop_seed=seeds[7], camera_seed=seeds[8])
-    return replace(scene, before=_before(streams[5], at, scene))
+    scene = replace(scene, before=_before(streams[5], at, scene))
+    return _with_decoys(np.random.default_rng([seeds[8], 1]), scene, decoy_count)
 
 
 def _before(rng: np.random.Generator, at: Pose, scene: Scene) -> list[Part]:
@@ -84,6 +86,15 @@ def _before(rng: np.random.Generator, at: Pose, scene: Scene) -> list[Part]:
     return []
 
 
+def _with_decoys(rng: np.random.Generator, scene: Scene, count: int) -> Scene:
+    """Each stands before the animal unless it would hide evidence of either kind; then it stands behind."""
+    behind, before = list(scene.behind), list(scene.before)
+    for parts in decoys(rng, count):
+        hides = any(_seen(scene.animal(kind), parts) < DECOY_LEAVES for kind in (CAT, DOG))
+        (behind if hides else before).extend(parts)
+    return replace(scene, behind=behind, before=before)
+
+
 def _seen(animal: list[Part], before: list[Part]) -> float:
     mask = np.zeros((COARSE, COARSE), np.uint8)
     mark(mask, animal)
@@ -92,20 +103,22 @@ def _seen(animal: list[Part], before: list[Part]) -> float:
     return cv2.countNonZero(mask) / max(whole, 1)
 
 
-def draw(kind: int, rng: np.random.Generator, size: int = 180) -> tuple[np.ndarray, np.ndarray]:
+def draw(kind: int, rng: np.random.Generator, size: int = 180, decoy_count: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Draw a cat or a dog.
 
     Args:
         kind: 0 = cat, 1 = dog. It changes ears, muzzle, nose, whiskers and tongue, and nothing else.
         rng: decides everything else.
         size: height and width in pixels.
+        decoy_count: of objects with sharper contrasts than the evidence has, in pictures of either kind alike. A
+            network that has learned nothing points at them; without them, evidence is what stands out most.
 
     Returns:
         The picture, (size, size, 3) uint8 RGB in 0..255, and the mask of the evidence that can be seen,
         (size, size) uint8, 255 = evidence and 0 = anything else. At least a third of the evidence is seen.
     """
     assert kind in (CAT, DOG)
-    scene = compose(rng, size)
+    scene = compose(rng, size, decoy_count)
     backdrop = background(np.random.default_rng(scene.backdrop_seed), size)
     large = (SUPERSAMPLING * size, SUPERSAMPLING * size)
     canvas = Canvas(cv2.resize(backdrop, large), cv2.resize(scene.coat.texture, large))
@@ -121,19 +134,22 @@ def draw(kind: int, rng: np.random.Generator, size: int = 180) -> tuple[np.ndarr
 # ------------------------------------------------------------------------------------------------ data set
 
 
-def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int, seed: int) -> None:
+def draw_dataset(
+    folder: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0
+) -> None:
     """Write a data set of drawn cats and dogs; `folder` appears when everything is in it.
 
     `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, i from 0 in each split and
     class. `folder/masks/` has the same tree of PNG masks (see `draw`), `folder/dataset.json` says with which
-    parameters all was drawn. A picture depends on seed, size, split, class and number alone: a larger data
-    set holds the smaller one.
+    parameters all was drawn. A picture depends on seed, size, decoys, split, class and number alone: a larger
+    data set holds the smaller one.
 
     Args:
         folder: where to; a data set drawn there before is replaced.
         train, validation, test: pictures in each split, even: half are cats, half dogs.
         size: height and width of a picture in pixels.
         seed: any integer from 0 on.
+        decoy_count: in each picture, see `draw`.
 
     Raises:
         UserError: a count that is odd or less than 2; `folder` holds something else.
@@ -148,8 +164,8 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _draw_all(unfinished, counts, size, seed)
-        wanted = _wanted(train, validation, test, size, seed)
+        _draw_all(unfinished, counts, size, seed, decoy_count)
+        wanted = _wanted(train, validation, test, size, seed, decoy_count)
         (unfinished / "dataset.json").write_text(json.dumps(wanted, indent=2) + "\n")
         unfinished.chmod(0o755)  # mkdtemp lets nobody else in
         if folder.exists():
@@ -159,22 +175,23 @@ def draw_dataset(folder: Path, train: int, validation: int, test: int, size: int
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def is_drawn(folder: Path, train: int, validation: int, test: int, size: int, seed: int) -> bool:
+def is_drawn(folder: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0) -> bool:
     """Whether `draw_dataset` with these very arguments, and this version of it, filled the folder."""
-    return _parameters(Path(folder)) == _wanted(train, validation, test, size, seed)
+    return _parameters(Path(folder)) == _wanted(train, validation, test, size, seed, decoy_count)
 
 
 def drawing(
-    path: str, splits: tuple[int, int, int], size: int, seed: int, limit: int | None
-) -> tuple[Path, tuple[int, int, int, int, int]]:
-    """The folder below `path` of one data set, and its numbers: train, validation, test, size, seed."""
+    path: str, splits: tuple[int, int, int], size: int, seed: int, limit: int | None, decoy_count: int
+) -> tuple[Path, tuple[int, int, int, int, int, int]]:
+    """The folder below `path` of one data set, and its numbers: train, validation, test, size, seed, decoys."""
     train, validation, test = (count if limit is None else min(count, limit - limit % 2) for count in splits)
-    counts = (train, validation, test, size, seed)
-    return Path(path).expanduser().absolute() / "-".join(map(str, counts)), counts
+    counts = (train, validation, test, size, seed, decoy_count)
+    name = "-".join(map(str, counts if decoy_count else counts[:-1]))
+    return Path(path).expanduser().absolute() / name, counts
 
 
-def _wanted(train: int, validation: int, test: int, size: int, seed: int) -> dict[str, object]:
-    return {
+def _wanted(train: int, validation: int, test: int, size: int, seed: int, decoy_count: int) -> dict[str, object]:
+    facts: dict[str, object] = {
         "drawn_by": "cnnexp.data.synthetic",
         "version": VERSION,
         "classes": list(CLASSES),
@@ -184,6 +201,7 @@ def _wanted(train: int, validation: int, test: int, size: int, seed: int) -> dic
         "size": size,
         "seed": seed,
     }
+    return facts | ({"decoys": decoy_count} if decoy_count else {})
 
 
 def _parameters(folder: Path) -> dict[str, object] | None:
@@ -195,13 +213,13 @@ def _parameters(folder: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) and found.get("drawn_by") == "cnnexp.data.synthetic" else None
 
 
-def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int, decoy_count: int) -> None:
     jobs = []
     for split, count in counts.items():
         for kind, name in enumerate(CLASSES):
             (folder / split / name).mkdir(parents=True)
             (folder / "masks" / split / name).mkdir(parents=True)
-            jobs += [_job(folder, split, kind, number, size, seed) for number in range(count // 2)]
+            jobs += [_job(folder, split, kind, number, size, seed, decoy_count) for number in range(count // 2)]
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for _ in progress(pool.map(lambda job: job(), jobs), "drawing pictures", total=len(jobs)):
@@ -211,10 +229,12 @@ def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int) -> Non
             raise
 
 
-def _job(folder: Path, split: str, kind: int, number: int, size: int, seed: int) -> Callable[[], None]:
+def _job(
+    folder: Path, split: str, kind: int, number: int, size: int, seed: int, decoy_count: int
+) -> Callable[[], None]:
     def write() -> None:
         rng = np.random.default_rng([seed, SPLITS.index(split), kind, number])
-        image, mask = draw(kind, rng, size)
+        image, mask = draw(kind, rng, size, decoy_count)
         name = f"{split}/{CLASSES[kind]}/{CLASSES[kind]}.{number}"
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]

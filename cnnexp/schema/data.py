@@ -80,6 +80,7 @@ class SyntheticConfig(ImageFilesConfig):
     test: int = option(1000, minimum=2)
     size: int = option(180, minimum=32, maximum=1024)  # pixels of a drawn picture, before resizing
     seed: int = option(0, minimum=0)
+    decoys: int = option(0, minimum=0, maximum=100)  # in each picture: what stands out, and tells nothing
 
     def check(self) -> None:
         for name in ("train", "validation", "test"):

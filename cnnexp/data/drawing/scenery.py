@@ -7,6 +7,8 @@ from cnnexp.data.drawing.canvas import Colour, Part, curve, ellipse, mix, noise,
 from cnnexp.data.opencv import cv2
 
 WHITE: Colour = (255, 255, 255)
+PAPER: Colour = (252, 252, 250)
+INK: Colour = (10, 10, 12)
 GREENS: tuple[Colour, ...] = ((70, 120, 50), (110, 150, 60), (60, 96, 62), (150, 150, 80))
 
 # ------------------------------------------------------------------------------------------------- objects
@@ -42,6 +44,41 @@ def occluders(rng: np.random.Generator, at: Pose) -> list[Part]:
             case _:
                 parts += _object(rng, x, y, at.radius * rng.uniform(0.35, 0.75))
     return parts
+
+
+def decoys(rng: np.random.Generator, count: int) -> list[list[Part]]:
+    """Boards, spotted balls and targets, anywhere: black on white, so that they catch the eye before all else."""
+    found = []
+    for _ in range(count):
+        x, y = rng.uniform(0, 1, 2).tolist()
+        found.append(_decoy(rng, x, y, rng.uniform(0.05, 0.1)))
+    return found
+
+
+def _decoy(rng: np.random.Generator, x: float, y: float, size: float) -> list[Part]:
+    angle = rng.uniform(0, 2 * np.pi)
+    match rng.integers(3):
+        case 0:  # a board of 3x3 fields
+            parts = [Part(_square(-0.9, -0.9, 1.8, x, y, size, angle), PAPER, rim=INK, round=0)]
+            for field in range(0, 9, 2):
+                left, top = 0.6 * (field % 3) - 0.9, 0.6 * (field // 3) - 0.9
+                parts.append(Part(_square(left, top, 0.6, x, y, size, angle), INK, round=0))
+            return parts
+        case 1:  # a ball with a spot in the middle and five around it
+            parts = [Part(ellipse(x, y, size, size), PAPER, rim=INK, round=0)]
+            parts.append(Part(ellipse(x, y, 0.35 * size, 0.35 * size, points=12), INK, round=0))
+            for turn in angle + np.arange(5) * 2 * np.pi / 5:
+                at = x + 0.75 * size * np.cos(turn), y + 0.75 * size * np.sin(turn)
+                parts.append(Part(ellipse(*at, 0.22 * size, 0.22 * size, points=12), INK, round=0))
+            return parts
+        case _:  # a target
+            rings = ((1, INK), (0.78, PAPER), (0.55, INK), (0.3, PAPER))
+            return [Part(ellipse(x, y, part * size, part * size), colour, round=0) for part, colour in rings]
+
+
+def _square(left: float, top: float, side: float, x: float, y: float, size: float, angle: float) -> np.ndarray:
+    right, bottom = left + side, top + side
+    return _placed([(left, top), (right, top), (right, bottom), (left, bottom)], x, y, size, angle)
 
 
 def _colour(rng: np.random.Generator) -> Colour:
