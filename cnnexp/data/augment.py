@@ -131,14 +131,16 @@ class Geometric:
 
     def apply(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         """Do to an image, (H, W, C) uint8, what was drawn; returns the same shape and type."""
-        height, width = image.shape[:2]
+        height, width, channels = image.shape
         warped = cv2.warpAffine(
-            image,
+            cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if channels == 3 else image,  # four take half the time of three
             output_to_input(draw, height, width),
             (width, height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=BORDERS[self.fill_mode],
         )
+        if channels == 3:
+            return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
         return warped.reshape(image.shape)  # OpenCV drops the axis of a single channel
 
 
