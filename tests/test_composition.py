@@ -128,9 +128,13 @@ TUTORIAL = {
     "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
     "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, 100, 32, 0.905),
     "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 100, 100, 20, 0.924),
-    "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 100, 100, 32, None),
+    "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 8, None, 32, None),  # the tutorial gives no more
 }
-DROPOUT = {"augmented": (0.5, 0.0), "frozen": (0.0, 0.5)}  # before and after the dense layer; elsewhere none
+DROPOUT = {  # before and after the dense layer; elsewhere none
+    "augmented": (0.5, 0.0),
+    "frozen": (0.0, 0.5),
+    "finetuned_augmented": (0.0, 0.5),
+}
 
 
 @pytest.mark.parametrize("name", TUTORIAL)
@@ -143,14 +147,18 @@ def test_the_tutorials_values(name: str) -> None:
     assert (result.head.input_dropout, result.head.dropout) == DROPOUT.get(name, (0.0, 0.0))
     assert result.freeze_policy.mode == policy
     assert isinstance(result.optimizer, RmspropConfig)
-    assert (result.optimizer.learning_rate, result.optimizer.schedule.name) == (rate, "constant")
+    assert (result.optimizer.learning_rate, result.optimizer.schedule.name) == (
+        rate,
+        "cosine" if name == "finetuned_augmented" else "constant",
+    )
     trainer = result.trainer
     assert (trainer.epochs, trainer.steps_per_epoch, trainer.batch_size) == (epochs, steps, batch)
     assert result.reference_accuracy == accuracy
     if name == "mnist":
         assert isinstance(result.dataset, MnistConfig) and result.dataset.image_size == 28
     else:
-        assert isinstance(result.dataset, DogsVsCatsConfig) and result.dataset.image_size == 150
+        assert isinstance(result.dataset, DogsVsCatsConfig)
+        assert result.dataset.image_size == (180 if name == "finetuned_augmented" else 150)
 
 
 def test_the_tutorials_networks() -> None:
