@@ -20,7 +20,7 @@ STEPS, BATCH = 100, 20  # of an epoch in the tutorial
 VARIANTS = {
     "frozen": ["experiment=frozen"],
     "finetuned": ["experiment=finetuned"],
-    "finetuned_augmented": ["experiment=finetuned_augmented", "trainer.augmented_passes=1"],
+    "finetuned_augmented": ["experiment=finetuned_augmented", "phases=none", "trainer.augmented_passes=1"],
 }
 HEADS = [(units, dropout) for units in (64, 128, 256, 512) for dropout in (0.0, 0.5)]
 
@@ -41,14 +41,12 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
 
 def epoch_row(name: str, photos: Path, overrides: list[str], repetitions: int, steps: int) -> Row:
     """An epoch of 100 steps from the cache beside one through the whole network, of which `steps` are measured."""
-    full = [override for override in overrides if "augmented_passes" not in override]
+    full = [*overrides, "trainer.augmented_passes=null", "trainer.feature_cache=false"]
     cached_s, full_s = take_turns(
         name,
         repetitions,
         lambda: epoch_seconds(photos, [*overrides, f"trainer.steps_per_epoch={STEPS}"], epochs=3),
-        lambda: epoch_seconds(
-            photos, [*full, f"trainer.steps_per_epoch={steps}", "trainer.feature_cache=false"], epochs=2
-        ),
+        lambda: epoch_seconds(photos, [*full, f"trainer.steps_per_epoch={steps}"], epochs=2),
     )
     return Row(f"epoch/{name}", f"full pass ({steps} of {STEPS} steps)", cached_s, [s * STEPS / steps for s in full_s])
 
