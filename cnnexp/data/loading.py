@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -53,6 +54,7 @@ class Images:
         self.split, self.threads, self.room = split, threads, room or Room()
         self.shape = (len(split.ids), image_size, image_size, channels)
         self.kept: np.ndarray | ImageFile | None = None
+        self.loading = Lock()
         size = int(np.prod(self.shape))
         self.in_memory = size <= self.room.memory_bytes
         self.in_file = not self.in_memory and self.room.folder is not None and size <= self.room.folder_bytes
@@ -67,8 +69,11 @@ class Images:
             ImageError: for the first file that cannot be read.
             UserError: the file of decoded images cannot be written.
         """
-        if self.kept is not None:
-            return
+        with self.loading:
+            if self.kept is None:
+                self._load()
+
+    def _load(self) -> None:
         described = f"reading {self.split.name} images"
         if self.in_memory:
             images = np.empty(self.shape, np.uint8)
@@ -78,8 +83,9 @@ class Images:
         elif self.in_file:
             assert self.room.folder is not None
             digest = hashlib.sha256(repr((self.split.digest, self.shape, DECODER)).encode()).hexdigest()
-            self.kept = ImageFile(self.room.folder / f"{digest[:32]}.images", self.shape)
-            self.kept.fill(self._chunks(described), self.room.folder_bytes)
+            file = ImageFile(self.room.folder / f"{digest[:32]}.images", self.shape)
+            file.fill(self._chunks(described), self.room.folder_bytes)
+            self.kept = file
         else:
             for _ in self._chunks(described):
                 pass

@@ -147,22 +147,27 @@ class TrainBatches:
     def batch(self, epoch: int, step: int) -> tuple[X, np.ndarray]:
         """A batch: x (B, H, W, C) uint8, or float32 if mixed, or features (B, ...), and its targets y."""
         indices, passes = self.indices(epoch, step)
-        x = self.inputs.take(indices, passes) if isinstance(self.inputs, Passes) else self.inputs.take(indices)
         if self.augmentation is not None:
-            x = self._augmented(self.augmentation, x, indices, passes)
+            x: X = self._augmented(self.augmentation, indices, passes)
+        elif isinstance(self.inputs, Passes):
+            x = self.inputs.take(indices, passes)
+        else:
+            x = self.inputs.take(indices)
         y = self.targets[indices]
         return self.mix(x, y, epoch, step) if self.mix else (x, y)
 
     def _augmented(
-        self, augmentation: Callable[..., np.ndarray], images: Any, indices: np.ndarray, passes: np.ndarray
+        self, augmentation: Callable[..., np.ndarray], indices: np.ndarray, passes: np.ndarray
     ) -> np.ndarray:
-        """The batch, each thread having changed a part of it."""
+        """The batch; each thread takes and changes a part of the images."""
+        inputs = self.inputs
+        assert not isinstance(inputs, Passes)
         changed: dict[int, np.ndarray] = {}
 
         def augment(part: slice) -> None:
-            changed[part.start] = augmentation(images[part], indices[part], passes[part])
+            changed[part.start] = augmentation(inputs.take(indices[part]), indices[part], passes[part])
 
-        in_parts(self.threads, len(images), augment)
+        in_parts(self.threads, len(indices), augment)
         return changed[0] if len(changed) == 1 else np.concatenate([changed[start] for start in sorted(changed)])
 
 
