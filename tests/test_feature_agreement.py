@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images
-from cnnexp.data.sources import Split
 from cnnexp.models.applications import application
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.efficientnet_lite import efficientnet_lite

@@ -12,12 +12,12 @@ import pytest
 from cnnexp.data import images as images_module
 from cnnexp.data import loading
 from cnnexp.data.augment import Strong
+from cnnexp.data.dataset import Split
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.loading import Images, Room
 from cnnexp.data.opencv import cv2
 from cnnexp.data.parallel import in_parts
 from cnnexp.data.pipeline import TrainBatches
-from cnnexp.data.sources import Split
 from cnnexp.errors import UserError
 
 COUNT, SIZE = 7, 8

@@ -13,9 +13,9 @@ from keras import layers
 
 from cnnexp.commands import localisation
 from cnnexp.commands.localisation import localisation_metrics, multiply_adds, spread
+from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
-from cnnexp.data.sources import Dataset, Split
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam
 from cnnexp.explain.measure import randomisation_check

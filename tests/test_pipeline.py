@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cnnexp.data.augment import Geometric
+from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
 from cnnexp.data.pipeline import Arrays, EvalBatches, Passes, TrainBatches, order, stream_indices
-from cnnexp.data.sources import Split
 
 
 def split_of(paths: tuple[str, ...] | None = None, arrays: np.ndarray | None = None) -> Split:

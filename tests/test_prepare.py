@@ -180,7 +180,7 @@ def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(prepare, "draw_dataset", counted)
     for seed in (0, 0, 1):
         draw_synthetic(tmp_path / f"drawn{seed}", 2, 2, 2, 32, seed)
-    assert [given[1:] for given in calls] == [(2, 2, 2, 32, 0), (2, 2, 2, 32, 1)]
+    assert [given[1:] for given in calls] == [(2, 2, 2, 32, 0, 0), (2, 2, 2, 32, 1, 0)]
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:

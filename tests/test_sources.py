@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from cnnexp.data import prepare
-from cnnexp.data.images import ImageError
-from cnnexp.data.loading import Images
+from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.opencv import cv2
-from cnnexp.data.sources import Dataset, Split, digits, dogs_vs_cats, folder, mnist, synthetic
+from cnnexp.data.preflight import PreflightError
+from cnnexp.data.sources import digits, dogs_vs_cats, folder, mnist, synthetic
 from cnnexp.errors import UserError
 
 FRACTIONS: dict[str, Any] = {"validation_fraction": 0.25, "test_fraction": 0.25, "split_seed": 0}
@@ -121,8 +121,8 @@ def test_on_bad_decides_about_bad_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert whole.train.paths is not None
     bad = whole.train.ids[2]
     (tmp_path / bad).write_bytes(b"")
-    with pytest.raises(ImageError, match=f"{bad}: cannot be read as an image: it is empty"):
-        Images(folder(path=path, on_bad="error", **FRACTIONS).train, 8, 3, threads=1).load()
+    with pytest.raises(PreflightError, match=f"{bad}: cannot be read as an image: it is empty"):
+        folder(path=path, on_bad="error", **FRACTIONS)
     assert capsys.readouterr().err == ""
     rest = folder(path=path, on_bad="skip", **FRACTIONS)
     assert rest.train.ids == tuple(name for name in whole.train.ids if name != bad)
@@ -139,7 +139,8 @@ def test_digest_follows_bytes_names_and_classes_but_not_the_place(tmp_path: Path
     def note() -> None:
         digests.append(folder(path=str(two), **FRACTIONS).digest)
 
-    (two / first.test.ids[0]).write_bytes(b"another picture")
+    fill(two, "another.png", first.test.ids[0])
+    (two / "another.png").unlink()
     note()
     (two / "cat/00.png").rename(two / "cat/0.png")
     note()

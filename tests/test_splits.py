@@ -5,16 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnexp.data.opencv import cv2
 from cnnexp.data.splits import (
-    Listing,
     array_digests,
     combined_digest,
     divide,
     file_digests,
     find_images,
     limit_evenly,
-    without_bad_files,
 )
 from cnnexp.errors import UserError
 
@@ -125,30 +122,6 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "dog").chmod(0)
     with pytest.raises(UserError, match=r"dog cannot be read \(Permission denied\)"):
         find_images(tmp_path)
-
-
-# ---------------------------------------------------------------------------------------------- bad files
-
-
-def test_bad_files_are_left_out_and_the_first_ten_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ids = [f"cat/{number:02}.png" for number in range(14)]
-    fill(tmp_path, *ids)
-    for name in (ids[3], ids[13]):
-        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
-    good = without_bad_files(tmp_path, Listing(tuple(ids), np.zeros(14, np.int64)), "train", ["cat"])
-    assert good.ids == (ids[3], ids[13]) and good.labels.tolist() == [0, 0]
-    lines = capsys.readouterr().err.splitlines()
-    named = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
-    assert [line.split(": cannot")[0] for line in lines[:-1]] == [f"left out: {tmp_path}/{ids[n]}" for n in named]
-    assert lines[-1] == "left out: ... and 2 more train images"
-
-
-def test_a_class_of_bad_files_only_is_refused(tmp_path: Path) -> None:
-    fill(tmp_path, "cat/1.png", "dog/1.png")
-    cv2.imwrite(str(tmp_path / "cat/1.png"), np.zeros((4, 4, 3), np.uint8))
-    images = Listing(("cat/1.png", "dog/1.png"), np.array([0, 1]))
-    with pytest.raises(UserError, match="class 'dog' has no test image that can be read"):
-        without_bad_files(tmp_path, images, "test", ["cat", "dog"])
 
 
 # --------------------------------------------------------------------------------------- division and limit

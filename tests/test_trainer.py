@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cnnexp.data.augment import Geometric
+from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images
-from cnnexp.data.sources import Split
 from cnnexp.errors import UserError
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore

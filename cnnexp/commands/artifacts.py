@@ -8,7 +8,7 @@ import yaml
 
 from cnnexp.commands.heatmaps import draw_heat_maps, mistake_overlays
 from cnnexp.console import warn
-from cnnexp.data.sources import Dataset
+from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 from cnnexp.models.build import Network

@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 
 from cnnexp.config import Config
+from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import Images, Room
-from cnnexp.data.sources import Dataset, Split
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors

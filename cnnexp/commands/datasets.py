@@ -1,7 +1,7 @@
 """From the config to the data set; without TensorFlow."""
 
 from cnnexp.config import Config
-from cnnexp.data.sources import Dataset
+from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
 from cnnexp.targets import bind
 
@@ -12,6 +12,6 @@ def load_dataset(config: Config) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise UserError(
             f"dataset._target_={config.dataset._target_}: returned {type(dataset).__name__}, "
-            f"not cnnexp.data.sources.Dataset"
+            f"not cnnexp.data.dataset.Dataset"
         )
     return dataset

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from cnnexp.console import say, table
-from cnnexp.data.sources import Dataset
+from cnnexp.data.dataset import Dataset
 from cnnexp.report.predictions import Predictions
 from cnnexp.tracking.record import PACKAGES, environment_tags, requirements_text
 

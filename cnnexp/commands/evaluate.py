@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cnnexp.commands.recorded import RecordedModel
-    from cnnexp.data.sources import Dataset, Split
+    from cnnexp.data.dataset import Dataset, Split
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.runs import RunInfo
 

@@ -26,7 +26,7 @@ from cnnexp.commands.stores import open_tracker, register_model
 from cnnexp.commands.unfinished import CHECKPOINT, JOURNAL, STOPPED, RunState, held, read_state, status, write_state
 from cnnexp.config import Config, typed
 from cnnexp.console import say, warn
-from cnnexp.data.sources import Dataset
+from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals

@@ -5,8 +5,8 @@ import math
 import keras
 import numpy as np
 
+from cnnexp.data.dataset import Dataset
 from cnnexp.data.pipeline import Inputs
-from cnnexp.data.sources import Dataset
 from cnnexp.errors import UserError
 from cnnexp.explain.cam import gradient_heatmaps
 from cnnexp.explain.measure import Localisation, localisation, randomised, read_masks, spearman

@@ -17,7 +17,7 @@ from cnnexp.errors import UserError
 from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
-    from cnnexp.data.sources import Dataset
+    from cnnexp.data.dataset import Dataset
     from cnnexp.models.build import Network
 
 HELP = """usage: cnnexp plan [-m] [OVERRIDES] [--json]

@@ -1,9 +1,16 @@
 """`cnnexp prepare`: a data set, ready on disk."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from cnnexp.commands.arguments import split_overrides
 from cnnexp.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
+
+if TYPE_CHECKING:
+    from cnnexp.data.preflight import Report
 
 HELP = """usage: cnnexp prepare DATASET [OVERRIDES]
 
@@ -22,16 +29,45 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
     config = load_config([f"dataset={names[0]}", *overrides])
     from cnnexp.commands.datasets import load_dataset
+    from cnnexp.data.preflight import PreflightError
 
-    dataset = load_dataset(config)
+    try:
+        dataset = load_dataset(config)
+    except PreflightError as error:
+        if error.report:
+            show_report(error.report)
+        raise
     rows = []
     for split in (dataset.train, dataset.validation, dataset.test):
         counts = [int((split.labels == label).sum()) for label in range(len(dataset.class_names))]
         shown = ", ".join(f"{count} {name}" for count, name in zip(counts, dataset.class_names, strict=True))
         rows.append([split.name, f"{len(split.labels):,}", shown if len(counts) <= 12 else f"{len(counts)} classes"])
     table(dataset.name, ["split", "images", "of which"], rows)
+    if dataset.report:
+        show_report(dataset.report)
     where = getattr(config.dataset, "path", None)
     if where:
         say(f"in {where}")
     say(f"digest {dataset.digest}")
     return 0
+
+
+def show_report(report: Report) -> None:
+    """Print what was found in the files: nothing but a line where all is well."""
+    counts = {
+        "bad": [split.bad for split in report.splits.values()],
+        "twice, the same bytes": [split.exact_duplicates for split in report.splits.values()],
+        "twice, to look at": [split.near_duplicates for split in report.splits.values()],
+        "also in an earlier split": [split.leaks for split in report.splits.values()],
+    }
+    for note in sorted({note for split in report.splits.values() for note in split.notes}):
+        counts[note] = [split.notes[note] for split in report.splits.values()]
+    rows = [[what, *(f"{number:,}" for number in numbers)] for what, numbers in counts.items() if any(numbers)]
+    if rows:
+        table("what was found in the files", ["", *report.splits], rows)
+        if report.two_labels:
+            say(f"{report.two_labels:,} images are like one of another class")
+    else:
+        say("every file can be used, none is there twice")
+    if report.table:
+        say(f"each file: {report.table}")

@@ -1,28 +1,27 @@
 """Image files to arrays, with OpenCV inside: everything that comes out is uint8, 0..255, RGB or grey."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from cnnexp.data.opencv import cv2
+from cnnexp.data.headers import JPEG_FRAMES, JPEG_START, PNG_START, jpeg_segments, other_kind, png_fault
+from cnnexp.data.opencv import MOST_PIXELS, cv2
 from cnnexp.errors import UserError
 
-JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
-JPEG_START_OF_SCAN = 0xDA
-JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the others are tables (T.81, table B.1)
 REDUCED = (
     (8, cv2.IMREAD_REDUCED_COLOR_8),
     (4, cv2.IMREAD_REDUCED_COLOR_4),
     (2, cv2.IMREAD_REDUCED_COLOR_2),
     (1, cv2.IMREAD_COLOR),
 )
-PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk's name and check sum
 
 
 class ImageError(UserError):
-    """A file that is no whole image."""
+    """A file that is no whole image; `reason` says why, in words."""
+
+    reason = ""
 
 
 def read_image(path: str, least: int | None = None) -> np.ndarray:
@@ -43,24 +42,36 @@ def read_image(path: str, least: int | None = None) -> np.ndarray:
         ImageError: the file is missing, empty, cut short, damaged, or not an image.
     """
     try:
-        data = np.fromfile(path, np.uint8)  # unlike `cv2.imread`, takes any file name on every system
+        data = Path(path).read_bytes()  # unlike `cv2.imread`, takes any file name on every system
     except OSError as error:
-        raise _refusal(path, error.strerror or str(error)) from error
-    if data.size == 0:
-        raise _refusal(path, "it is empty")
-    if not _is_whole(data.tobytes()):
-        raise _refusal(path, "it is cut short (its end marker is missing)")
+        raise refusal(path, error.strerror or str(error)) from error
+    return decode_image(path, data, least)
+
+
+def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray:
+    """`read_image` for the bytes of a file; `path` is for messages."""
+    if not data:
+        raise refusal(path, "it is empty")
+    if not _is_whole(data):
+        raise refusal(path, "it is cut short (its end marker is missing)")
+    if data.startswith(PNG_START) and (fault := png_fault(data)):  # libpng would say so on the console
+        raise refusal(path, f"it is damaged: {fault}")
     try:
-        image = cv2.imdecode(data, _decoding(data.tobytes(), least))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _decoding(data, least))
     except cv2.error as error:
-        raise _refusal(path, error.err) from error
+        too_large = "CV_IO_MAX_IMAGE" in error.err
+        raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels" if too_large else error.err) from error
     if image is None:
-        raise _refusal(path, "it is damaged, or in no format that OpenCV reads")
+        kind = other_kind(data)
+        raise refusal(path, f"it is {f'{kind},' if kind else 'damaged, or'} in no format that OpenCV reads")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _refusal(path: str, reason: str) -> ImageError:
-    return ImageError(f"{path}: cannot be read as an image: {reason}; replace the file or take it away")
+def refusal(path: str, reason: str) -> ImageError:
+    """The error for a file that cannot be used."""
+    error = ImageError(f"{path}: cannot be read as an image: {reason}; replace the file or take it away")
+    error.reason = reason
+    return error
 
 
 def _is_whole(data: bytes) -> bool:
@@ -75,32 +86,15 @@ def _is_whole(data: bytes) -> bool:
         return PNG_END in data
     if not data.startswith(JPEG_START):
         return True
-    *_, (last, _) = _jpeg_segments(data)
+    *_, (last, _) = jpeg_segments(data)
     return JPEG_END in data[last:]
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where each segment of a JPEG begins, and its marker's second byte; up to the first scan, or what is no segment.
-
-    ITU-T T.81, B.1.1.4: the marker is followed by the segment's length, two bytes that count themselves.
-    """
-    position = len(JPEG_START)
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        yield position, data[position + 1]
-        if data[position + 1] == JPEG_START_OF_SCAN:
-            return
-        if data[position + 1] == 0xFF:  # a fill byte before the marker
-            position += 1
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    yield position, 0
 
 
 def _decoding(data: bytes, least: int | None) -> int:
     """OpenCV's flag to decode with as few pixels as `least` allows."""
     if least is None or not data.startswith(JPEG_START):
         return cv2.IMREAD_COLOR
-    for position, marker in _jpeg_segments(data):
+    for position, marker in jpeg_segments(data):
         if marker in JPEG_FRAMES:  # then length, precision, height and width (ITU-T T.81, B.2.2)
             height = int.from_bytes(data[position + 5 : position + 7], "big")
             width = int.from_bytes(data[position + 7 : position + 9], "big")

@@ -12,9 +12,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cnnexp.console import progress, say
+from cnnexp.data.dataset import Split
 from cnnexp.data.images import read_square, resize, to_channels
 from cnnexp.data.parallel import in_parts
-from cnnexp.data.sources import Split
 from cnnexp.errors import UserError
 
 GIB = 2**30

@@ -1,55 +1,18 @@
 """Where images come from: a function for each kind of data set, named by `dataset._target_` in the config."""
 
-import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cnnexp.console import warn
+from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
+from cnnexp.data.preflight import Rules
 from cnnexp.data.prepare import DOWNLOAD, draw_synthetic, prepare_dogs_vs_cats, read_mnist
-from cnnexp.data.splits import (
-    SPLITS,
-    Listing,
-    array_digests,
-    combined_digest,
-    divide,
-    file_digests,
-    find_images,
-    limit_evenly,
-    without_bad_files,
-)
+from cnnexp.data.splits import divide, find_images
 from cnnexp.data.synthetic import drawing
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The images of one split, in files or in memory: exactly one of `paths` and `arrays` is set."""
-
-    name: str  # train, validation or test
-    labels: np.ndarray  # (N,) int64 class numbers
-    paths: tuple[str, ...] | None  # absolute file names
-    arrays: np.ndarray | None  # (N, H, W, C) uint8 in 0..255, C = 3 (RGB) or 1 (grey)
-    ids: tuple[str, ...]  # for each image: its path in the data set's folder, or as `test/17`
-    digest: str  # SHA-256 in hex over ids, labels and bytes
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Three splits with the same classes."""
-
-    name: str
-    class_names: tuple[str, ...]
-    channels: int  # 3 for RGB, 1 for grey
-    train: Split
-    validation: Split
-    test: Split
-    digest: str  # SHA-256 in hex over the class names and the splits' digests
-    masks: str | None = None  # folder of the evidence masks of drawn pictures: the same ids, but .png
 
 
 # ------------------------------------------------------------------------------------------------- sources
@@ -63,6 +26,8 @@ def folder(
     split_seed: int,
     limit: int | None = None,
     on_bad: str = "error",
+    on_leak: str = "warn",
+    manifests: str | None = None,
     name: str = "folder",
 ) -> Dataset:
     """Images of one's own in class folders, `path/CLASS/` or `path/{train,validation,test}/CLASS/`.
@@ -77,11 +42,15 @@ def folder(
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
         limit: at most so many images of each split, evenly of each class.
-        on_bad: for files that are no images: `skip` looks for them, names them and leaves them out; with
-            `error`, the reading of the images refuses the first (`ImageError`).
+        on_bad: files that cannot be used are all named; then `error` refuses the data set, and `skip` goes on
+            without them.
+        on_leak: images that are also in an earlier split, as the same file or to look at, are named with both
+            names; then `error` refuses the data set, and `warn` goes on with them. `ignore` says nothing.
+        manifests: folder in which what was found in the files is kept, so that only new ones are looked at.
 
     Raises:
         UserError: there is no such folder, or not with this layout; a class is too small to be divided.
+        PreflightError: bad files, or leaks, that are to be refused.
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
@@ -102,7 +71,7 @@ def folder(
                 f"training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
             )
         parts |= {split: images.take(indices) for split, indices in divided.items()}
-    return _from_files(name, root, class_names, parts, limit, on_bad)
+    return from_files(name, root, class_names, parts, limit, _rules(on_bad, on_leak, manifests))
 
 
 def dogs_vs_cats(
@@ -111,6 +80,8 @@ def dogs_vs_cats(
     source: str | None,
     limit: int | None = None,
     on_bad: str = "error",
+    on_leak: str = "warn",
+    manifests: str | None = None,
     name: str = "dogs_vs_cats",
 ) -> Dataset:
     """The tutorial's 2000 / 1000 / 1000 Kaggle photos.
@@ -118,7 +89,7 @@ def dogs_vs_cats(
     Args:
         path: the prepared folder, `path/{train,validation,test}/{cat,dog}/`.
         source: the Kaggle folder with cat.0.jpg, dog.0.jpg, ...; `path` is made from it if it is not there.
-        limit, on_bad: as in `folder`.
+        limit, on_bad, on_leak, manifests: as in `folder`.
 
     Raises:
         UserError: neither lies ready; `path` was made from other photos than those of `source`.
@@ -132,7 +103,8 @@ def dogs_vs_cats(
             f"dataset.path={path}: the photos are not there yet; download {DOWNLOAD}, unpack it, and give "
             "dataset.source=FOLDER of cat.0.jpg, dog.0.jpg, ...; dataset=synthetic works without a download"
         )
-    return _from_split_folders(name, Path(path).expanduser().absolute(), limit, on_bad)
+    rules = _rules(on_bad, on_leak, manifests)
+    return from_split_folders(name, Path(path).expanduser().absolute(), limit, rules)
 
 
 def mnist(
@@ -157,9 +129,9 @@ def mnist(
     arrays = _keras_mnist() if path is None else read_mnist(Path(path).expanduser())
     x_train, y_train, x_test, y_test = arrays
     parts = divide(y_train, {"validation": validation_size}, split_seed, DIGIT_NAMES)
-    splits = _array_splits("train", x_train, y_train, parts, limit)
-    splits |= _array_splits("test", x_test, y_test, {"test": np.arange(len(y_test))}, limit)
-    return _dataset(name, DIGIT_NAMES, 1, splits)
+    splits = array_splits("train", x_train, y_train, parts, limit)
+    splits |= array_splits("test", x_test, y_test, {"test": np.arange(len(y_test))}, limit)
+    return joined(name, DIGIT_NAMES, 1, splits)
 
 
 def digits(
@@ -183,7 +155,7 @@ def digits(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     sizes = {split: round(fraction * len(labels)) for split, fraction in fractions.items()}
     parts = divide(labels, sizes, split_seed, DIGIT_NAMES)
-    return _dataset(name, DIGIT_NAMES, 1, _array_splits("digits", images, labels, parts, limit))
+    return joined(name, DIGIT_NAMES, 1, array_splits("digits", images, labels, parts, limit))
 
 
 def synthetic(
@@ -197,6 +169,8 @@ def synthetic(
     decoys: int = 0,
     limit: int | None = None,
     on_bad: str = "error",
+    on_leak: str = "warn",
+    manifests: str | None = None,
     name: str = "synthetic",
 ) -> Dataset:
     """Drawn cats and dogs with the masks of their evidence (see `synthetic.draw_dataset`).
@@ -209,7 +183,7 @@ def synthetic(
         seed: decides everything about them.
         decoys: black and white objects in each picture, which stand out more than the evidence, and mean nothing.
         limit: no more pictures of each split are drawn than this, rounded down to an even number.
-        on_bad: as in `folder`.
+        on_bad, on_leak, manifests: as in `folder`.
 
     Raises:
         UserError: something else lies there; the disk is full.
@@ -218,68 +192,11 @@ def synthetic(
         raise UserError("dataset.path=null: give the folder into which the pictures are to be drawn")
     root, counts = drawing(path, (train, validation, test), size, seed, limit, decoys)
     draw_synthetic(root, *counts)
-    return _from_split_folders(name, root, None, on_bad, masks=str(root / "masks"))
+    return from_split_folders(name, root, None, _rules(on_bad, on_leak, manifests), masks=str(root / "masks"))
 
 
-# --------------------------------------------------------------------------------------------------- files
-
-
-def _from_split_folders(name: str, root: Path, limit: int | None, on_bad: str, masks: str | None = None) -> Dataset:
-    class_names, parts = find_images(root)
-    for split in SPLITS:
-        if split not in parts:
-            raise UserError(
-                f"dataset.path={root}: is no prepared data set, having no {split}/; delete it or give another"
-            )
-    return _from_files(name, root, class_names, parts, limit, on_bad, masks)
-
-
-def _from_files(
-    name: str,
-    root: Path,
-    class_names: tuple[str, ...],
-    parts: dict[str, Listing],
-    limit: int | None,
-    on_bad: str,
-    masks: str | None = None,
-) -> Dataset:
-    assert on_bad in ("error", "skip"), on_bad
-    splits = {}
-    for split, images in parts.items():
-        images = images.take(limit_evenly(images.labels, limit))
-        if on_bad == "skip":
-            images = without_bad_files(root, images, split, class_names)
-        paths = tuple(str(root / image) for image in images.ids)
-        contents = file_digests(paths, f"checking {split} images")
-        digest = combined_digest(images.ids, images.labels, contents)
-        splits[split] = Split(split, images.labels, paths, None, images.ids, digest)
-    return _dataset(name, class_names, 3, splits, masks)
-
-
-def _dataset(
-    name: str, class_names: tuple[str, ...], channels: int, splits: dict[str, Split], masks: str | None = None
-) -> Dataset:
-    train, validation, test = (splits[split] for split in SPLITS)
-    facts = json.dumps([class_names, train.digest, validation.digest, test.digest])
-    digest = hashlib.sha256(facts.encode()).hexdigest()
-    return Dataset(name, class_names, channels, train, validation, test, digest, masks)
-
-
-# -------------------------------------------------------------------------------------------------- arrays
-
-
-def _array_splits(
-    prefix: str, images: np.ndarray, labels: np.ndarray, parts: dict[str, np.ndarray], limit: int | None
-) -> dict[str, Split]:
-    """Splits of images (N, H, W) uint8, given the indices of each; an id is the prefix and the index."""
-    splits = {}
-    for split, indices in parts.items():
-        indices = indices[limit_evenly(labels[indices], limit)]
-        arrays, chosen = images[indices][..., np.newaxis], labels[indices]
-        ids = tuple(f"{prefix}/{index}" for index in indices)
-        digest = combined_digest(ids, chosen, array_digests(arrays))
-        splits[split] = Split(split, chosen, None, arrays, ids, digest)
-    return splits
+def _rules(on_bad: str, on_leak: str, manifests: str | None) -> Rules:
+    return Rules(on_bad, on_leak, Path(manifests).expanduser().absolute() if manifests else None)
 
 
 def _keras_mnist() -> tuple[np.ndarray, ...]:

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.console import progress, warn
-from cnnexp.data.images import ImageError, read_image
+from cnnexp.console import progress
 from cnnexp.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLITS = ("train", "validation", "test")
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 LAYOUTS = "give a folder with one subfolder a class, or with train/, validation/ and test/ that have them"
-BAD_FILES_NAMED = 10
 THREADS = min(os.cpu_count() or 1, 8)  # for reading files
 
 
@@ -128,37 +126,6 @@ def _check_classes(where: str, images: dict[str, list[str]]) -> None:
 def _listing(images: dict[str, list[str]]) -> Listing:
     labels = np.repeat(np.arange(len(images)), [len(ids) for ids in images.values()])
     return Listing(tuple(name for ids in images.values() for name in ids), labels.astype(np.int64))
-
-
-def without_bad_files(root: Path, images: Listing, split: str, class_names: Sequence[str]) -> Listing:
-    """Those that can be decoded; of the others, the first ten are named on standard error.
-
-    Raises:
-        UserError: nothing of a class is left.
-    """
-
-    def refusal(name: str) -> str | None:
-        try:
-            read_image(str(root / name))
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        work = progress(pool.map(refusal, images.ids), f"trying {split} images", total=len(images.ids))
-        refusals = list(work)
-    bad = [message for message in refusals if message is not None]
-    for message in bad[:BAD_FILES_NAMED]:
-        warn(f"left out: {message}")
-    if len(bad) > BAD_FILES_NAMED:
-        warn(f"left out: ... and {len(bad) - BAD_FILES_NAMED} more {split} images")
-    good = images.take(np.flatnonzero([message is None for message in refusals]))
-    for label in set(images.labels) - set(good.labels):
-        raise UserError(
-            f"dataset.path={root}: class '{class_names[label]}' has no {split} image that can be read; "
-            "put some into it or take it away"
-        )
-    return good
 
 
 # ---------------------------------------------------------------------------------------- division and limit

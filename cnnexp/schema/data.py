@@ -25,7 +25,9 @@ class ImageFilesConfig(DatasetConfig):
     """A data set that lies on disk as image files."""
 
     path: Optional[str] = None
-    on_bad: str = option("error", choices=("error", "skip"))  # what to do with a file that cannot be read
+    on_bad: str = option("error", choices=("error", "skip"))  # about files that cannot be used
+    on_leak: str = option("warn", choices=("warn", "error", "ignore"))  # about images that are in two splits
+    manifests: Optional[str] = "${paths.data}/manifests"  # folder: what was found in the files; null: not kept
 
 
 @dataclass

@@ -16,9 +16,9 @@ import numpy as np
 from bench.table import Row, compare
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.data.augment import Geometric
+from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images, Room
 from cnnexp.data.pipeline import TrainBatches
-from cnnexp.data.sources import Split
 from cnnexp.schema.training import TrainerConfig
 
 SIZE, BATCH = 150, 32  # of the experiment `augmented`

@@ -1,0 +1,112 @@
+"""A data set: three splits of images, in files or in memory, with the digests that tell them from others."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnexp.data.preflight import Report, Rules, preflight
+from cnnexp.data.splits import SPLITS, Listing, array_digests, combined_digest, find_images, limit_evenly
+from cnnexp.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split, in files or in memory: exactly one of `paths` and `arrays` is set."""
+
+    name: str  # train, validation or test
+    labels: np.ndarray  # (N,) int64 class numbers
+    paths: tuple[str, ...] | None  # absolute file names
+    arrays: np.ndarray | None  # (N, H, W, C) uint8 in 0..255, C = 3 (RGB) or 1 (grey)
+    ids: tuple[str, ...]  # for each image: its path in the data set's folder, or as `test/17`
+    digest: str  # SHA-256 in hex over ids, labels and bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three splits with the same classes."""
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int  # 3 for RGB, 1 for grey
+    train: Split
+    validation: Split
+    test: Split
+    digest: str  # SHA-256 in hex over the class names and the splits' digests
+    masks: str | None = None  # folder of the evidence masks of drawn pictures: the same ids, but .png
+    report: Report | None = None  # what was found in the files
+
+
+def from_split_folders(name: str, root: Path, limit: int | None, rules: Rules, masks: str | None = None) -> Dataset:
+    """The images of `root/{train,validation,test}/CLASS/`; see `from_files`."""
+    class_names, parts = find_images(root)
+    for split in SPLITS:
+        if split not in parts:
+            raise UserError(
+                f"dataset.path={root}: is no prepared data set, having no {split}/; delete it or give another"
+            )
+    return from_files(name, root, class_names, parts, limit, rules, masks)
+
+
+def from_files(
+    name: str,
+    root: Path,
+    class_names: tuple[str, ...],
+    parts: dict[str, Listing],
+    limit: int | None,
+    rules: Rules,
+    masks: str | None = None,
+) -> Dataset:
+    """The images of the listings, every one of which is looked at.
+
+    Args:
+        name: of the data set.
+        root: the folder that the names in the listings start from.
+        class_names: of the labels 0, 1, ...
+        parts: the images of each split.
+        limit: at most so many of each split, evenly of each class.
+        rules: what to do about bad files and leaks.
+        masks: folder of the evidence masks.
+
+    Raises:
+        UserError: as `preflight`.
+    """
+    chosen = {split: images.take(limit_evenly(images.labels, limit)) for split, images in parts.items()}
+    checked = preflight(root, class_names, chosen, rules)
+    splits = {}
+    for split, images in checked.listings.items():
+        paths = tuple(str(root / image) for image in images.ids)
+        digest = combined_digest(images.ids, images.labels, checked.contents[split])
+        splits[split] = Split(split, images.labels, paths, None, images.ids, digest)
+    return joined(name, class_names, 3, splits, masks, checked.report)
+
+
+def array_splits(
+    prefix: str, images: np.ndarray, labels: np.ndarray, parts: dict[str, np.ndarray], limit: int | None
+) -> dict[str, Split]:
+    """Splits of images (N, H, W) uint8, given the indices of each; an id is the prefix and the index."""
+    splits = {}
+    for split, indices in parts.items():
+        indices = indices[limit_evenly(labels[indices], limit)]
+        arrays, chosen = images[indices][..., np.newaxis], labels[indices]
+        ids = tuple(f"{prefix}/{index}" for index in indices)
+        digest = combined_digest(ids, chosen, array_digests(arrays))
+        splits[split] = Split(split, chosen, None, arrays, ids, digest)
+    return splits
+
+
+def joined(
+    name: str,
+    class_names: tuple[str, ...],
+    channels: int,
+    splits: dict[str, Split],
+    masks: str | None = None,
+    report: Report | None = None,
+) -> Dataset:
+    """The data set of three splits, with its digest."""
+    train, validation, test = (splits[split] for split in SPLITS)
+    facts = json.dumps([class_names, train.digest, validation.digest, test.digest])
+    digest = hashlib.sha256(facts.encode()).hexdigest()
+    return Dataset(name, class_names, channels, train, validation, test, digest, masks, report)

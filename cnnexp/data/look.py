@@ -1,0 +1,160 @@
+"""What is in one image file: read once, its header, whether it can be decoded, and what it looks like."""
+
+import hashlib
+import os
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import RLock
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnexp.data.duplicates import HASHED, THUMBNAIL, fingerprint
+from cnnexp.data.headers import ENDINGS, Header, read_header
+from cnnexp.data.images import ImageError, decode_image
+from cnnexp.data.opencv import MOST_PIXELS
+
+MOST_BYTES = 3 * MOST_PIXELS  # of a file: the largest picture, uncompressed
+LARGE_PIXELS = 2**24  # pictures from here on are decoded one after the other
+LARGE_BYTES = 3 * LARGE_PIXELS
+NO_THUMBNAIL = bytes(THUMBNAIL**2)
+CHUNK = 128  # files between two looks at what the libraries printed
+
+# libjpeg says this on the console and makes a picture all the same
+JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (premature end of data segment|bad Huffman code|found marker .*)")
+JPEG_SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker \w+")
+
+_one_large = RLock()
+
+
+class Look(NamedTuple):
+    """What one file holds.
+
+    digest:    SHA-256 of its bytes in hex; empty where they were not read.
+    width, height: as it is shown, in pixels.
+    notes:     what is unusual about it but does no harm, each as `kind` or `kind: details`.
+    problem:   why it cannot be used, in words; empty where it can.
+    bits, thumbnail: its `fingerprint`.
+    """
+
+    digest: str = ""
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+    bits: int = 0
+    thumbnail: bytes = NO_THUMBNAIL
+
+
+def look(path: str) -> Look:
+    """Read a file and try to decode it; what is absurdly large is refused by its size or its header."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return Look(problem="it is no regular file")
+        if status.st_size > MOST_BYTES:
+            return Look(problem=f"it has {status.st_size:,} bytes, more than {MOST_BYTES:,}")
+        with _one_large if status.st_size > LARGE_BYTES else nullcontext():
+            return _look_into(path, Path(path).read_bytes())
+    except OSError as error:
+        return Look(problem=error.strerror or str(error))
+
+
+def _look_into(path: str, data: bytes) -> Look:
+    found = Look(hashlib.sha256(data).hexdigest())
+    header = read_header(data)
+    pixels = header.width * header.height if header else 0
+    if header:
+        shown = (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+        found = found._replace(format=header.format, width=shown[0], height=shown[1], notes=_notes(path, header))
+        size = f"{header.width:,} x {header.height:,}"
+        if not pixels:
+            return found._replace(problem=f"it has no pixels ({size})")
+        if pixels > MOST_PIXELS:
+            return found._replace(problem=f"it says that it has {size} pixels, more than {MOST_PIXELS:,}")
+    try:
+        with _one_large if pixels > LARGE_PIXELS else nullcontext():
+            image = decode_image(path, data, least=2 * HASHED)
+            bits, thumbnail = fingerprint(image)
+    except ImageError as error:
+        return found._replace(problem=error.reason)
+    if not header:
+        found = found._replace(format="other", height=image.shape[0], width=image.shape[1])
+    return found._replace(bits=bits, thumbnail=thumbnail.tobytes())
+
+
+def _notes(path: str, header: Header) -> tuple[str, ...]:
+    ending = os.path.splitext(path)[1].lower()
+    told = {
+        f"{header.format} called {ending}": ending not in ENDINGS[header.format],
+        "grey": header.colour.startswith("grey"),
+        "CMYK: converted": header.colour.startswith("CMYK"),
+        "alpha: dropped": header.colour == "RGBA" or header.colour.endswith("+alpha"),
+        f"{header.bits} bits: reduced to 8": header.bits > 8,
+        f"animated: the first of {header.frames} frames": header.frames > 1 and header.format != "TIFF",
+        f"pages: the first of {header.frames}": header.frames > 1 and header.format == "TIFF",
+        f"turned: EXIF orientation {header.orientation}": 2 <= header.orientation <= 8,
+    }
+    return tuple(note for note, holds in told.items() if holds)
+
+
+# ---------------------------------------------------------------------------------------------------- many
+
+
+def look_at(paths: Sequence[str], threads: int) -> Iterator[Look]:
+    """`look` for each of `paths`, in their order; no more than `threads` pictures are in memory at a time.
+
+    What libjpeg prints about a JPEG with damaged data is a problem; bytes too many are only noted.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), CHUNK):
+            part = paths[start : start + CHUNK]
+            with _console_caught() as printed:
+                looks = list(pool.map(look, part))
+            if JPEG_DAMAGE.search(printed()) or JPEG_SURPLUS.search(printed()):  # which of them was it?
+                looks = [_with_messages(path, found) for path, found in zip(part, looks, strict=True)]
+            yield from looks
+
+
+def _with_messages(path: str, found: Look) -> Look:
+    if found.format != "JPEG" or found.problem:
+        return found
+    with _console_caught() as printed:
+        found = look(path)
+    if damage := JPEG_DAMAGE.search(printed()):
+        return found._replace(problem=f"it is damaged or cut short ({damage.group(1)})")
+    surplus = JPEG_SURPLUS.search(printed())
+    return found._replace(notes=(*found.notes, f"surplus: {surplus.group()}")) if surplus else found
+
+
+@contextmanager
+def _console_caught() -> Iterator[Callable[[], str]]:
+    """Catch what C libraries print to the standard error of the process; gives a function that returns it, afterwards.
+
+    They know nothing of `sys.stderr`: the file descriptor itself leads to a file meanwhile.
+    """
+    text = ""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+
+
+def thumbnails(looks: Sequence[Look]) -> np.ndarray:
+    """(N, THUMBNAIL, THUMBNAIL) uint8 grey."""
+    joined = b"".join(found.thumbnail for found in looks)
+    return np.frombuffer(joined, np.uint8).reshape(len(looks), THUMBNAIL, THUMBNAIL)
