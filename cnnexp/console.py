@@ -5,12 +5,21 @@ On a terminal these are live; anywhere else (a file, a pipe, CI) they are plain 
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -68,6 +77,34 @@ def _plain_progress(items: Iterable[T], description: str, total: int | None) -> 
         if time.monotonic() - said >= PLAIN_INTERVAL_S:
             said = time.monotonic()
             say(f"{description}: {number}" + (f" of {total}" if total else ""))
+
+
+@contextmanager
+def byte_progress(description: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how much of a file is done, in MB (10^6 bytes); the block is given what is to be told of each new part.
+
+    Args:
+        description: what is being done, in two or three words.
+        total: bytes, where they are known.
+        done: bytes that were there before.
+    """
+    console = stdout()
+    if console.is_terminal:
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
+            task = bar.add_task(description, total=total, completed=done)
+            yield lambda count: bar.advance(task, count)
+        return
+    said = time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal said, done
+        done += count
+        if time.monotonic() - said >= PLAIN_INTERVAL_S:
+            said = time.monotonic()
+            say(f"{description}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"))
+
+    yield advance
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:

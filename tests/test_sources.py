@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import prepare
+from cnnexp.data import dogs_vs_cats as kaggle
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.opencv import cv2
 from cnnexp.data.preflight import PreflightError
@@ -104,7 +104,7 @@ def test_path_is_needed_and_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^dataset\.path=.*nowhere: does not exist"):
         folder(path=str(tmp_path / "nowhere"), **FRACTIONS)
     (tmp_path / "images.zip").write_text("PK")
-    with pytest.raises(UserError, match=r"^dataset\.path=.*images\.zip: is not a folder"):
+    with pytest.raises(UserError, match=r"images\.zip: is no archive that can be read"):
         folder(path=str(tmp_path / "images.zip"), **FRACTIONS)
 
 
@@ -155,7 +155,7 @@ def test_digest_follows_bytes_names_and_classes_but_not_the_place(tmp_path: Path
 
 
 def test_dogs_vs_cats_prepares_and_then_needs_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "NUMBERS", {"train": range(3), "validation": range(3, 5), "test": range(5, 6)})
+    monkeypatch.setattr(kaggle, "NUMBERS", {"train": range(3), "validation": range(3, 5), "test": range(5, 6)})
     source = fill(tmp_path / "raw", *(f"{animal}.{n}.jpg" for animal in ("cat", "dog") for n in range(6)))
     path = str(tmp_path / "set")
     dataset = dogs_vs_cats(path=path, source=source)
@@ -271,7 +271,7 @@ def test_synthetic_is_drawn_at_the_first_use(tmp_path: Path, monkeypatch: pytest
         for name, path in zip(split.ids, split.paths or (), strict=True):
             assert Path(path) == tmp_path / "6-4-2-32-0" / name
             assert (Path(dataset.masks) / name).with_suffix(".png").is_file()
-    monkeypatch.setattr(prepare, "draw_dataset", None)  # not called again
+    monkeypatch.setattr("cnnexp.data.prepare.draw_dataset", None)  # not called again
     assert synthetic(path=str(tmp_path), **DRAWN).digest == dataset.digest
 
 

@@ -8,6 +8,7 @@ from cnnexp.commands.arguments import split_overrides
 from cnnexp.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
+from cnnexp.schema.data import DogsVsCatsConfig
 
 if TYPE_CHECKING:
     from cnnexp.data.preflight import Report
@@ -17,8 +18,11 @@ HELP = """usage: cnnexp prepare DATASET [OVERRIDES]
 Draws, splits or checks a data set, and shows what is in it; `cnnexp train` does the same when it needs to.
 
   cnnexp prepare synthetic                              draws the cats and dogs of the demo
-  cnnexp prepare dogs_vs_cats dataset.source=FOLDER     splits Kaggle's train/ folder by number, as the tutorial does
-  cnnexp prepare folder dataset.path=FOLDER             checks your own class folders
+  cnnexp prepare dogs_vs_cats                           downloads the photos (825 MB), splits them by number as the
+                                                        tutorial does
+  cnnexp prepare dogs_vs_cats dataset.source=SOURCE     the same from Kaggle's train.zip or train/, or from a URL
+  cnnexp prepare folder dataset.path=FOLDER             checks your own class folders; also in a zip or tar archive,
+                                                        local or at a URL, or listed in a CSV file of path,label
 """
 
 
@@ -28,6 +32,10 @@ def run(arguments: list[str]) -> int:
     if len(names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
     config = load_config([f"dataset={names[0]}", *overrides])
+    if isinstance(config.dataset, DogsVsCatsConfig) and not any(
+        line.startswith("dataset.download=") for line in overrides
+    ):
+        config.dataset.download = True  # `cnnexp train` never begins with that
     from cnnexp.commands.datasets import load_dataset
     from cnnexp.data.preflight import PreflightError
 

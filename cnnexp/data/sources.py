@@ -1,15 +1,21 @@
 """Where images come from: a function for each kind of data set, named by `dataset._target_` in the config."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from cnnexp.console import warn
+from cnnexp.data.archive import innermost, is_archive, unpack_all
 from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
+from cnnexp.data.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
+from cnnexp.data.download import Promise, download, file_name, is_url
+from cnnexp.data.mnist import read_mnist
 from cnnexp.data.preflight import Rules
-from cnnexp.data.prepare import DOWNLOAD, draw_synthetic, prepare_dogs_vs_cats, read_mnist
-from cnnexp.data.splits import divide, find_images
+from cnnexp.data.prepare import draw_synthetic
+from cnnexp.data.splits import Listing, divide, find_images
 from cnnexp.data.synthetic import drawing
+from cnnexp.data.tables import read_table
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -24,6 +30,8 @@ def folder(
     validation_fraction: float,
     test_fraction: float,
     split_seed: int,
+    downloads: str = "downloads",
+    sha256: str | None = None,
     limit: int | None = None,
     on_bad: str = "error",
     on_leak: str = "warn",
@@ -37,10 +45,14 @@ def folder(
     validation, which chooses the variant), and a line says so; likewise beside train/ and test/ alone.
 
     Args:
-        path: the folder; `splits.find_images` says what is read in it.
+        path: the folder; `splits.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
+            the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
+            `split` (`tables.read_table`).
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
+        downloads: folder for what is downloaded or unpacked.
+        sha256: of the archive at the URL, in hex.
         limit: at most so many images of each split, evenly of each class.
         on_bad: files that cannot be used are all named; then `error` refuses the data set, and `skip` goes on
             without them.
@@ -54,11 +66,7 @@ def folder(
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
-    root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
-    class_names, parts = find_images(root)
+    root, class_names, parts = _listed(path, Path(downloads).expanduser().absolute(), Promise(sha256=sha256))
     images = parts["train"]
     fractions = {"test": test_fraction, "validation": validation_fraction}
     sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in parts}
@@ -78,6 +86,9 @@ def dogs_vs_cats(
     *,
     path: str | None,
     source: str | None,
+    download: bool = False,
+    downloads: str = "downloads",
+    sha256: str | None = None,
     limit: int | None = None,
     on_bad: str = "error",
     on_leak: str = "warn",
@@ -88,7 +99,10 @@ def dogs_vs_cats(
 
     Args:
         path: the prepared folder, `path/{train,validation,test}/{cat,dog}/`.
-        source: the Kaggle folder with cat.0.jpg, dog.0.jpg, ...; `path` is made from it if it is not there.
+        source: the Kaggle folder with cat.0.jpg, dog.0.jpg, ..., or an archive of it or Microsoft's, or the URL of
+            one; `path` is made from it if it is not there.
+        download: without a `source`, get Microsoft's archive of the same photos (825 MB) if `path` is not there.
+        downloads, sha256: as in `folder`.
         limit, on_bad, on_leak, manifests: as in `folder`.
 
     Raises:
@@ -96,13 +110,17 @@ def dogs_vs_cats(
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder in which the split photos are to lie")
+    folder_of_archives = Path(downloads).expanduser().absolute()
     if source is not None:
-        prepare_dogs_vs_cats(Path(source), Path(path))
+        prepare_dogs_vs_cats(source, Path(path), folder_of_archives, Promise(sha256=sha256))
     elif not Path(path).expanduser().is_dir():
-        raise UserError(
-            f"dataset.path={path}: the photos are not there yet; download {DOWNLOAD}, unpack it, and give "
-            "dataset.source=FOLDER of cat.0.jpg, dog.0.jpg, ...; dataset=synthetic works without a download"
-        )
+        if not download:
+            raise UserError(
+                f"dataset.path={path}: the photos are not there yet; `cnnexp prepare dogs_vs_cats` downloads them "
+                f"(825 MB); or get {KAGGLE} and give dataset.source=FOLDER of cat.0.jpg, dog.0.jpg, ... or the "
+                "archive; dataset=synthetic works without a download"
+            )
+        prepare_dogs_vs_cats(MICROSOFT, Path(path), folder_of_archives, MICROSOFT_PROMISE)
     rules = _rules(on_bad, on_leak, manifests)
     return from_split_folders(name, Path(path).expanduser().absolute(), limit, rules)
 
@@ -193,6 +211,32 @@ def synthetic(
     root, counts = drawing(path, (train, validation, test), size, seed, limit, decoys)
     draw_synthetic(root, *counts)
     return from_split_folders(name, root, None, _rules(on_bad, on_leak, manifests), masks=str(root / "masks"))
+
+
+def _listed(path: str, downloads: Path, promise: Promise) -> tuple[Path, tuple[str, ...], dict[str, Listing]]:
+    """The folder that names start from, the class names, and the images of each split, of a folder, archive or CSV."""
+    if is_url(path):
+        name = file_name(path, promise)
+        root = downloads / f"{name}.unpacked"
+        if not root.is_dir():
+            download(path, downloads / name, promise)
+            unpack_all(downloads / name, root)
+            (downloads / name).unlink()
+        root = innermost(root)
+        return root, *find_images(root)
+    root = Path(path).expanduser().absolute()
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return root.parent, *read_table(root)
+    if root.is_file() and is_archive(root):
+        status = root.stat()
+        facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
+        unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
+        unpack_all(root, unpacked)
+        root = innermost(unpacked)
+    elif not root.is_dir():
+        what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
+        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
+    return root, *find_images(root)
 
 
 def _rules(on_bad: str, on_leak: str, manifests: str | None) -> Rules:

@@ -31,7 +31,15 @@ class ImageFilesConfig(DatasetConfig):
 
 
 @dataclass
-class FolderConfig(ImageFilesConfig):
+class FetchedFilesConfig(ImageFilesConfig):
+    """Image files that may come in an archive, or by a URL."""
+
+    downloads: str = "${paths.data}/downloads"  # folder of what is downloaded or unpacked
+    sha256: Optional[str] = None  # of the archive at a URL, in hex; null: whatever comes
+
+
+@dataclass
+class FolderConfig(FetchedFilesConfig):
     """Class subfolders, with or without train/validation/test folders above them."""
 
     validation_fraction: float = option(0.25, above=0, below=1)  # where the folder is not split already
@@ -47,10 +55,11 @@ class FolderConfig(ImageFilesConfig):
 
 
 @dataclass
-class DogsVsCatsConfig(ImageFilesConfig):
+class DogsVsCatsConfig(FetchedFilesConfig):
     """The Kaggle photos, split by number as in the tutorial."""
 
-    source: Optional[str] = None  # Kaggle's `train/` folder; `path` is where the split is prepared
+    source: Optional[str] = None  # Kaggle's `train/`, or an archive, or its URL; `path` is where the split is prepared
+    download: bool = False  # without a source: Microsoft's archive of the same photos, 825 MB
 
 
 @dataclass
