@@ -125,9 +125,7 @@ def _reading(path: Path) -> Iterator[Iterator[Member]]:
             with tarfile.open(path, "r:*") as tar:
                 yield _checked(path, _tar_members(path, tar))
     except (OSError, *DAMAGE) as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # of the system; those of gzip and bz2 have no number
+        if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 give none
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ArchiveError(f"{path}: is no archive that can be read, or is damaged ({reason}); get it again") from error

@@ -64,8 +64,13 @@ def prepare_dogs_vs_cats(source: str, path: Path, downloads: Path, promise: Prom
             return
         if url:
             download(url, place, promise)
-        _check_source(place)
-        _copy_photos(origin, place, path)
+        try:
+            _check_source(place)
+            _copy_photos(origin, place, path)
+        except UserError:
+            if url:
+                place.unlink()  # there is no use in it
+            raise
         if url:
             place.unlink()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.console import warn
-from cnnexp.data.archive import innermost, is_archive, unpack_all
+from cnnexp.data.archive import ArchiveError, innermost, is_archive, unpack_all
 from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
 from cnnexp.data.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.download import Promise, download, file_name, is_url
@@ -220,8 +220,12 @@ def _listed(path: str, downloads: Path, promise: Promise) -> tuple[Path, tuple[s
         root = downloads / f"{name}.unpacked"
         if not root.is_dir():
             download(path, downloads / name, promise)
-            unpack_all(downloads / name, root)
-            (downloads / name).unlink()
+            try:
+                unpack_all(downloads / name, root)
+            except ArchiveError:
+                (downloads / name).unlink()  # there is no use in it
+                raise
+            (downloads / name).unlink(missing_ok=True)  # another process may have done it
         root = innermost(root)
         return root, *find_images(root)
     root = Path(path).expanduser().absolute()
