@@ -72,7 +72,7 @@ def download(url: str, path: Path, promise: Promise = Promise()) -> None:
     """
     if urlsplit(url).scheme.lower() not in SCHEMES:
         raise UserError(f"{shown(url)}: cannot be downloaded; give an address that begins with http:// or https://")
-    with alone(path, "the download"):
+    with alone(path, "dataset.downloads"):
         if path.is_file():
             _check(path, path, url, promise)
             return
