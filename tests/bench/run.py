@@ -17,7 +17,7 @@ from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
-GROUPS = ("data", "features", "start")
+GROUPS = ("data", "step", "features", "start")
 PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
 
 
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
         suite = {
             "data": lambda: data_rows(photos(PHOTOS), repetitions),
+            "step": lambda: step_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "start": lambda: start.rows(repetitions),
         }
@@ -68,6 +69,13 @@ def data_rows(photos: Path, repetitions: int) -> list[Row]:
     from bench import data
 
     return data.rows(photos, repetitions)
+
+
+def step_rows(photos: Path, repetitions: int) -> list[Row]:
+    """See `bench.step`, which imports TensorFlow."""
+    from bench import step
+
+    return step.rows(photos, repetitions)
 
 
 def feature_rows(photos: Path, repetitions: int) -> list[Row]:

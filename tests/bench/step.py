@@ -1,0 +1,98 @@
+"""The training step of `baseline` on photos in memory: ours beside plain Keras and beside PyTorch.
+
+All three train the tutorial's network in batches of 20 with RMSprop on the same decoded photos. An epoch of ours is a
+whole one of the trainer (loader, metrics, report), without validation; the peers' have nothing but the steps.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.data import split_of
+from bench.table import Row, take_turns
+from bench.training import train
+from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.console import say
+from cnnexp.data.loading import Images
+
+SIZE, BATCH, RATE, EPOCHS = 150, 20, 1e-4, 3
+FILTERS, UNITS = (32, 64, 128, 128), 512
+
+
+def rows(photos: Path, repetitions: int) -> list[Row]:
+    """A row for each peer; that of PyTorch where it is installed."""
+    import_tensorflow()
+    repetitions = min(repetitions, 3)
+    split = split_of(photos)
+    images = Images(split, SIZE, 3, threads=2).take(np.arange(len(split.ids)))
+    labels = split.labels.astype(np.float32)[:, np.newaxis]
+    half = len(images) // 2  # the trainer keeps the others to validate and test with
+    peers: dict[str, Callable[[], float]] = {"keras": lambda: keras_epoch(images[:half], labels[:half])}
+    if find_spec("torch"):
+        peers["torch"] = lambda: torch_epoch(images[:half], labels[:half])
+    else:
+        say("no torch here: pip install torch, for its row")
+    found = []
+    for name, peer in peers.items():
+        ours_s, peer_s = take_turns(f"a step beside {name}", repetitions, lambda: our_epoch(photos), peer)
+        what = {"keras": "plain Keras fit", "torch": "PyTorch"}[name]
+        found.append(Row(f"step/baseline_{name}", what, ours_s, peer_s, half))
+    return found
+
+
+def our_epoch(photos: Path) -> float:
+    """Seconds of an epoch after the first, which compiles."""
+    with tempfile.TemporaryDirectory() as root:
+        line = ["experiment=baseline", "tracking=none", f"trainer.epochs={EPOCHS}", "trainer.steps_per_epoch=null"]
+        history = train(photos, [*line, f"trainer.batch_size={BATCH}", f"paths.root={root}"])
+    return median(epoch["time/epoch_s"] for epoch in history[1:])
+
+
+def keras_epoch(images: np.ndarray, labels: np.ndarray) -> float:
+    """The tutorial's network and loop, fed by tf.data from memory."""
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    blocks = [layer for n in FILTERS for layer in (layers.Conv2D(n, 3, activation="relu"), layers.MaxPooling2D(2))]
+    ends = [layers.Flatten(), layers.Dense(UNITS, activation="relu"), layers.Dense(1, activation="sigmoid")]
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255), *blocks, *ends])
+    model.compile(keras.optimizers.RMSprop(RATE), "binary_crossentropy", ["accuracy"])
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images)).batch(BATCH).prefetch(2)
+    seconds = []
+    for _ in range(EPOCHS):
+        began = time.perf_counter()
+        model.fit(batches, verbose=0)
+        seconds.append(time.perf_counter() - began)
+    return median(seconds[1:])
+
+
+def torch_epoch(images: np.ndarray, labels: np.ndarray) -> float:
+    """The same network as its users write it."""
+    import torch
+
+    nn: Any = torch.nn
+    blocks, channels, side = [], 3, SIZE
+    for filters in FILTERS:
+        blocks += [nn.Conv2d(channels, filters, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        channels, side = filters, (side - 2) // 2
+    dense = [nn.Flatten(), nn.Linear(channels * side**2, UNITS), nn.ReLU(), nn.Linear(UNITS, 1)]
+    model = nn.Sequential(*blocks, *dense)
+    optimizer = torch.optim.RMSprop(model.parameters(), RATE, alpha=0.9)
+    loss = nn.BCEWithLogitsLoss()
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+    seconds = []
+    for _ in range(EPOCHS):
+        began = time.perf_counter()
+        for chosen in torch.randperm(len(x)).split(BATCH):
+            optimizer.zero_grad()
+            loss(model(x[chosen].float() / 255), y[chosen]).backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds[1:])
