@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_line_before_anything_comes(server: Server, tmp_path:
 def test_urls() -> None:
     assert is_url("https://example.org/x.zip") and is_url("ftp://x") and not is_url("C:/x.zip") and not is_url("x.zip")
     assert shown("https://user:secret@example.org/a/x.zip?key=secret") == "https://example.org/a/x.zip"
-    assert file_name("https://example.org/a/x%20y.zip?k=1", Promise(sha256="a" * 64)) == "x_y.zip"
+    assert file_name("https://example.org/a/x%20y.zip?k=1", Promise(sha256="a" * 64)) == "aaaaaaaa-x_y.zip"
     assert re.fullmatch(r"[0-9a-f]{8}-x\.zip", file_name("https://example.org/x.zip", Promise()))
     with pytest.raises(UserError, match="cannot be downloaded; give an address that begins with http"):
         download.download("ftp://example.org/x.zip", Path("x.zip"))

@@ -54,9 +54,9 @@ def shown(url: str) -> str:
 
 
 def file_name(url: str, promise: Promise) -> str:
-    """A name for the file of a URL; without a digest of the content, it has one of the URL in it."""
+    """A name for the file of a URL, with a part of the digest of its content or, where that is not known, of the URL."""
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-80:].lstrip(".") or "archive"
-    return name if promise.sha256 else f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}"
+    return f"{(promise.sha256 or _digest_of(url))[:8]}-{name}"
 
 
 def download(url: str, path: Path, promise: Promise = Promise()) -> None:

@@ -66,7 +66,7 @@ def folder(
     """
     if path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
-    root, class_names, parts = _listed(path, Path(downloads).expanduser().absolute(), Promise(sha256=sha256))
+    root, class_names, parts = _listed(path, Path(downloads).expanduser().absolute(), _promise(sha256))
     images = parts["train"]
     fractions = {"test": test_fraction, "validation": validation_fraction}
     sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in parts}
@@ -112,7 +112,7 @@ def dogs_vs_cats(
         raise UserError("dataset.path=null: give the folder in which the split photos are to lie")
     folder_of_archives = Path(downloads).expanduser().absolute()
     if source is not None:
-        prepare_dogs_vs_cats(source, Path(path), folder_of_archives, Promise(sha256=sha256))
+        prepare_dogs_vs_cats(source, Path(path), folder_of_archives, _promise(sha256))
     elif not Path(path).expanduser().is_dir():
         if not download:
             raise UserError(
@@ -241,6 +241,10 @@ def _listed(path: str, downloads: Path, promise: Promise) -> tuple[Path, tuple[s
         what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
         raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
     return root, *find_images(root)
+
+
+def _promise(sha256: str | None) -> Promise:
+    return Promise(sha256=sha256.lower() if sha256 else None)
 
 
 def _rules(on_bad: str, on_leak: str, manifests: str | None) -> Rules:
