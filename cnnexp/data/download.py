@@ -54,7 +54,7 @@ def shown(url: str) -> str:
 
 
 def file_name(url: str, promise: Promise) -> str:
-    """A name for the file of a URL, with a part of the digest of its content or, where that is not known, of the URL."""
+    """A name for the file of a URL, with a part of the digest of its content; where that is not known, of the URL."""
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-80:].lstrip(".") or "archive"
     return f"{(promise.sha256 or _digest_of(url))[:8]}-{name}"
 
