@@ -26,11 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     repetitions = 2 if options.quick else 5
     with tempfile.TemporaryDirectory(prefix="cnnexp-bench-") as scratch:
+        used: list[Path] = []
 
         @cache  # drawn only if something wants them
         def photos(count: int) -> Path:
             count = QUICK_PHOTOS if options.quick else count
-            return class_folders(options.photos, count, Path(scratch, f"photos-{count}"))
+            used.append(class_folders(options.photos, count, Path(scratch, f"photos-{count}")))
+            return used[-1]
 
         suite = {
             "data": lambda: data_rows(photos(PHOTOS), repetitions),
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             "machine": before,
             "repetitions": repetitions,
             "quick": options.quick,
-            "photos": describe(next(Path(scratch).glob("photos-*"))) if photos.cache_info().currsize else None,
+            "photos": describe(used[0]) if used else None,
         }
     show(facts, rows)
     write_json(OUTPUT, facts, rows)
