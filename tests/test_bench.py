@@ -160,7 +160,7 @@ def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: p
     monkeypatch.setattr(training, "STEPS", 4)
     seen: list[list[str]] = []
     monkeypatch.setattr(training, "train", lambda folder, given: seen.append(given) or [{"time/epoch_s": 2.0}] * 3)
-    row = training.epoch_row("augmented", photos, ["trainer.augmented_passes=1"], repetitions=2, steps=1)
+    row = training.epoch_row("augmented", photos, ["trainer.augmented_passes=1"], repetitions=2, steps=1, epochs=2)
     assert row.ours_s == [2.0, 2.0] and row.peer_s == [8.0, 8.0]  # one of four steps was measured
     assert [("trainer.feature_cache=false" in given, "trainer.augmented_passes=null" in given) for given in seen] == [
         (False, False),

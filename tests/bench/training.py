@@ -17,10 +17,10 @@ from cnnexp.composition import load_config
 
 NETWORK = ["backbone.weights=null", "tracking=none"]
 STEPS, BATCH = 100, 20  # of an epoch in the tutorial
-VARIANTS = {
-    "frozen": ["experiment=frozen"],
-    "finetuned": ["experiment=finetuned"],
-    "finetuned_augmented": ["experiment=finetuned_augmented", "phases=none", "trainer.augmented_passes=1"],
+VARIANTS = {  # and of how many epochs from the cache, after the first, the median is taken: short ones vary
+    "frozen": (["experiment=frozen"], 20),
+    "finetuned": (["experiment=finetuned"], 2),
+    "finetuned_augmented": (["experiment=finetuned_augmented", "phases=none", "trainer.augmented_passes=1"], 2),
 }
 HEADS = [(units, dropout) for units in (64, 128, 256, 512) for dropout in (0.0, 0.5)]
 
@@ -32,20 +32,21 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     size = 64 if quick else 150
     found = []
     with tempfile.TemporaryDirectory() as root:
-        for name, overrides in VARIANTS.items():
+        for name, (overrides, epochs) in VARIANTS.items():
             given = [*overrides, *NETWORK, f"dataset.image_size={size}", f"paths.root={root}", "dataset.limit=100"]
-            found.append(epoch_row(name, photos, given, repetitions=min(repetitions, 2), steps=2 if quick else 5))
+            steps = 2 if quick else 5
+            found.append(epoch_row(name, photos, given, min(repetitions, 2), steps, 2 if quick else epochs))
     found.append(sweep_row(photos, size, limit=20 if quick else 400))
     return found
 
 
-def epoch_row(name: str, photos: Path, overrides: list[str], repetitions: int, steps: int) -> Row:
+def epoch_row(name: str, photos: Path, overrides: list[str], repetitions: int, steps: int, epochs: int) -> Row:
     """An epoch of 100 steps from the cache beside one through the whole network, of which `steps` are measured."""
     full = [*overrides, "trainer.augmented_passes=null", "trainer.feature_cache=false"]
     cached_s, full_s = take_turns(
         name,
         repetitions,
-        lambda: epoch_seconds(photos, [*overrides, f"trainer.steps_per_epoch={STEPS}"], epochs=3),
+        lambda: epoch_seconds(photos, [*overrides, f"trainer.steps_per_epoch={STEPS}"], epochs=epochs + 1),
         lambda: epoch_seconds(photos, [*full, f"trainer.steps_per_epoch={steps}"], epochs=2),
     )
     return Row(f"epoch/{name}", f"full pass ({steps} of {STEPS} steps)", cached_s, [s * STEPS / steps for s in full_s])
