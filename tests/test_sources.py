@@ -98,7 +98,8 @@ def test_a_missing_split_is_taken_from_train(
     )
 
 
-def test_path_is_needed_and_must_be_a_folder(tmp_path: Path) -> None:
+def test_path_is_needed_and_must_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^dataset\.path=null: give the folder of your images"):
         folder(path=None, **FRACTIONS)
     with pytest.raises(UserError, match=r"^dataset\.path=.*nowhere: does not exist"):
