@@ -74,7 +74,7 @@ def show_report(report: Report) -> None:
     if rows:
         table("what was found in the files", ["", *report.splits], rows)
         if report.two_labels:
-            say(f"{report.two_labels:,} images are like one of another class")
+            say(f"images that are like one of another class: {report.two_labels:,}")
     else:
         say("every file can be used, none is there twice")
     if report.table:

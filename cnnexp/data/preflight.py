@@ -15,7 +15,7 @@ from cnnexp.data.manifest import Manifest, manifest_file, read_manifest, stamp, 
 from cnnexp.data.splits import SPLITS, THREADS, Listing
 from cnnexp.errors import UserError
 
-NAMED = 10  # files, or pairs, that get a line of their own
+NAMED = 50  # files, or pairs, that get a line of their own
 
 
 @dataclass(frozen=True)
