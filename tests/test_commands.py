@@ -1,5 +1,6 @@
 """`summary`, `prepare`, `compare` and `ui` from the command line."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -116,3 +117,18 @@ def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:
     assert named("experiment=a", "experiment=b") == ["a", "a"]
     assert named("x=1") == ["a"]
     assert named() == []
+
+
+def test_the_number_of_loader_threads_changes_nothing(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
+    """Files that are decoded anew for each batch, augmented in every way; the probabilities agree to the last digit."""
+    line = ["train", "dataset=folder", f"dataset.path={photos}", "augmentation=strong", "debug=smoke", "tracking=none"]
+    found = []
+    for threads in (1, 2, 8):
+        root = tmp_path / f"threads{threads}"
+        room = ["trainer.image_memory_limit=0", "trainer.image_cache_limit=0"]
+        code, out, err = cnnexp(*line, *room, f"trainer.loader_threads={threads}", f"paths.root={root}")
+        assert code == 0, err
+        epochs = re.findall(r"loss \S+ +acc \S+ +val loss \S+ +val acc \S+", out)
+        (predictions,) = root.glob("runs/*/predictions.csv")
+        found.append((epochs, predictions.read_text()))
+    assert len(found[0][0]) == 2 and found[0] == found[1] == found[2]
