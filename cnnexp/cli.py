@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         0; 1 where a run failed; 2 for bad input; 130 after an interrupt.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    _quiet_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)
+    quiet_libraries()
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         return _dispatch(arguments)
     except UserError as error:
@@ -79,7 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
     return int(command.run(rest))
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep notes on CUDA, oneDNN, telemetry and git off the console; what the user has set stays."""
     quiet = {
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -92,7 +92,8 @@ def _quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """What a SIGTERM does: the same as control-C."""
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 

@@ -1,9 +1,11 @@
 """Composes `conf/` with a user's overrides, and turns what Hydra says of a mistake into one line."""
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,14 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnexp import config
 from cnnexp.errors import UserError, nearest
 
+EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
+    "hydra_joblib_launcher": "joblib",
+    "hydra_ray_launcher": "ray",
+    "hydra_submitit_launcher": "slurm",
+    "hydra_optuna_sweeper": "optuna",
+}
+# Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
+warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/\w+' is validated against ConfigStore schema")
 ROOT_KEYS = [item.name for item in fields(config.Config)]
 
 
@@ -119,6 +129,8 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
         with open_dict(composed):
             del composed["hydra"]
         return Plan(multirun=False, jobs=[list(overrides)], composed=composed)
+    for kind in ("launcher", "sweeper"):
+        _check_plugin(f"hydra/{kind}={composed.hydra.runtime.choices[f'hydra/{kind}']}", composed.hydra[kind]._target_)
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
         return Plan(multirun=True)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
@@ -128,6 +140,19 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
         wanted = "an interval is for a sweeper that searches, as hydra/sweeper=optuna; or list values, as KEY=1,2"
         raise UserError(f"{' '.join(sweeps or params)}: {wanted}") from error
     return Plan(multirun=True, jobs=[list(job) for job in batches[0]])
+
+
+def _check_plugin(choice: str, target: str) -> None:
+    """Refuse a launcher or sweeper whose package is missing."""
+    module = target.rpartition(".")[0]
+    try:
+        found = find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        extra = EXTRAS.get(module.split(".")[1])
+        remedy = f"pip install 'cnnexp[{extra}]'" if extra else "install the package that has it"
+        raise UserError(f"{choice}: {module} is not installed; {remedy}")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

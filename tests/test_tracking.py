@@ -106,6 +106,7 @@ def test_environment_tags(monkeypatch, tmp_path):
     tags = record.environment_tags()
     assert tags["numpy"] == version("numpy") and tags["hydra"] == version("hydra-core")
     assert tags["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert tags["cores"] == str(len(os.sched_getaffinity(0))) and tags["processor"].strip()
     assert not {"git_commit", "git_dirty"} & set(tags)
     assert socket.gethostname() not in tags.values()
 

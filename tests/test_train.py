@@ -34,8 +34,9 @@ def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, ex
     assert code == 0, err
     (result,) = results(tmp_path)
     assert result["status"] == "FINISHED"
-    assert result["epochs"] == 2
-    assert "epoch   2/2" in out
+    epochs = 4 if experiment == "finetuned_augmented" else 2  # two phases
+    assert result["epochs"] == epochs
+    assert f"epoch   {epochs}/{epochs}" in out
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,21 @@ def show_packages(tags: Mapping[str, str], requirements: str) -> None:
         say(f"other packages: {len(others)} of {len(then.keys() | now.keys())} differ: {_some(others)}")
 
 
+def show_machine(tags: Mapping[str, str], threads: int | None) -> None:
+    """Print a line about the processor, and one about its cores where they decide the last digits.
+
+    Args:
+        tags: of the run; those of an old one may tell nothing.
+        threads: `trainer.threads`.
+    """
+    here = environment_tags()
+    then, now = tags.get("processor", "not recorded"), here["processor"]
+    say(f"processor: the same, {now}" if then == now else f"processor: then {then}, here {now}")
+    if threads is None and tags.get("cores") not in (None, here["cores"]):
+        wanted = tags["cores"]
+        say(f"cores: then {wanted}, here {here['cores']}: last digits will differ; trainer.threads={wanted} mends that")
+
+
 def read_pins(requirements: str) -> dict[str, str]:
     """The versions of `name==version` lines by the names in small letters; other lines are left out."""
     matches = (PIN.fullmatch(line.strip()) for line in requirements.splitlines())

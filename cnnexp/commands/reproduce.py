@@ -92,7 +92,7 @@ def _say_what_differs(
 ) -> bool:
     """Print what is different here, and return whether the data is the same."""
     from cnnexp.commands.datasets import load_dataset
-    from cnnexp.commands.differences import show_code, show_data, show_packages
+    from cnnexp.commands.differences import show_code, show_data, show_machine, show_packages
     from cnnexp.report.predictions import read_predictions
     from cnnexp.tracking.record import config_hash, redact
 
@@ -105,6 +105,7 @@ def _say_what_differs(
         warn("cnnexp: trainer.deterministic=false: exact agreement cannot be expected; give a --tolerance")
     show_packages(old.tags, read_text(tracker, old.run_id, "requirements.txt"))
     show_code(old.tags)
+    show_machine(old.tags, config.trainer.threads)
     for key in ("dataset.path", "dataset.source", "backbone.weights"):
         group, name = key.split(".")
         if value := getattr(getattr(config, group), name, None):
@@ -116,7 +117,8 @@ def _say_what_differs(
 
 def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
     """Run the job in a folder of its own, and return the id of its run."""
-    from cnnexp.commands.job import Job, run_job
+    from cnnexp.commands.job import run_job
+    from cnnexp.commands.recording import Job
 
     folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run_job(Job.from_hydra(composed, folder, overrides))

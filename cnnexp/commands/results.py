@@ -1,5 +1,7 @@
 """What a run came to: its figures, as metrics, as a file beside its other files, and as a table."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,22 +10,20 @@ from typing import TYPE_CHECKING
 from cnnexp.config import Config
 from cnnexp.console import say, table
 from cnnexp.files import write_whole
-from cnnexp.models.build import Network
-from cnnexp.models.counts import totals
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.training.inputs import TrainingData
-from cnnexp.training.trainer import FitResult
 
 if TYPE_CHECKING:
-    from cnnexp.commands.job import Job
+    from cnnexp.commands.recording import Job
+    from cnnexp.models.counts import Totals
+    from cnnexp.training.inputs import TrainingData
+    from cnnexp.training.trainer import FitResult
 
 RESULT = "result.json"
 
 
-def final_metrics(fitted: FitResult, network: Network, data: TrainingData, config: Config) -> dict[str, float]:
+def final_metrics(fitted: FitResult, counts: Totals, data: TrainingData, config: Config) -> dict[str, float]:
     """The figures of the weights that were kept, and what they cost; of each phase too, where the config lists some."""
-    counts = totals(network)
     metrics = {
         "final/val_loss": fitted.validation_loss,
         "final/val_acc": fitted.validation_accuracy,
@@ -53,7 +53,7 @@ def monitored(name: str, fitted: FitResult) -> float:
 
 
 def make_result(
-    job: "Job",
+    job: Job,
     run_id: str,
     order: int,
     fitted: FitResult | None = None,

@@ -11,13 +11,17 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp import config
 from cnnexp.commands import sweep
 from cnnexp.commands.completion import check_action
+from cnnexp.commands.fresh import train_in_fresh_process
 from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.commands.recording import Job
+from cnnexp.commands.sweep_job import run_in_sweep, train_here
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
 from cnnexp.composition import Plan, compose_config, conf_dir, hydra_context, plan_jobs
 from cnnexp.config import typed
@@ -148,14 +152,15 @@ def train_task(composed: DictConfig) -> float:
     Returns:
         The monitored figure at the end, for the sweeper; NaN for a failed job of a sweep.
     """
-    import_tensorflow()
-    from cnnexp.commands.job import Job, run_in_sweep, run_job
-
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
-        return run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num))
+        train = train_in_fresh_process if _wants_fresh_process(job, settings) else train_here
+        return run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
+    import_tensorflow()
+    from cnnexp.commands.job import run_job
+
     try:
         return run_job(job)
     except UserError as error:
@@ -167,6 +172,12 @@ def train_task(composed: DictConfig) -> float:
             folder.parent.rmdir()
             folder.parent.parent.rmdir()
         return float("nan")
+
+
+def _wants_fresh_process(job: Job, settings: HydraConf) -> bool:
+    """Whether a job of a sweep is to have a process of its own, which some launchers give it anyway."""
+    wanted = job.config.sweep.fresh_process
+    return settings.runtime.choices["hydra/launcher"] == "joblib" if wanted is None else wanted
 
 
 def hydra_main() -> None:

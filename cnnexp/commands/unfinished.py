@@ -17,7 +17,12 @@ LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"  # what the store has not taken yet
 SWEEP_FILE = "sweep.json"
 STOPPED = "stopped.json"  # no further job of the sweep is to start
-CONTROLS = ("trainer.resume=", "sweep.resume=", "sweep.on_failure=")  # do not change what is computed
+CONTROLS = (
+    "trainer.resume=",
+    "sweep.resume=",
+    "sweep.on_failure=",
+    "sweep.fresh_process=",
+)  # do not change what is computed
 
 
 @dataclass(frozen=True)

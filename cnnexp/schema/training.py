@@ -100,6 +100,7 @@ class TrainerConfig:
     loader_threads: int = option(2, minimum=1)  # that decode and augment; the batches do not depend on it
     image_memory_limit: float = option(4.0, minimum=0)  # gibibytes, for the decoded images of a split
     image_cache_limit: float = option(20.0, minimum=0)  # gibibytes on disk, for those of splits beyond that; 0: none
+    threads: Optional[int] = option(None, minimum=1)  # of TensorFlow; null: one a core. Decides the last digits
     deterministic: bool = True
     resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
 
@@ -109,6 +110,7 @@ class SweepConfig:
     """How the jobs of a sweep are run, beside the group of the same name, which lists jobs."""
 
     on_failure: str = option("continue", choices=("continue", "stop"))  # stop: no job starts after a failure
+    fresh_process: Optional[bool] = None  # each job in a process of its own; null: where the launcher is joblib
     resume: bool = True  # a line given again goes on with its newest sweep: what is done there is not done again
 
 

@@ -138,13 +138,14 @@ def dataset_entries(name: str, digest: str, source: str, split_counts: Mapping[s
 
 
 def environment_tags() -> dict[str, str]:
-    """What a run ran on: `python`, the versions of the packages that compute, `git_commit`, `git_dirty`.
+    """What a run ran on: `python`, the versions of the packages that compute, `processor`, `cores`, `git_commit`,
+    `git_dirty`. `cores` are those that this process may use.
 
     The commit is that of the checkout that cnnexp runs from. Installed as a package it has none; then it is
     the commit of the working directory, which holds the user's own config and functions. `git_dirty` is
     "true" where a file that git tracks has changed. Without git, working tree or commit both are left out.
     """
-    tags = {"python": platform.python_version()}
+    tags = {"python": platform.python_version(), "processor": processor(), "cores": str(cores())}
     for tag, names in PACKAGES.items():
         found = next((v for name in names if (v := installed_version(name))), None)
         if found:
@@ -157,6 +158,20 @@ def environment_tags() -> dict[str, str]:
     if commit is not None and changed is not None:
         tags |= {"git_commit": commit, "git_dirty": "true" if changed else "false"}
     return tags
+
+
+def processor() -> str:
+    """The name of the processor's model, or of its kind where the system does not tell."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,0 +1,9 @@
+"""Imported once by the server that `cnnexp.commands.fresh` forks processes from; importing it is all it is for."""
+
+from cnnexp.cli import quiet_libraries
+from cnnexp.commands.quiet import import_tensorflow
+
+quiet_libraries()
+import_tensorflow()
+
+import cnnexp.commands.job  # noqa: E402, F401

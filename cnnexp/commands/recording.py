@@ -1,0 +1,117 @@
+"""A run in the tracking store: opened, described, closed with the truth; without TensorFlow."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cnnexp.commands import sweep
+from cnnexp.commands.results import make_result, write_result
+from cnnexp.commands.unfinished import JOURNAL, RunState
+from cnnexp.config import Config, typed
+from cnnexp.console import say, warn
+from cnnexp.data.dataset import Dataset
+from cnnexp.errors import UserError
+from cnnexp.report.compare import Result
+from cnnexp.report.statistics import wilson_interval
+from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
+from cnnexp.tracking.notes import describing_tags, run_name, run_note
+from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is made from.
+
+    `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
+    passwords; `folder` is the run's own.
+    """
+
+    config: Config
+    resolved: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+
+    @classmethod
+    def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":
+        """Type and check what Hydra composed."""
+        resolved = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(resolved, dict)
+        values = {str(key): value for key, value in resolved.items()}
+        values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
+        return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
+
+
+def open_run(
+    tracker: Tracker | NullTracker, job: Job, dataset: Dataset, parent: str | None, earlier: RunState | None
+) -> str:
+    """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
+    run_id, params = earlier.run_id if earlier else "", None
+    if earlier and not run_id:  # killed while its run was being opened, maybe before it had all its params
+        begun = tracker.find_runs({"run_dir": str(job.folder), "config_hash": earlier.config_hash}, limit=1)
+        run_id, params = begun[0].run_id if begun else "", _params(job)
+    if not run_id:
+        return start_run(tracker, job, dataset, parent)
+    try:
+        tracker.resume_run(run_id, job.folder / JOURNAL, params)
+    except UserError as error:
+        warn(f"cnnexp: {error}; a new run is recorded")
+        return start_run(tracker, job, dataset, parent)
+    say(f"goes on with run {run_id}")
+    return run_id
+
+
+def start_run(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, parent: str | None) -> str:
+    name = run_name(job.config.name, job.overrides, sweep.shared_overrides(job.folder.parent))
+    note = run_note(job.resolved, job.overrides, job.folder)
+    tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
+    return tracker.start_run(name, _params(job), tags, parent, note, journal=journal)
+
+
+def _params(job: Job) -> dict[str, str]:
+    """The config, without what differs between a run and its resumption."""
+    return {key: value for key, value in flatten(job.resolved).items() if key not in ("trainer.resume", "sweep.resume")}
+
+
+def _tags(job: Job, dataset: Dataset | None, parent: str | None) -> dict[str, str]:
+    return {
+        **describing_tags(job.resolved),
+        "sweep_id": parent or "",
+        "overrides": " ".join(job.overrides),
+        "config_hash": config_hash(job.resolved),
+        "data_digest": dataset.digest if dataset else "",
+        "run_dir": str(job.folder),
+        **environment_tags(),
+        **job.config.tracking.tags,
+    }
+
+
+def note(job: Job, result: Result) -> str:
+    assert result.test_accuracy is not None and result.test_total is not None and result.val_accuracy is not None
+    interval = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
+    return run_note(job.resolved, job.overrides, job.folder, (result.test_accuracy, result.val_accuracy), interval)
+
+
+def log_input(tracker: Tracker | NullTracker, dataset: Dataset, config: Config) -> None:
+    splits = {split.name: len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)}
+    source = str(getattr(config.dataset, "path", None) or dataset.name)
+    tracker.log_input(dataset.name, dataset.digest, source, splits)
+
+
+@contextmanager
+def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) -> Iterator[None]:
+    """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error."""
+    try:
+        yield
+    except BaseException as error:
+        ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
+        kind = type(error).__name__ if ending == "FAILED" else "interrupted"
+        tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)
+        write_result(job.folder, make_result(job, run_id, order, status=ending))
+        raise
+    tracker.end_run("FINISHED")

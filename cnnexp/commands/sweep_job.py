@@ -1,0 +1,86 @@
+"""A job of a sweep: what is done is not done again, and a failure is no end; without TensorFlow until it trains."""
+
+import logging
+import traceback
+from collections.abc import Callable
+
+from cnnexp.commands.datasets import load_dataset
+from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.commands.recording import Job, start_run
+from cnnexp.commands.results import RESULT, make_result, write_result
+from cnnexp.commands.stores import open_tracker
+from cnnexp.commands.unfinished import JOURNAL, STOPPED, RunState, read_state, status
+from cnnexp.console import say, warn
+from cnnexp.errors import UserError
+from cnnexp.tracking.record import config_hash, redact
+
+log = logging.getLogger(__name__)
+Train = Callable[[Job, str | None, int], float]
+
+
+def run_in_sweep(job: Job, parent: str | None, order: int, train: Train | None = None) -> float:
+    """One job of a sweep. One that is done is skipped; with `sweep.on_failure=stop` none starts after a failure.
+
+    Args:
+        parent: the run id of the sweep, `order` the job's number there.
+        train: how to train it; None: `train_here`.
+
+    Returns:
+        The job's monitored figure; NaN where it failed or was not started.
+    """
+    say(f"[{order}] {' '.join(job.overrides)}")
+    if (job.folder.parent / STOPPED).exists():
+        say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
+        return float("nan")
+    if (done := _done(job)) is not None:
+        say(f"[{order}] is done already, run {done.run_id}")
+        return float("nan") if done.objective is None else done.objective
+    (job.folder / RESULT).unlink(missing_ok=True)
+    return (train or train_here)(job, parent, order)
+
+
+def train_here(job: Job, parent: str | None, order: int) -> float:
+    """`run_job` in this process; a failure is recorded and said in one line, and is no end."""
+    try:
+        import_tensorflow()
+        from cnnexp.commands.job import run_job
+
+        return run_job(job, parent, order)
+    except Exception as error:  # one failing job must not end the others
+        expected = isinstance(error, UserError)
+        if not expected:
+            log.error("%s", redact(traceback.format_exc()))
+        reason = f"{'' if expected else type(error).__name__ + ': '}{error}"
+        record_failure(job, parent, order, reason, traceback.format_exc())
+        return float("nan")
+
+
+def _done(job: Job) -> RunState | None:
+    """The finished run in this folder, if it computed what this job is to compute."""
+    state = read_state(job.folder)
+    if state is None or status(job.folder) != "FINISHED" or state.config_hash != config_hash(job.resolved):
+        return None
+    try:
+        return state if state.data_digest == load_dataset(job.config).digest else None
+    except UserError:
+        return None  # training it says why
+
+
+def record_failure(job: Job, parent: str | None, order: int, reason: str, trace: str | None = None) -> None:
+    """Say that a job failed, and see to it that there is a run which says so too."""
+    warn(f"cnnexp: job {order} failed: {redact(reason)}")
+    if job.config.sweep.on_failure == "stop":
+        (job.folder.parent / STOPPED).touch()
+    if status(job.folder):  # the run was closed when it failed
+        return
+    state, tracker = read_state(job.folder), open_tracker(job.config)
+    tracker.prepare()
+    if trace is None and state is not None and state.run_id:  # its process died
+        run_id = state.run_id
+        tracker.resume_run(run_id, job.folder / JOURNAL)
+    else:
+        run_id = start_run(tracker, job, None, parent)
+    if trace:
+        tracker.log_text(redact(trace), "traceback.txt")
+    tracker.end_run("FAILED", error=redact(reason))
+    write_result(job.folder, make_result(job, run_id, order, status="FAILED"))
