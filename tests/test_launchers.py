@@ -1,0 +1,125 @@
+"""Sweeps on Hydra's launchers: the same figures, one parent with its jobs, and a dead process is one failed job."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from cnnexp.commands import fresh
+from cnnexp.commands.unfinished import decisive
+from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.runs import RunInfo
+
+Run = Callable[..., tuple[int, str, str]]
+
+LAUNCHERS = {
+    "joblib": "hydra_joblib_launcher",
+    "submitit_local": "hydra_submitit_launcher",
+    "ray": "hydra_ray_launcher",
+}
+
+
+def sweep(drawn_root: Path, *overrides: str) -> list[str]:
+    return ["train", "-m", "debug=smoke", "dataset=synthetic", f"paths.data={drawn_root}", *overrides]
+
+
+def parent_and_children(root: Path) -> tuple[RunInfo, list[RunInfo]]:
+    tracker = Tracker(f"sqlite:///{root}/outputs/mlflow.db", "cnnexp", str(root / "outputs" / "mlartifacts"))
+    (parent,) = tracker.sweeps(5)
+    return parent, tracker.children(parent.run_id)
+
+
+def installed(launcher: str) -> bool:
+    try:
+        return find_spec(f"hydra_plugins.{LAUNCHERS[launcher]}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> dict[str, bytes]:
+    """The test predictions of each seed, trained one after the other in this process."""
+    from cnnexp.cli import main
+
+    root = tmp_path_factory.mktemp("serial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr("sys.argv", ["cnnexp"])
+        assert main(sweep(drawn_root, "seed=0,1")) == 0
+    return predictions(root)
+
+
+def predictions(root: Path) -> dict[str, bytes]:
+    files = (root / "outputs" / "runs").glob("*/*/predictions.csv")
+    return {file.parent.name: file.read_bytes() for file in files}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launchers_give_the_same(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, serial: dict[str, bytes], launcher: str
+) -> None:
+    if not installed(launcher):
+        pytest.skip(f"{LAUNCHERS[launcher]} is not installed")
+    code, _, err = cnnexp(*sweep(drawn_root, "seed=0,1", f"hydra/launcher={launcher}"))
+    assert code == 0, err
+    assert "validated against ConfigStore" not in err
+    assert len(set(serial.values())) == 2 and predictions(tmp_path) == serial
+    parent, children = parent_and_children(tmp_path)
+    assert parent.status == "FINISHED" and [child.status for child in children] == ["FINISHED"] * 2
+
+
+@pytest.mark.slow
+def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) -> None:
+    (tmp_path / "deadly").touch()
+    given = ["train", "-m", "debug=smoke", "dataset=custom", "dataset._target_=deadly.pictures"]
+    given += [f"+dataset.arguments.path={tmp_path / 'drawn'}", "+dataset.arguments.deadly_file=deadly,none"]
+    code, out, err = cnnexp(*given, "sweep.fresh_process=true")
+    assert code == 1
+    assert "job 0 failed: its process was killed by SIGKILL" in err and "Traceback" not in err
+    assert out.count("epoch   2/2") == 1
+    parent, children = parent_and_children(tmp_path)
+    assert parent.status == "FAILED" and sorted(child.status for child in children) == ["FAILED", "FINISHED"]
+    failed = next(child for child in children if child.status == "FAILED")
+    assert failed.tags["error"].startswith("its process was killed by SIGKILL")
+    (tmp_path / "deadly").unlink()
+    code, out, err = cnnexp(*given)  # in one process now, which changes nothing of what is computed
+    assert code == 0 and out.count("is done already") == 1, err
+
+
+def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("cnnexp.commands.train.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
+    monkeypatch.setattr("cnnexp.commands.train.train_here", lambda *_: 0.0)
+    for choice, count in (("null", 0), ("false", 0), ("true", 1)):
+        seen.clear()
+        cnnexp(*sweep(drawn_root, "seed=0", f"sweep.fresh_process={choice}"))
+        assert len(seen) == count, choice
+    assert decisive(["seed=0", "sweep.fresh_process=true"]) == ["seed=0"]
+
+
+def test_how_a_process_ended() -> None:
+    assert fresh._ending(-signal.SIGKILL).startswith("was killed by SIGKILL")
+    assert fresh._ending(3) == "ended with exit code 3"
+
+
+def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnexp.composition.find_spec", lambda name: None)
+    for choice, extra in (("launcher=ray", "ray"), ("launcher=submitit_slurm", "slurm"), ("launcher=joblib", "joblib")):
+        code, _, err = cnnexp("train", "-m", f"hydra/{choice}", "seed=0,1")
+        assert code == 2 and len(err.splitlines()) == 1
+        assert f"hydra/{choice}: " in err and f"pip install 'cnnexp[{extra}]'" in err
+
+
+def test_threads_stay_for_the_life_of_a_process(cnnexp: Run, drawn_root: Path) -> None:
+    import tensorflow as tf
+
+    given = ["train", *sweep(drawn_root, "trainer.threads=7")[2:]]
+    code, _, err = cnnexp(*given)
+    assert code == 2 and "trainer.threads=7: this process computes with" in err and "fresh_process" in err
+    assert tf.config.threading.get_intra_op_parallelism_threads() == 0
