@@ -14,8 +14,8 @@ help: ## list the targets
 demo: .venv/.installed ## the whole progression in small, from drawn photos to the comparison
 	$(BIN)/cnnexp train sweep=demo $(ARGS)
 
-test: .venv/.installed ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.installed ## run the tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed ## check style, types and import directions
 	$(BIN)/ruff check

@@ -4,10 +4,10 @@ import os
 import signal
 import sys
 from importlib import import_module
-from types import FrameType
 
 from cnnexp import __version__
 from cnnexp.errors import UserError, nearest
+from cnnexp.process import interrupt, quiet_libraries
 
 COMMANDS = {
     "train": "train one run, or a sweep of them (Hydra's command line)",
@@ -77,24 +77,6 @@ def _dispatch(arguments: list[str]) -> int:
         print(command.HELP, end="")
         return 0
     return int(command.run(rest))
-
-
-def quiet_libraries() -> None:
-    """Keep notes on CUDA, oneDNN, telemetry and git off the console; what the user has set stays."""
-    quiet = {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
-        "GIT_PYTHON_REFRESH": "quiet",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OPENCV_LOG_LEVEL": "ERROR",
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """What a SIGTERM does: the same as control-C."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

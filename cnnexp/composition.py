@@ -34,7 +34,7 @@ EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that bring
     "hydra_optuna_sweeper": "optuna",
 }
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
-warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/\w+' is validated against ConfigStore schema")
+warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
 ROOT_KEYS = [item.name for item in fields(config.Config)]
 
 
@@ -102,7 +102,8 @@ def load_config(overrides: Sequence[str]) -> config.Config:
 
 @dataclass
 class Plan:
-    """What a command line would run: one list of overrides a job, and without a sweep its configuration too."""
+    """What a command line would run: one list of overrides a job. `composed` is the configuration of a single run, or
+    of a search, with the node `hydra`, what its jobs have in common."""
 
     multirun: bool
     jobs: list[list[str]] = field(default_factory=list)
@@ -132,7 +133,7 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     for kind in ("launcher", "sweeper"):
         _check_plugin(f"hydra/{kind}={composed.hydra.runtime.choices[f'hydra/{kind}']}", composed.hydra[kind]._target_)
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
-        return Plan(multirun=True)
+        return Plan(multirun=True, composed=composed)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
     try:
         batches = BasicSweeper.split_arguments(_parse([*params, *overrides]), None)

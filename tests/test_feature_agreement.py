@@ -105,7 +105,7 @@ def test_training_on_features_equals_training_on_images(
     assert len(store.entries()) == 3  # the three splits were cached
     assert abs(uncached[4] / uncached[0] - 1) > 2e-3, "nothing was learned"
     difference = np.abs(cached / uncached - 1).max()
-    record_property("relative_difference", difference)
+    record_property("relative_difference", float(difference))
     assert difference <= 1e-4
 
 

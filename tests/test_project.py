@@ -109,7 +109,7 @@ def test_lock_satisfies_pyproject():
     wanted = [
         *PROJECT["dependencies"],
         *extras["dev"],
-        *(line for name in ("bundled-weights", "joblib", "postgresql", "slurm") for line in extras[name]),
+        *(line for name in ("bundled-weights", "joblib", "optuna", "postgresql", "slurm") for line in extras[name]),
     ]
     pinned = pins()
     for requirement in map(Requirement, wanted):
@@ -127,8 +127,9 @@ def test_pyproject_names_what_the_package_imports():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
     packages = {"cv2": "opencv-python", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-    bundled = PROJECT["optional-dependencies"]["bundled-weights"]
-    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *bundled]}
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["bundled-weights"], *extras["optuna"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     foreign = imported - sys.stdlib_module_names - {"cnnexp"}
     needed = {packages.get(name, canonicalize_name(name)) for name in foreign}
     assert needed - declared == set()

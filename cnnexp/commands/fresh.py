@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.cli import interrupt
 from cnnexp.commands.recording import Job
 from cnnexp.commands.sweep_job import record_failure, train_here
 from cnnexp.commands.unfinished import held
+from cnnexp.process import interrupt
 
 PRELOADED = "cnnexp.commands.preloaded"
 

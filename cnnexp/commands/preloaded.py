@@ -1,7 +1,7 @@
 """Imported once by the server that `cnnexp.commands.fresh` forks processes from; importing it is all it is for."""
 
-from cnnexp.cli import quiet_libraries
 from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.process import quiet_libraries
 
 quiet_libraries()
 import_tensorflow()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from cnnexp.commands import search
 from cnnexp.commands.unfinished import STOPPED, SWEEP_FILE, held
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
@@ -28,6 +29,7 @@ class Sweep:
     run_id: str = ""  # of the parent run
     name: str = "sweep"
     line: list[str] = field(default_factory=list)  # the overrides, without passwords
+    monitor: str = "val/acc"
     failed: bool = False
     lock: ExitStack = field(default_factory=ExitStack)  # keeps other processes out of the folder
 
@@ -64,7 +66,7 @@ class SweepCallback(Callback):
             content = {"parent_run_id": run_id, "overrides": line, "name": name}
             write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
         current.folder, current.tracker, current.run_id = folder, tracker, run_id
-        current.name, current.line = name, line
+        current.name, current.line, current.monitor = name, line, str(config.trainer.monitor)
 
 
 def swept(line: list[str], params: dict[str, Any]) -> list[str]:
@@ -98,6 +100,7 @@ def shared_overrides(folder: Path) -> list[str]:
 def finishing() -> Iterator[Sweep]:
     """Around Hydra's run: at the end of a sweep, show what came out and close its parent run, whatever happened."""
     current.folder = current.tracker = None
+    search.forget()
     current.failed = False
     try:
         yield current
@@ -130,6 +133,9 @@ def _finish(sweep: Sweep) -> None:
             sweep.tracker.log_artifact(file)
         say(f"chart {sweep.folder / 'comparison.png'}")
         say(f"page  {sweep.folder / 'comparison.html'}")
+    for file in search.draw_charts(sweep.folder, sweep.monitor):
+        sweep.tracker.log_artifact(file)
+        say(f"chart {file}")
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
     sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
     _register_best(sweep)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import shutil
 import sys
 from contextlib import suppress
@@ -21,6 +22,7 @@ from cnnexp.commands.completion import check_action
 from cnnexp.commands.fresh import train_in_fresh_process
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.recording import Job
+from cnnexp.commands.search import is_search, repeats_itself, search_overrides
 from cnnexp.commands.sweep_job import run_in_sweep, train_here
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
 from cnnexp.composition import Plan, compose_config, conf_dir, hydra_context, plan_jobs
@@ -43,13 +45,15 @@ def run(arguments: list[str]) -> int:
     """
     parsed = parse(arguments)
     asks_hydra = parsed.help or parsed.hydra_help or parsed.shell_completion
-    folder = None
+    place: list[str] = []
     if not asks_hydra:
         line = (parsed.overrides, bool(parsed.multirun), parsed.config_dir, parsed.config_name or "config")
         plan = check_line(*line)
         folder = None if parsed.cfg or parsed.info else unfinished_folder(plan, parsed.overrides)
+        place = [] if folder is None else [folder_override(plan, folder)]
+        if not plan.jobs and plan.composed and is_search(plan.composed):
+            place += search_overrides(plan.composed, parsed.overrides)
     flags = [argument for argument in arguments if argument not in parsed.overrides]
-    place = [] if folder is None else [folder_override(plan, folder)]
     sys.argv = [sys.argv[0], *flags, *parsed.overrides, *place]  # Hydra reads no flag between overrides
     failure.clear()
     with sweep.finishing() as finished:
@@ -77,18 +81,21 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
 def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
     """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
 
-    What a sweeper chooses as it goes is not known beforehand, so that it always gets a new folder.
+    What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
     """
     chosen = ("hydra.run.dir=", "hydra.sweep.dir=")
     if plan.composed is None or any(override.startswith(chosen) for override in overrides):
         return None
-    config, runs = typed(plan.composed), Path(plan.composed.paths.runs)
+    if not plan.jobs and not repeats_itself(plan.composed):
+        return None
+    runs = Path(plan.composed.paths.runs)
     if plan.multirun:
-        folder = find_sweep(runs, [redact(override) for override in overrides]) if config.sweep.resume else None
+        resumes = plan.composed.sweep.resume
+        folder = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
         if folder and is_held(folder):
             raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
         return folder
-    if not config.trainer.resume:
+    if not typed(plan.composed).trainer.resume:
         return None
     resolved = OmegaConf.to_container(plan.composed, resolve=True)
     assert isinstance(resolved, dict)
@@ -157,7 +164,10 @@ def train_task(composed: DictConfig) -> float:
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
         train = train_in_fresh_process if _wants_fresh_process(job, settings) else train_here
-        return run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
+        objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
+        if math.isnan(objective) and settings.sweeper._target_.endswith(".OptunaSweeper"):
+            raise UserError(f"job {settings.job.num} has no figure")  # so that the search takes it as failed
+        return objective
     import_tensorflow()
     from cnnexp.commands.job import run_job
 

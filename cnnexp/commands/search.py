@@ -1,0 +1,111 @@
+"""A sweep that Optuna steers: its study, and the charts at its end."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cnnexp.errors import UserError
+
+_studies: list[Any] = []  # the storage of the search of this process
+
+
+def memory() -> Any:
+    """An `optuna.storages.InMemoryStorage`, for `study` to find; `hydra.sweeper.storage` names this.
+
+    What outlives the process are the jobs: a search with a seed asks for the same ones again.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _studies.append(optuna.storages.InMemoryStorage())
+    return _studies[-1]
+
+
+def forget() -> None:
+    """Before a sweep: there is no search yet."""
+    _studies.clear()
+
+
+def study() -> Any:
+    """The `optuna.Study` of this process's search; None where it runs none."""
+    if not _studies:
+        return None
+    import optuna
+
+    (summary,) = _studies[-1].get_all_study_summaries()
+    return optuna.load_study(study_name=summary.study_name, storage=_studies[-1])
+
+
+def is_search(composed: DictConfig) -> bool:
+    """Whether Optuna chooses the jobs of this config, which has the node `hydra`."""
+    return str(composed.hydra.sweeper._target_).endswith(".OptunaSweeper")
+
+
+def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """What a search needs and the plugin does not default to: its direction, that a failed job is no end, its storage.
+
+    Raises:
+        UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`.
+    """
+    monitor, sweeper = composed.trainer.monitor, composed.hydra.sweeper
+    direction = "minimize" if monitor.endswith("loss") else "maximize"
+    for override in overrides:
+        if override.startswith("hydra.sweeper.direction=") and override != f"hydra.sweeper.direction={direction}":
+            raise UserError(f"{override}: trainer.monitor={monitor} is better with {direction}; leave it out")
+    added = [f"hydra.sweeper.direction={direction}"]
+    if not any(override.startswith("hydra.sweeper.max_failure_rate=") for override in overrides):
+        added.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate or 1.0}")
+    if sweeper.storage is None:
+        added.append("hydra.sweeper.storage={_target_:cnnexp.commands.search.memory}")
+    return added
+
+
+def repeats_itself(composed: DictConfig) -> bool:
+    """Whether the search asks for the same jobs when it is started again."""
+    return OmegaConf.select(composed, "hydra.sweeper.sampler.seed") is not None
+
+
+def draw_charts(folder: Path, monitor: str) -> list[Path]:
+    """Write the charts of `study` into `folder`: how values and figure go together, and which values matter.
+
+    The importance is the mean decrease in impurity of a random forest (Breiman 2001) that predicts the figure.
+
+    Args:
+        folder: of the sweep.
+        monitor: the name of the figure that was searched for.
+
+    Returns:
+        The files; none where there is no search, or too few finished jobs to say anything.
+    """
+    found = study()
+    if found is None:
+        return []
+    import optuna
+    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
+
+    from cnnexp.report.search import Axis, draw_importance, draw_parallel_coordinates
+
+    trials = found.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    if len(trials) < 2:
+        return []
+    axes = [
+        Axis(
+            name,
+            [trial.params[name] for trial in trials],
+            bool(getattr(distribution, "log", "Log" in type(distribution).__name__)),
+        )
+        for name, distribution in trials[0].distributions.items()
+    ]
+    figures = [trial.value for trial in trials]
+    files = [folder / "parallel_coordinates.png"]
+    draw_parallel_coordinates(files[0], axes, figures, monitor, found.direction.name == "MAXIMIZE")
+    if len(set(figures)) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "experimental"
+            forest = MeanDecreaseImpurityImportanceEvaluator(seed=0)
+        files.append(folder / "importance.png")
+        draw_importance(files[1], get_param_importances(found, evaluator=forest), monitor)
+    return files
