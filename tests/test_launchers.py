@@ -119,6 +119,7 @@ def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pyt
 def test_threads_stay_for_the_life_of_a_process(cnnexp: Run, drawn_root: Path) -> None:
     import tensorflow as tf
 
+    tf.constant(1.0) + 1  # starts TensorFlow's threads
     given = ["train", *sweep(drawn_root, "trainer.threads=7")[2:]]
     code, _, err = cnnexp(*given)
     assert code == 2 and "trainer.threads=7: this process computes with" in err and "fresh_process" in err
