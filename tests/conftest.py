@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 import pytest
@@ -44,3 +45,26 @@ def cnnexp(
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[BaseException]], None]:
+    """Ends the next training after some epochs."""
+
+    from cnnexp.commands import job as job_module
+
+    def arm(epochs: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        real = job_module.fit
+
+        def fit(config: Any, network: Any, data: Any, on_epoch: Any, *more: Any, **options: Any) -> Any:
+            def stop(epoch: int, metrics: dict[str, float]) -> None:
+                if epoch == epochs:
+                    monkeypatch.setattr(job_module, "fit", real)
+                    raise error("stopped")
+                on_epoch(epoch, metrics)
+
+            return real(config, network, data, stop, *more, **options)
+
+        monkeypatch.setattr(job_module, "fit", fit)
+
+    return arm

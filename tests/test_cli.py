@@ -252,7 +252,7 @@ def complete(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, flag: str 
             "cnnexp train sweep=demo trainer.e",
             ["trainer.early_stopping.", "trainer.epochs=", "trainer.evaluation_batch_size="],
         ),
-        ("cnnexp summary sweep=", ["sweep=best_search", "sweep=demo", "sweep=progression"]),
+        ("cnnexp summary sweep=s", ["sweep=search_augmentation", "sweep=search_finetuning", "sweep=search_head"]),
     ],
 )
 def test_completion(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, words: list[str]) -> None:

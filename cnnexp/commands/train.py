@@ -16,17 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp import config
 from cnnexp.commands import sweep
 from cnnexp.commands.completion import check_action
-from cnnexp.commands.fresh import train_in_fresh_process
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.commands.recording import Job
 from cnnexp.commands.search import is_search, repeats_itself, search_overrides
-from cnnexp.commands.sweep_job import run_in_sweep, train_here
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
 from cnnexp.composition import Plan, compose_config, conf_dir, hydra_context, plan_jobs
-from cnnexp.config import typed
+from cnnexp.config import Config, register, typed
 from cnnexp.console import say
 from cnnexp.errors import UserError, nearest
 from cnnexp.tracking.record import config_hash, redact
@@ -159,11 +155,15 @@ def train_task(composed: DictConfig) -> float:
     Returns:
         The monitored figure at the end, for the sweeper; NaN for a failed job of a sweep.
     """
+    from cnnexp.commands.fresh import train_in_fresh_process
+    from cnnexp.commands.recording import Job
+    from cnnexp.commands.sweep_job import run_in_sweep, train_here
+
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
-        train = train_in_fresh_process if _wants_fresh_process(job, settings) else train_here
+        train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
         objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
         if math.isnan(objective) and settings.sweeper._target_.endswith(".OptunaSweeper"):
             raise UserError(f"job {settings.job.num} has no figure")  # so that the search takes it as failed
@@ -184,13 +184,13 @@ def train_task(composed: DictConfig) -> float:
         return float("nan")
 
 
-def _wants_fresh_process(job: Job, settings: HydraConf) -> bool:
+def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:
     """Whether a job of a sweep is to have a process of its own, which some launchers give it anyway."""
-    wanted = job.config.sweep.fresh_process
+    wanted = config.sweep.fresh_process
     return settings.runtime.choices["hydra/launcher"] == "joblib" if wanted is None else wanted
 
 
 def hydra_main() -> None:
     """Hand `sys.argv` to Hydra."""
-    config.register()
+    register()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(train_task)()
