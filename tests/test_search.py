@@ -12,6 +12,7 @@ from campaign import kill
 
 from cnnexp.commands.search import repeats_itself, search_overrides
 from cnnexp.composition import compose_config, hydra_context
+from cnnexp.config import typed
 from cnnexp.errors import UserError
 from cnnexp.report.search import Axis, draw_importance, draw_parallel_coordinates
 from cnnexp.tracking.mlflow import Tracker
@@ -64,7 +65,7 @@ def test_ready_spaces(name: str) -> None:
         for key, space in composed.hydra.sweeper.params.items():
             inside = space[space.rindex("(") + 1 : space.index(")")].split(",")
             for value in inside:
-                compose_config([f"sweep={name}", "experiment=demo/finetuned", f"{key}={value.strip()}"])
+                typed(compose_config([f"sweep={name}", "experiment=demo/finetuned", f"{key}={value.strip()}"]))
 
 
 @pytest.mark.slow
