@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import cnnexp
 from cnnexp.console import progress, say, table
+from cnnexp.tracking.record import cores, processor
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "pillow", "scipy", "hydra-core")
 COLUMNS = ("what", "peer", "unit", "ours", "peer's", "times as fast", "min to max")
@@ -97,8 +98,8 @@ def compare(
 def machine() -> dict[str, Any]:
     """Where it is measured: processor, cores, load, versions."""
     return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": processor(),
+        "cores": cores(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # processes, last minute
         "system": platform.platform(terse=True),
         "versions": {
@@ -107,15 +108,6 @@ def machine() -> dict[str, Any]:
             **{name: _version(name) for name in PACKAGES},
         },
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
