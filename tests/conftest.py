@@ -1,8 +1,9 @@
 """What the tests share: quiet libraries, one process, one drawn data set."""
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,25 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 # TensorFlow's log handler closes its stream when Hydra sets up logging: it must not be pytest's
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """New SQLite stores of this process are copies of one: MLflow's migrations take two seconds each."""
+    from cnnexp.tracking import mlflow
+
+    real, template = mlflow.create_sqlite, tmp_path_factory.mktemp("store") / "mlflow.db"
+
+    def create(file: Path, artifact_root: str) -> None:
+        if file.exists() and file.stat().st_size > 0:
+            return
+        real(template, artifact_root)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow, "create_sqlite", create)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -59,11 +59,12 @@ def pictures(count: int, size: int) -> np.ndarray:
 
 TRAINED = {
     ("vgg16", 32): "block5_conv1",
-    ("resnet50", 32): "conv5_block1_1_conv",
-    ("inception_v3", 75): "mixed7",
     ("mobilenet", 32): "conv_dw_12",
     ("efficientnet_lite0", 32): "block6a_expand_conv",
+    ("resnet50", 32): "conv5_block1_1_conv",
+    ("inception_v3", 75): "mixed7",
 }
+LONG = ("resnet50", "inception_v3")
 SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
 
 
@@ -90,7 +91,10 @@ def loss_curve(built: Network, freeze: Callable[[], None], given: TrainingData, 
 
 
 @pytest.mark.parametrize("mode", ["full", "until_layer"])
-@pytest.mark.parametrize(("name", "image_size"), TRAINED, ids=[name for name, _ in TRAINED])
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [pytest.param(*key, id=key[0], marks=pytest.mark.long if key[0] in LONG else ()) for key in TRAINED],
+)
 def test_training_on_features_equals_training_on_images(
     name: str, image_size: int, mode: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -212,6 +212,8 @@ def job(number):
     tracker = Tracker("sqlite:///new/mlflow.db", "e", "artifacts")
     tracker.prepare()
     tracker.start_run(f"job{number}", {"number": str(number)}, {})
+    for data in range(10):  # the same of every job
+        tracker.log_input(f"data{data}", "0" * 64, "folder", {"train": 1, "test": 1})
     for step in range(25):
         tracker.log_metrics({"train/loss": number + step / 100, "val/acc": 0.5}, step)
     tracker.end_run("FINISHED")
@@ -250,7 +252,29 @@ def test_processes_side_by_side_on_a_new_store(tmp_path):
         losses = client.get_metric_history(run.info.run_id, "train/loss")
         assert sorted((m.step, m.value) for m in losses) == [(s, number + s / 100) for s in range(25)]
         assert run.info.status == "FINISHED"
+        assert len(run.inputs.dataset_inputs) == 20
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mlflow.db", "mlflow.db.lock", "new"]
+
+
+def test_a_data_set_that_another_process_records_too(tracker, client, monkeypatch):
+    """MLflow looks for it, does not find it, and fails to insert it: then it is there."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = tracker.start_run("r", {}, {})
+    real, errors = client.log_inputs, ["(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name"]
+
+    def racing(*arguments):
+        if errors:
+            raise MlflowException(errors.pop())
+        real(*arguments)
+
+    monkeypatch.setattr(tracker.client(), "log_inputs", racing)
+    tracker.log_input("data", "0" * 64, "folder", {"train": 1, "test": 1})
+    assert len(client.get_run(run_id).inputs.dataset_inputs) == 2
+    for lasting in (["IntegrityError"] * 3, ["some other error"]):
+        errors[:] = lasting
+        with pytest.raises(MlflowException, match=lasting[0]):
+            tracker.log_input("more", "1" * 64, "folder", {"train": 1})
 
 
 # ------------------------------------------------------------------------------------------------- writing

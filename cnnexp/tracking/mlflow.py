@@ -69,6 +69,21 @@ def create_sqlite(file: Path, artifact_root: str) -> None:
             os.replace(new, file)
 
 
+def _log_inputs(client: "MlflowClient", run_id: str, splits: dict[str, dict[str, str]]) -> None:
+    """Jobs that record a data set for the first time race in MLflow; who loses finds it there at the next try."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
+
+    inputs = [DatasetInput(Dataset(**entry), [InputTag("mlflow.data.context", name)]) for name, entry in splits.items()]
+    for last in (False, False, True):
+        try:
+            client.log_inputs(run_id, inputs)
+            break
+        except MlflowException as error:
+            if last or "IntegrityError" not in str(error):
+                raise
+
+
 class Tracker(RunReader, RunWriter):
     """Records one run at a time, and reads runs back. Trackers share no state, so several may be in use.
 
@@ -198,7 +213,7 @@ class Tracker(RunReader, RunWriter):
 
     def _send(self, run_id: str, record: Record) -> None:
         """Give the store one write of a run."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
+        from mlflow.entities import Metric, RunTag
 
         client = self.client()
         match record["kind"]:
@@ -211,9 +226,7 @@ class Tracker(RunReader, RunWriter):
             case "text":
                 client.log_text(run_id, record["text"], record["name"])
             case "inputs":
-                context = {split: InputTag("mlflow.data.context", split) for split in record["splits"]}
-                splits = record["splits"].items()
-                client.log_inputs(run_id, [DatasetInput(Dataset(**entry), [context[split]]) for split, entry in splits])
+                _log_inputs(client, run_id, record["splits"])
             case "end":
                 client.set_terminated(run_id, record["status"], record["time"])
 
