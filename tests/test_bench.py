@@ -178,3 +178,23 @@ def test_the_features_group_trains(photos: Path, tmp_path: Path) -> None:
 
     small = ["experiment=frozen", *training.NETWORK, "dataset.image_size=32", "dataset.limit=4", "head.units=2"]
     assert training.epoch_seconds(photos, [*small, f"paths.root={tmp_path}", "trainer.steps_per_epoch=1"], 2) > 0
+
+
+@pytest.mark.slow
+def test_the_step_group_trains_ours_and_its_peers(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each peer's network is the tutorial's: 3,453,121 parameters."""
+    import keras
+    from bench import step
+
+    sizes: list[int] = []
+    fit = keras.Model.fit
+
+    def counted(model: keras.Model, *arguments: object, **keywords: object) -> object:
+        sizes.append(model.count_params())
+        return fit(model, *arguments, **keywords)
+
+    monkeypatch.setattr(keras.Model, "fit", counted)
+    monkeypatch.setattr(step, "EPOCHS", 2)
+    rows = step.rows(photos, repetitions=1)
+    assert [row.name for row in rows][:1] == ["step/baseline_keras"] and set(sizes) == {3_453_121}
+    assert all(row.images == 10 and min(*row.ours_s, *row.peer_s) > 0 for row in rows)
