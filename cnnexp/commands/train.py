@@ -154,6 +154,9 @@ def train_task(composed: DictConfig) -> float:
 
     Returns:
         The monitored figure at the end, for the sweeper; NaN for a failed job of a sweep.
+
+    Raises:
+        UserError: a job of a search failed.
     """
     from cnnexp.commands.fresh import train_in_fresh_process
     from cnnexp.commands.recording import Job
