@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from cnnexp.console import say, table
 from cnnexp.data.dataset import Dataset
 from cnnexp.report.predictions import Predictions
-from cnnexp.tracking.record import PACKAGES, environment_tags, requirements_text
+from cnnexp.tracking.record import PACKAGES, cores, environment_tags, processor, requirements_text
 
 PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
 MOST_NAMED = 8  # packages, images
@@ -40,12 +40,11 @@ def show_machine(tags: Mapping[str, str], threads: int | None) -> None:
         tags: of the run; those of an old one may tell nothing.
         threads: `trainer.threads`.
     """
-    here = environment_tags()
-    then, now = tags.get("processor", "not recorded"), here["processor"]
+    then, now = tags.get("processor", "not recorded"), processor()
     say(f"processor: the same, {now}" if then == now else f"processor: then {then}, here {now}")
-    if threads is None and tags.get("cores") not in (None, here["cores"]):
+    if threads is None and tags.get("cores") not in (None, str(cores())):
         wanted = tags["cores"]
-        say(f"cores: then {wanted}, here {here['cores']}: last digits will differ; trainer.threads={wanted} mends that")
+        say(f"cores: then {wanted}, here {cores()}: last digits will differ; trainer.threads={wanted} mends that")
 
 
 def read_pins(requirements: str) -> dict[str, str]:

@@ -39,9 +39,9 @@ def study() -> Any:
     return optuna.load_study(study_name=summary.study_name, storage=_studies[-1])
 
 
-def is_search(composed: DictConfig) -> bool:
-    """Whether Optuna chooses the jobs of this config, which has the node `hydra`."""
-    return str(composed.hydra.sweeper._target_).endswith(".OptunaSweeper")
+def is_search(settings: Any) -> bool:
+    """Whether Optuna chooses the jobs, by the node `hydra` of a config."""
+    return str(settings.sweeper._target_).endswith(".OptunaSweeper")
 
 
 def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str]:

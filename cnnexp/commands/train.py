@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
         plan = check_line(*line)
         folder = None if parsed.cfg or parsed.info else unfinished_folder(plan, parsed.overrides)
         place = [] if folder is None else [folder_override(plan, folder)]
-        if not plan.jobs and plan.composed and is_search(plan.composed):
+        if not plan.jobs and plan.composed and is_search(plan.composed.hydra):
             place += search_overrides(plan.composed, parsed.overrides)
     flags = [argument for argument in arguments if argument not in parsed.overrides]
     sys.argv = [sys.argv[0], *flags, *parsed.overrides, *place]  # Hydra reads no flag between overrides
@@ -168,7 +168,7 @@ def train_task(composed: DictConfig) -> float:
     if settings.mode == RunMode.MULTIRUN:
         train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
         objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
-        if math.isnan(objective) and settings.sweeper._target_.endswith(".OptunaSweeper"):
+        if math.isnan(objective) and is_search(settings):
             raise UserError(f"job {settings.job.num} has no figure")  # so that the search takes it as failed
         return objective
     import_tensorflow()

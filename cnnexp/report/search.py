@@ -1,6 +1,5 @@
 """Charts of a hyper-parameter search. Each function writes one PNG."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +94,7 @@ def draw_importance(path: str | Path, importances: dict[str, float], monitor: st
     chart.set_yticks(range(len(names)), names, color=INK, parse_math=False)
     chart.set_xlim(0, max(1e-9, *importances.values()) * 1.15)
     for row, name in enumerate(names):
-        if math.isfinite(importances[name]):
-            chart.text(importances[name], row, f" {importances[name]:.2f}", va="center", fontsize=10, color=MUTED)
+        chart.text(importances[name], row, f" {importances[name]:.2f}", va="center", fontsize=10, color=MUTED)
     save_png(figure, path)
 
 
