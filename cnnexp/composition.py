@@ -151,7 +151,7 @@ def _check_plugin(choice: str, target: str) -> None:
     except ModuleNotFoundError:
         found = False
     if not found:
-        extra = EXTRAS.get(module.split(".")[1])
+        extra = next((extra for package, extra in EXTRAS.items() if package in module), None)
         remedy = f"pip install 'cnnexp[{extra}]'" if extra else "install the package that has it"
         raise UserError(f"{choice}: {module} is not installed; {remedy}")
 

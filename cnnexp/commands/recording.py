@@ -66,6 +66,7 @@ def open_run(
 
 
 def start_run(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, parent: str | None) -> str:
+    """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
     name = run_name(job.config.name, job.overrides, sweep.shared_overrides(job.folder.parent))
     note = run_note(job.resolved, job.overrides, job.folder)
     tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
@@ -91,12 +92,14 @@ def _tags(job: Job, dataset: Dataset | None, parent: str | None) -> dict[str, st
 
 
 def note(job: Job, result: Result) -> str:
+    """The note of a run that is finished."""
     assert result.test_accuracy is not None and result.test_total is not None and result.val_accuracy is not None
     interval = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
     return run_note(job.resolved, job.overrides, job.folder, (result.test_accuracy, result.val_accuracy), interval)
 
 
 def log_input(tracker: Tracker | NullTracker, dataset: Dataset, config: Config) -> None:
+    """Record the data set, with the images of each split."""
     splits = {split.name: len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)}
     source = str(getattr(config.dataset, "path", None) or dataset.name)
     tracker.log_input(dataset.name, dataset.digest, source, splits)
