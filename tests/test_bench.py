@@ -123,16 +123,19 @@ def test_every_pass_gives_every_photo_once_and_augmented(photos):
         "tf.data, from files": data.tf_data(photos, cached=False),
         "tf.data, decoded": data.tf_data(photos, cached=True),
     }
-    for name, one_pass in passes.items():
-        first, second = (list(one_pass()) for _ in range(2))
+    for name, take in passes.items():
+        first, second = (list(take(1)) for _ in range(2))
         for batches in (first, second):
             images = np.concatenate([np.asarray(x) for x, _ in batches])
             labels = np.concatenate([np.asarray(y).ravel() for _, y in batches])
-            assert images.shape == (20, data.SIZE, data.SIZE, 3) and images.dtype == np.float32, name
+            assert images.shape == (20, data.SIZE, data.SIZE, 3), name
+            assert images.dtype == (np.uint8 if name.startswith("ours") else np.float32), name
             assert images.min() >= 0 and 100 < images.max() <= 255.5, name
             assert np.bincount(labels.astype(int)).tolist() == [10, 10], name
         ordered = [np.sort(np.concatenate([np.asarray(x).mean((1, 2, 3)) for x, _ in p])) for p in (first, second)]
         assert np.abs(ordered[0] - ordered[1]).max() > 0.01, f"{name}: the passes are not augmented anew"
+        two = list(take(2))
+        assert sum(len(x) for x, _ in two) == 40 and len(two) == 2 * len(first), name
 
 
 def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monkeypatch):
@@ -144,12 +147,12 @@ def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monke
     original = images.read_image
     monkeypatch.setattr(images, "read_image", lambda path, least: decoded.append(path) or original(path, least))
     split = data.split_of(photos)
-    one_pass = data.ours(split, keep=True)
-    assert data.consume(one_pass) == data.consume(one_pass) == 20
+    passes = data.ours(split, keep=True)
+    assert [data.consume(passes, 1), data.consume(passes, 2)] == [20, 40]
     assert sorted(decoded) == sorted(split.paths)
     decoded.clear()
-    one_pass = data.ours(split, keep=False)
-    assert data.consume(one_pass) == data.consume(one_pass) == 20
+    passes = data.ours(split, keep=False)
+    assert [data.consume(passes, 1), data.consume(passes, 1)] == [20, 20]
     assert sorted(decoded) == sorted([*split.paths, *split.paths])
 
 

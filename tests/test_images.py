@@ -10,6 +10,7 @@ from PIL import Image
 
 from cnnexp.data import opencv
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
+from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -156,6 +157,15 @@ def test_resize_averages_areas_when_shrinking() -> None:
     image = noise(12, 12)
     means = image.reshape(4, 3, 4, 3, 3).mean(axis=(1, 3))
     assert abs(resize(image, 4) - means).max() <= 0.51
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize_shrinks_to_the_last_bit_as_opencv_does_bytes(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    for shape in (*rng.integers(40, 200, (40, 2)).tolist(), [80, 120], [60, 80], [40, 60], [61, 40]):
+        image = rng.integers(0, 256, (*shape, channels), np.uint8) // 85 * 85  # four levels make many ties
+        expected = cv2.resize(image, (40, 40), interpolation=cv2.INTER_AREA)
+        assert (resize(image, 40) == expected.reshape(40, 40, channels)).all(), shape
 
 
 def test_resize_interpolates_linearly_when_enlarging() -> None:

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from cnnexp.data.dataset import Split
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.loading import Images, Room
 from cnnexp.data.opencv import cv2
-from cnnexp.data.parallel import in_parts
+from cnnexp.data.parallel import in_order, in_parts
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.errors import UserError
 
@@ -246,7 +248,7 @@ def test_batches_are_the_same_with_any_number_of_threads(files: tuple[str, ...],
             augmentation=lambda *batch: transform.augment(*batch, seed=3),
             threads=threads,
         )
-        return np.concatenate([np.asarray(batches.batch(1, step)[0]) for step in range(4)])
+        return np.concatenate([np.asarray(x) for x, _ in batches.epochs(1, 3)])
 
     one = epoch(1)
     for threads in (2, 8):
@@ -269,3 +271,39 @@ def test_every_item_is_in_one_part_and_errors_come_out() -> None:
 
     with pytest.raises(ValueError, match="0"):
         in_parts(3, 6, fail)
+
+
+def test_results_come_in_order_however_long_each_takes() -> None:
+    def wait_and_return(number: int) -> int:
+        time.sleep(0.02 * (number % 3 == 0))
+        return number
+
+    for threads in (1, 2, 5):
+        assert list(in_order(threads, (partial(wait_and_return, number) for number in range(20)))) == list(range(20))
+
+
+def test_what_is_asked_for_runs_at_the_same_time_and_not_far_ahead() -> None:
+    started: list[int] = []
+    together = Barrier(2, timeout=10)  # both threads must come
+
+    def start(number: int) -> int:
+        started.append(number)
+        if number < 2:
+            together.wait()
+        return number
+
+    results = in_order(2, (partial(start, number) for number in range(100)))
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
+    assert len(started) < 10  # the others are given up
+
+
+def test_an_error_comes_at_its_turn() -> None:
+    def halves(number: int) -> float:
+        return 1 / (number - 3)
+
+    for threads in (1, 2):
+        results = in_order(threads, (partial(halves, number) for number in range(9)))
+        assert [next(results) for _ in range(3)] == [-1 / 3, -1 / 2, -1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)

@@ -111,13 +111,13 @@ class Geometric:
         for position, (index, number) in enumerate(zip(indices, passes, strict=True)):
             entropy = np.random.SeedSequence((seed, int(number), int(index)))
             draw = self.sample(np.random.Generator(np.random.PCG64(entropy)), height, width)
-            result[position] = self.apply(images[position], draw)
+            self.apply(images[position], draw, result[position])
         return result
 
     def sample(self, rng: np.random.Generator, height: int, width: int) -> Draw:
         """Draw what happens to an image of `height` x `width` pixels."""
-        theta, tx, ty, shear, zx, zy = rng.uniform(-1.0, 1.0, 6).tolist()
-        flip_horizontal, flip_vertical = (rng.random(2) < 0.5).tolist()
+        *six, flip_horizontal, flip_vertical = rng.random(8).tolist()
+        theta, tx, ty, shear, zx, zy = (2 * number - 1 for number in six)
         return Draw(
             theta=theta * self.rotation_range,
             tx=tx * _pixels(self.width_shift_range, width),
@@ -125,12 +125,12 @@ class Geometric:
             shear=shear * self.shear_range,
             zx=1.0 + zx * self.zoom_range,
             zy=1.0 + zy * self.zoom_range,
-            flip_horizontal=flip_horizontal and self.horizontal_flip,
-            flip_vertical=flip_vertical and self.vertical_flip,
+            flip_horizontal=flip_horizontal < 0.5 and self.horizontal_flip,
+            flip_vertical=flip_vertical < 0.5 and self.vertical_flip,
         )
 
-    def apply(self, image: np.ndarray, draw: Draw) -> np.ndarray:
-        """Do to an image, (H, W, C) uint8, what was drawn; returns the same shape and type."""
+    def apply(self, image: np.ndarray, draw: Draw, result: np.ndarray) -> None:
+        """Do to an image, (H, W, C) uint8, what was drawn; `result`, of the same shape and type, is filled."""
         height, width, channels = image.shape
         warped = cv2.warpAffine(
             cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if channels == 3 else image,  # four take half the time of three
@@ -140,8 +140,9 @@ class Geometric:
             borderMode=BORDERS[self.fill_mode],
         )
         if channels == 3:
-            return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
-        return warped.reshape(image.shape)  # OpenCV drops the axis of a single channel
+            cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=result)
+        else:
+            result[:, :, 0] = warped  # OpenCV drops the axis of a single channel
 
 
 def output_to_input(draw: Draw, height: int, width: int) -> np.ndarray:
@@ -153,17 +154,16 @@ def output_to_input(draw: Draw, height: int, width: int) -> np.ndarray:
     """
     theta, both = math.radians(draw.theta), math.radians(draw.theta + draw.shear)
     cos, sin = math.cos(theta), math.sin(theta)
-    linear = np.array([[cos * draw.zx, -math.sin(both) * draw.zy], [sin * draw.zx, math.cos(both) * draw.zy]])
-    shift = np.array([cos * draw.tx - sin * draw.ty, sin * draw.tx + cos * draw.ty])
-    centre = np.array([height / 2 - 0.5, width / 2 - 0.5])  # Keras': height first, though columns come first
-    offset = centre + shift - linear @ centre
+    xx, xy = cos * draw.zx, -math.sin(both) * draw.zy
+    yx, yy = sin * draw.zx, math.cos(both) * draw.zy
+    centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5  # Keras': height first, though columns come first
+    x = centre_x + cos * draw.tx - sin * draw.ty - xx * centre_x - xy * centre_y
+    y = centre_y + sin * draw.tx + cos * draw.ty - yx * centre_x - yy * centre_y
     if draw.flip_horizontal:  # column -> width - 1 - column
-        offset += linear[:, 0] * (width - 1)
-        linear[:, 0] *= -1
+        x, y, xx, yx = x + xx * (width - 1), y + yx * (width - 1), -xx, -yx
     if draw.flip_vertical:  # row -> height - 1 - row
-        offset += linear[:, 1] * (height - 1)
-        linear[:, 1] *= -1
-    return np.column_stack([linear, offset])
+        x, y, xy, yy = x + xy * (height - 1), y + yy * (height - 1), -xy, -yy
+    return np.array([(xx, xy, x), (yx, yy, y)])
 
 
 @dataclass(frozen=True)
@@ -224,16 +224,15 @@ class Strong(Geometric):
                 return Patch(top, left, rng.integers(0, 256, (rows, columns, 3), np.uint8))
         return None
 
-    def apply(self, image: np.ndarray, draw: Draw) -> np.ndarray:
-        """Do to an image, (H, W, C) uint8, what was drawn; returns the same shape and type."""
-        image = super().apply(image, draw)
+    def apply(self, image: np.ndarray, draw: Draw, result: np.ndarray) -> None:
+        """Do to an image, (H, W, C) uint8, what was drawn; `result`, of the same shape and type, is filled."""
+        super().apply(image, draw, result)
         if draw.colour is not None:
-            image = change_colour(image, draw.colour)
+            result[:] = change_colour(result, draw.colour)
         if draw.patch is not None:
             top, left, pixels = draw.patch
             rows, columns, _ = pixels.shape
-            image[top : top + rows, left : left + columns] = pixels[:, :, : image.shape[2]]
-        return image
+            result[top : top + rows, left : left + columns] = pixels[:, :, : result.shape[2]]
 
 
 def change_colour(image: np.ndarray, colour: Colour) -> np.ndarray:

@@ -87,7 +87,7 @@ def _is_whole(data: bytes) -> bool:
     if not data.startswith(JPEG_START):
         return True
     *_, (last, _) = jpeg_segments(data)
-    return JPEG_END in data[last:]
+    return data.rfind(JPEG_END, last) >= 0
 
 
 def _decoding(data: bytes, least: int | None) -> int:
@@ -118,10 +118,22 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     height, width, channels = image.shape
     smaller = (min(width, size), min(height, size))
     if smaller != (width, height):
-        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+        image = _average(image, smaller)
     if smaller != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     return image.reshape(size, size, channels)  # OpenCV drops the axis of a single channel
+
+
+def _average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """OpenCV's INTER_AREA to (width, height).
+
+    Unless both axes shrink by whole numbers, it takes floats in two thirds of the time of bytes, and their sums,
+    rounded to the nearest even number as those of bytes are, are the same.
+    """
+    if image.shape[1] % size[0] == 0 and image.shape[0] % size[1] == 0:
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    averages = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return cv2.convertScaleAbs(averages)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

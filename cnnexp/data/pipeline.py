@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from cnnexp.data.parallel import in_parts
+from cnnexp.data.loading import Images
+from cnnexp.data.parallel import in_order
 
 ORDER = 1  # tells the order's random numbers from those of the augmentation, made from (seed, pass, index)
 
@@ -107,7 +108,7 @@ class TrainBatches:
         seed: decides the order.
         augmentation: called as `(images, indices, passes)` for the images of a batch, or None.
         mix: called as `(x, y, epoch, step)` for a whole batch, or None.
-        threads: how many parts of a batch are augmented at a time; what comes out does not depend on it.
+        threads: how many batches of images are made at a time; what comes out does not depend on it.
     """
 
     def __init__(
@@ -147,28 +148,20 @@ class TrainBatches:
     def batch(self, epoch: int, step: int) -> tuple[X, np.ndarray]:
         """A batch: x (B, H, W, C) uint8, or float32 if mixed, or features (B, ...), and its targets y."""
         indices, passes = self.indices(epoch, step)
-        if self.augmentation is not None:
-            x: X = self._augmented(self.augmentation, indices, passes)
-        elif isinstance(self.inputs, Passes):
+        if isinstance(self.inputs, Passes):
             x = self.inputs.take(indices, passes)
         else:
             x = self.inputs.take(indices)
+        if self.augmentation is not None:
+            x = self.augmentation(x, indices, passes)
         y = self.targets[indices]
         return self.mix(x, y, epoch, step) if self.mix else (x, y)
 
-    def _augmented(
-        self, augmentation: Callable[..., np.ndarray], indices: np.ndarray, passes: np.ndarray
-    ) -> np.ndarray:
-        """The batch; each thread takes and changes a part of the images."""
-        inputs = self.inputs
-        assert not isinstance(inputs, Passes)
-        changed: dict[int, np.ndarray] = {}
-
-        def augment(part: slice) -> None:
-            changed[part.start] = augmentation(inputs.take(indices[part]), indices[part], passes[part])
-
-        in_parts(self.threads, len(indices), augment)
-        return changed[0] if len(changed) == 1 else np.concatenate([changed[start] for start in sorted(changed)])
+    def epochs(self, first: int, last: int) -> Iterator[tuple[X, np.ndarray]]:
+        """Every batch of the epochs `first` to `last` - 1 in order; those of images are made ahead, in threads."""
+        threads = self.threads if isinstance(self.inputs, Images) else 1
+        places = ((epoch, step) for epoch in range(first, last) for step in range(len(self)))
+        return in_order(threads, (partial(self.batch, epoch, step) for epoch, step in places))
 
 
 class EvalBatches:

@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -231,11 +231,6 @@ def _steps_per_execution(steps: int) -> int:
 def _stream(batches: TrainBatches, first: int, last: int) -> tf.data.Dataset:
     """Every batch of the epochs `first` to `last` - 1 in order, prepared while the step before it runs."""
 
-    def generate() -> Iterator[tuple[Any, np.ndarray]]:
-        for epoch in range(first, last):
-            for step in range(len(batches)):
-                yield batches.batch(epoch, step)
-
     x, y = batches.batch(first, 0)
     signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), (x, y))
-    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
+    return tf.data.Dataset.from_generator(partial(batches.epochs, first, last), output_signature=signature).prefetch(2)

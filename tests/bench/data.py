@@ -1,6 +1,8 @@
 """From JPEGs, or from decoded images, to augmented batches: our pipeline beside the two of Keras.
 
-Every pass gives all photos once, in random order: x (B, 150, 150, 3) float32 RGB in 0..255, and the labels.
+Every pass gives all photos once, in random order: x (B, 150, 150, 3) RGB in 0..255, and the labels, each as its
+pipeline hands them to `fit`: ours bytes, which the network scales in its first layer, those of Keras float32.
+From memory, where a pass takes us less than a tenth of a second, it is several passes, one behind the other.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from cnnexp.data.pipeline import TrainBatches
 from cnnexp.schema.training import TrainerConfig
 
 SIZE, BATCH = 150, 32  # of the experiment `augmented`
+FROM_FILES, FROM_MEMORY = 1, 5  # passes
 PARAMETERS: dict[str, Any] = {  # of `augmentation=geometric`; the names are those of ImageDataGenerator
     "rotation_range": 40,
     "width_shift_range": 0.2,
@@ -31,7 +34,7 @@ PARAMETERS: dict[str, Any] = {  # of `augmentation=geometric`; the names are tho
     "horizontal_flip": True,
     "fill_mode": "nearest",
 }
-Pass = Callable[[], Iterator[tuple[Any, Any]]]
+Passes = Callable[[int], Iterator[tuple[Any, Any]]]  # so many
 
 
 def rows(photos: Path, repetitions: int) -> list[Row]:
@@ -43,22 +46,24 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     split = split_of(photos)
     directory, dataset = generator_from_files(photos), tf_data(photos, cached=False)
     files, memory = ours(split, keep=False), ours(split, keep=True)
-    pairs: list[tuple[str, str, Pass, Pass]] = [
-        ("data/jpeg", "ImageDataGenerator.flow_from_directory", files, directory),
-        ("data/jpeg_1_thread", "ImageDataGenerator.flow_from_directory", ours(split, keep=False, threads=1), directory),
-        ("data/decoded", "ImageDataGenerator.flow", memory, generator_from_arrays(split)),
-        ("data/jpeg_tf_data", "image_dataset_from_directory, Random*", files, dataset),
-        ("data/decoded_tf_data", "the same with .cache()", memory, tf_data(photos, cached=True)),
+    one_thread = ours(split, keep=False, threads=1)
+    peers: list[tuple[str, str, Passes, Passes, int]] = [
+        ("data/jpeg", "ImageDataGenerator.flow_from_directory", files, directory, FROM_FILES),
+        ("data/jpeg_1_thread", "ImageDataGenerator.flow_from_directory", one_thread, directory, FROM_FILES),
+        ("data/decoded", "ImageDataGenerator.flow", memory, generator_from_arrays(split), FROM_MEMORY),
+        ("data/jpeg_tf_data", "image_dataset_from_directory, Random*", files, dataset, FROM_FILES),
+        ("data/decoded_tf_data", "the same with .cache()", memory, tf_data(photos, cached=True), FROM_MEMORY),
     ]
+    count = len(split.ids)
     return [
-        compare(name, peer_name, repetitions, partial(consume, us), partial(consume, peer), len(split.ids))
-        for name, peer_name, us, peer in pairs
+        compare(name, peer_name, repetitions, partial(consume, us, n), partial(consume, peer, n), n * count)
+        for name, peer_name, us, peer, n in peers
     ]
 
 
-def consume(one_pass: Pass) -> int:
-    """Take every batch; returns how many images there were."""
-    return sum(int(x.shape[0]) for x, _ in one_pass())
+def consume(passes: Passes, number: int) -> int:
+    """Take every batch of so many passes; returns how many images there were."""
+    return sum(int(x.shape[0]) for x, _ in passes(number))
 
 
 def split_of(photos: Path) -> Split:
@@ -72,7 +77,7 @@ def split_of(photos: Path) -> Split:
 # ---------------------------------------------------------------------------------------------------- ours
 
 
-def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Pass:
+def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Passes:
     """Our batches; `keep` the decoded images in memory, as if they fit, or decode in each pass."""
     room = Room() if keep else Room(memory_bytes=0)
     batches = TrainBatches(
@@ -84,21 +89,20 @@ def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) 
         augmentation=lambda images, indices, passes: Geometric(**PARAMETERS).augment(images, indices, passes, 0),
         threads=threads,
     )
-    epochs = itertools.count()
+    done = 0
 
-    def one_pass() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        epoch = next(epochs)
-        for step in range(len(batches)):
-            x, y = batches.batch(epoch, step)
-            yield np.asarray(x, np.float32), y
+    def passes(number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal done
+        first, done = done, done + number
+        return batches.epochs(first, done)
 
-    return one_pass
+    return passes
 
 
 # --------------------------------------------------------------------------------------------------- peers
 
 
-def generator_from_files(photos: Path) -> Pass:
+def generator_from_files(photos: Path) -> Passes:
     """`ImageDataGenerator.flow_from_directory` (resizes with the nearest pixel, its default)."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -106,19 +110,19 @@ def generator_from_files(photos: Path) -> Pass:
         batches = ImageDataGenerator(**PARAMETERS).flow_from_directory(
             str(photos), target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="binary", seed=0
         )
-    return lambda: itertools.islice(batches, len(batches))
+    return lambda number: itertools.islice(batches, number * len(batches))
 
 
-def generator_from_arrays(split: Split) -> Pass:
+def generator_from_arrays(split: Split) -> Passes:
     """`ImageDataGenerator.flow` on the decoded images."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     decoded = Images(split, SIZE, 3, TrainerConfig.loader_threads).take(np.arange(len(split.ids)))
     batches = ImageDataGenerator(**PARAMETERS).flow(decoded, split.labels, batch_size=BATCH, seed=0)
-    return lambda: itertools.islice(batches, len(batches))
+    return lambda number: itertools.islice(batches, number * len(batches))
 
 
-def tf_data(photos: Path, cached: bool) -> Pass:
+def tf_data(photos: Path, cached: bool) -> Passes:
     """`image_dataset_from_directory` and Keras' layers, in parallel and ahead, as Keras' guides do it.
 
     A layer for the shear is left out: 0.2 degrees are nearly none, and each layer is a warp of its own.
@@ -149,4 +153,4 @@ def tf_data(photos: Path, cached: bool) -> Pass:
     else:
         batches = read(batch_size=BATCH)
     augmented = batches.map(lambda x, y: (augment(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
-    return augmented.prefetch(tf.data.AUTOTUNE).__iter__
+    return lambda number: iter(augmented.repeat(number).prefetch(tf.data.AUTOTUNE))
