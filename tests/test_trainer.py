@@ -25,8 +25,11 @@ SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8,
 
 def network(dropout: float = 0.5, classes: int = 2) -> keras.Model:
     """Three convolutions and a dense head with dropout; the same weights every time."""
-    keras.backend.clear_session()
     prepare_tensorflow(0, deterministic=False)
+    return built(dropout, classes)
+
+
+def built(dropout: float, classes: int) -> keras.Model:
     x = image = keras.Input((8, 8, 3), name="image")
     x = keras.layers.Rescaling(1 / 255)(x)
     for number in range(3):

@@ -1,6 +1,7 @@
 """From the config to the parts of a run: data, network, phases, settings."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cnnexp.schema.network import FreezePolicyConfig
 from cnnexp.schema.training import OptimizerConfig
 from cnnexp.targets import bind
 from cnnexp.training.callbacks import Receiver
+from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import GIB, FeatureStore
 from cnnexp.training.inputs import Augmentation, Cache, Part, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
@@ -65,16 +67,19 @@ def training_data(config: Config, dataset: Dataset) -> TrainingData:
     )
 
 
-def build_network(config: Config, channels: int, num_classes: int) -> Network:
-    """The network with the freeze policy of its last phase applied, not compiled."""
+def build_network(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
+    """The network with the freeze policy of its last phase applied, not compiled; its weights on all devices."""
     size = config.dataset.image_size
-    network = build_model(
-        (size, size, channels),
-        num_classes,
-        backbone=bind("backbone", config.backbone, omit=("finetune_from",)),
-        head=bind("head", config.head),
-        name=config.name,
-    )
+    with strategy.scope() if strategy else nullcontext():
+        network = build_model(
+            (size, size, channels),
+            num_classes,
+            backbone=bind("backbone", config.backbone, omit=("finetune_from",)),
+            head=bind("head", config.head),
+            name=config.name,
+        )
+    if strategy:  # made outside of the scope, it evaluates on one device
+        network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=config.name)
     apply(freeze_policies(config)[-1], network)
     return network
 
@@ -148,7 +153,7 @@ def feature_cache(config: Config) -> Cache | None:
     return Cache(store, trainer.evaluation_batch_size, trainer.augmented_passes)
 
 
-def settings(config: Config, checkpoint: Path | None = None) -> Settings:
+def settings(config: Config, checkpoint: Path | None = None, strategy: Strategy | None = None) -> Settings:
     """What the phases need of `trainer` and `seed`."""
     trainer = config.trainer
     return Settings(
@@ -162,6 +167,7 @@ def settings(config: Config, checkpoint: Path | None = None) -> Settings:
         label_smoothing=trainer.label_smoothing,
         loader_threads=trainer.loader_threads,
         checkpoint=checkpoint,
+        strategy=strategy,
     )
 
 
@@ -172,13 +178,14 @@ def fit(
     on_epoch: Receiver,
     checkpoint: Path | None = None,
     resume: bool = False,
+    strategy: Strategy | None = None,
 ) -> FitResult:
     """Train the network as the config says; see `cnnexp.training.trainer.train`."""
     return train(
         network.model,
         data,
         phases(config, network),
-        settings(config, checkpoint),
+        settings(config, checkpoint, strategy),
         on_epoch,
         feature_cache(config),
         config.trainer.flip_averaging,

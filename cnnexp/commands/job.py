@@ -23,8 +23,9 @@ from cnnexp.models.counts import totals
 from cnnexp.tracking.mlflow import NullTracker, Tracker
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.record import config_hash
+from cnnexp.training.devices import chosen_strategy
 from cnnexp.training.inputs import TrainingData
-from cnnexp.training.runtime import prepare_tensorflow
+from cnnexp.training.runtime import configure_devices, prepare_tensorflow
 from cnnexp.training.trainer import FitResult
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,13 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
 def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
     tracker = open_tracker(config)
+    configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
     check_layer_names(config)
-    prepare_tensorflow(config.seed, config.trainer.deterministic, config.trainer.threads)
+    prepare_tensorflow(config.seed, config.trainer.deterministic)
+    strategy = chosen_strategy(config.trainer.strategy)
     dataset = load_dataset(config)
     data = training_data(config, dataset)
-    network = build_network(config, dataset.channels, len(dataset.class_names))
+    network = build_network(config, dataset.channels, len(dataset.class_names), strategy)
     counts = totals(network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
@@ -76,7 +79,8 @@ def _run(job: Job, parent: str | None, order: int) -> float:
             log.info("epoch %d: %s", epoch + 1, metrics)
             tracker.log_metrics(metrics, step=epoch + 1)
 
-        fitted = fit(config, network, data, on_epoch, job.folder / CHECKPOINT, resume=earlier is not None)
+        checkpoint = job.folder / CHECKPOINT
+        fitted = fit(config, network, data, on_epoch, checkpoint, resume=earlier is not None, strategy=strategy)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
         metrics = final_metrics(fitted, counts, data, config) | {"time/total_s": time.perf_counter() - began}

@@ -101,8 +101,18 @@ class TrainerConfig:
     image_memory_limit: float = option(4.0, minimum=0)  # gibibytes, for the decoded images of a split
     image_cache_limit: float = option(20.0, minimum=0)  # gibibytes on disk, for those of splits beyond that; 0: none
     threads: Optional[int] = option(None, minimum=1)  # of TensorFlow; null: one a core. Decides the last digits
+    strategy: str = option("auto", choices=("auto", "mirrored", "multi_worker"))  # auto: all GPUs, if several
+    virtual_cpus: Optional[int] = option(None, minimum=1)  # devices the CPU appears as, to try mirrored without GPUs
     deterministic: bool = True
     resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
+
+    def check(self) -> None:
+        if self.strategy == "multi_worker":
+            raise UserError(
+                "trainer.strategy=multi_worker: the fit of Keras 3.15 fails on its first batch under TensorFlow's "
+                "MultiWorkerMirroredStrategy; use mirrored for the GPUs of one machine, or share out the jobs of a "
+                "sweep with hydra/launcher=ray or submitit_slurm"
+            )
 
 
 @dataclass

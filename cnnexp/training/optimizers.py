@@ -141,15 +141,20 @@ class OptimizerPlan:
     ema_momentum: float | None = None
     layer_factors: dict[str, float] = field(default_factory=dict)
 
-    def build(self, epochs: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """The optimizer, with a `WarmupSchedule` where the rate changes and a number where it does not."""
+    def build(self, epochs: int, steps_per_epoch: int, fused: bool = True) -> keras.optimizers.Optimizer:
+        """The optimizer, with a `WarmupSchedule` where the rate changes and a number where it does not.
+
+        `fused`: see `with_fused_updates`; not for several devices, whose copies of a variable XLA does not know.
+        """
         more: dict[str, Any] = {}
         if self.weight_decay is not None:
             more["weight_decay"] = self.weight_decay
         if self.ema_momentum is not None:
             more |= {"use_ema": True, "ema_momentum": self.ema_momentum}
         optimizer = self.factory(learning_rate=self._rate(epochs, steps_per_epoch), **more)
-        return with_fused_updates(with_layer_rates(optimizer, self.layer_factors) if self.layer_factors else optimizer)
+        if self.layer_factors:
+            optimizer = with_layer_rates(optimizer, self.layer_factors)
+        return with_fused_updates(optimizer) if fused else optimizer
 
     def _rate(self, epochs: int, steps_per_epoch: int) -> Any:
         if self.schedule == "constant" and self.warmup_epochs == 0:

@@ -3,9 +3,11 @@
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
 from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
+from cnnexp.training.devices import Strategy, replicated, shared_out, signature
 from cnnexp.training.inputs import Inputs, TrainingData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, mixed, targets
@@ -40,6 +43,7 @@ class Settings:
     patience:    epochs without a figure better by more than `min_delta`, after which a phase ends with the weights
                  of its best epoch; None: a phase ends with its last epoch.
     checkpoint:  the file that is written after each epoch, or None.
+    strategy:    for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
     """
 
     batch_size: int
@@ -52,6 +56,7 @@ class Settings:
     label_smoothing: float = 0.0
     loader_threads: int = 1
     checkpoint: Path | None = None
+    strategy: Strategy | None = None
 
 
 class PhaseRun:
@@ -71,18 +76,29 @@ class PhaseRun:
         self.progress, self.touched = progress, touched
         self.best: Arrays = {}
         self.before = frozen_digest(model)
-        self.learner = inputs.learner
+        self.learner = replicated(inputs.learner, settings.strategy)
         self.batches = training_batches(inputs, data, settings)
+        with self._scope():
+            self._compile()
+        inputs.judge.jit_compile = False
+
+    def _compile(self) -> None:
+        data, settings, strategy = self.data, self.settings, self.settings.strategy
         one_hot = uses_one_hot(data, settings)
+        figures = [accuracy(data.num_classes, one_hot)]
+        whole_batches = strategy is not None or isinstance(self.inputs.train, Images)
         self.learner.compile(
-            optimizer=phase.optimizer.build(phase.epochs, len(self.batches)),
+            optimizer=self.phase.optimizer.build(self.phase.epochs, len(self.batches), fused=strategy is None),
             loss=loss(data.num_classes, one_hot, settings.label_smoothing),
-            metrics=[accuracy(data.num_classes, one_hot)],
+            metrics=figures if strategy is None else None,
+            weighted_metrics=figures if strategy is not None else None,
             jit_compile=False,
-            steps_per_execution=1 if isinstance(inputs.train, Images) else _steps_per_execution(len(self.batches)),
+            steps_per_execution=1 if whole_batches else _steps_per_execution(len(self.batches)),
         )
         self.learner.optimizer.build(self.learner.trainable_variables)
-        inputs.judge.jit_compile = False
+
+    def _scope(self) -> AbstractContextManager[object]:
+        return self.settings.strategy.scope() if self.settings.strategy else nullcontext()
 
     def run(self, receivers: list[Receiver]) -> PhaseReport:
         """Train what is left of the phase, and leave the weights that are to be kept in the model."""
@@ -114,7 +130,7 @@ class PhaseRun:
         report = EpochReport(self.batches.images_per_epoch, kept)
         try:
             self.learner.fit(
-                _stream(self.batches, first + done, last),
+                _stream(self.batches, first + done, last, self.settings.strategy),
                 steps_per_epoch=steps,
                 initial_epoch=first + done,
                 epochs=last,
@@ -228,9 +244,10 @@ def _steps_per_execution(steps: int) -> int:
     return max(number for number in range(1, MAX_STEPS_PER_EXECUTION + 1) if steps % number == 0)
 
 
-def _stream(batches: TrainBatches, first: int, last: int) -> tf.data.Dataset:
+def _stream(batches: TrainBatches, first: int, last: int, strategy: Strategy | None) -> Any:
     """Every batch of the epochs `first` to `last` - 1 in order, prepared while the step before it runs."""
-
-    x, y = batches.batch(first, 0)
-    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), (x, y))
-    return tf.data.Dataset.from_generator(partial(batches.epochs, first, last), output_signature=signature).prefetch(2)
+    if strategy is not None:
+        return shared_out(batches, first, last, strategy)
+    epochs = partial(batches.epochs, first, last)
+    specification = signature(batches.batch(first, 0))
+    return tf.data.Dataset.from_generator(epochs, output_signature=specification).prefetch(2)

@@ -1,6 +1,7 @@
-"""Seeds and determinism of TensorFlow, set when a run begins and not at import."""
+"""TensorFlow's devices, seeds and determinism, set when a run begins and not at import."""
 
 import logging
+from contextlib import suppress
 
 import keras
 import tensorflow as tf
@@ -8,20 +9,34 @@ import tensorflow as tf
 from cnnexp.errors import UserError
 
 
-def prepare_tensorflow(seed: int, deterministic: bool, threads: int | None = None) -> None:
+def configure_devices(threads: int | None = None, virtual_cpus: int | None = None) -> None:
+    """Say what TensorFlow computes on, before it computes anything; it stays for the life of the process.
+
+    The memory of GPUs is taken as it is needed, so that several jobs can share one.
+
+    Args:
+        threads: for one operation; None: one for each core that this process may use. Sums are cut into as many
+            parts, so that the last digits of a result depend on it.
+        virtual_cpus: devices that the CPU is to appear as; None: one.
+
+    Raises:
+        UserError: TensorFlow runs in this process already, with another number of threads or devices.
+    """
+    _use_threads(threads)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):  # it is in use: set when this process began to use it
+            tf.config.experimental.set_memory_growth(gpu, True)
+    _split_cpu(virtual_cpus or 1)
+
+
+def prepare_tensorflow(seed: int, deterministic: bool) -> None:
     """Forget what an earlier run of this process left, and seed Python, NumPy and TensorFlow.
 
     Args:
         seed: decides initial weights and dropout; the data's order and augmentation are derived from it elsewhere.
         deterministic: refuse operations whose result may differ from run to run. Once it is on, TensorFlow keeps it
             on for the life of the process.
-        threads: for one operation; None: one for each core that this process may use. Sums are cut into as many
-            parts, so that the last digits of a result depend on it. It stays for the life of the process.
-
-    Raises:
-        UserError: TensorFlow runs in this process already, with another number of threads.
     """
-    _use_threads(threads)
     tf.get_logger().setLevel(logging.ERROR)
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -37,7 +52,22 @@ def _use_threads(threads: int | None) -> None:
         threading.set_intra_op_parallelism_threads(threads or 0)
     except RuntimeError as error:
         now = threading.get_intra_op_parallelism_threads() or "null"
-        raise UserError(
-            f"trainer.threads={threads or 'null'}: this process computes with {now} already, and TensorFlow cannot "
-            "change that; in a sweep, sweep.fresh_process=true gives each job a process of its own"
-        ) from error
+        raise _too_late(f"trainer.threads={threads or 'null'}: this process computes with {now}") from error
+
+
+def _split_cpu(virtual_cpus: int) -> None:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    now = len(tf.config.get_logical_device_configuration(cpu) or [cpu])
+    if now == virtual_cpus:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * virtual_cpus)
+    except RuntimeError as error:
+        raise _too_late(f"trainer.virtual_cpus={virtual_cpus}: this process computes on {now}") from error
+
+
+def _too_late(what: str) -> UserError:
+    return UserError(
+        f"{what} already, and TensorFlow cannot change that; in a sweep, sweep.fresh_process=true gives each job a "
+        "process of its own"
+    )
