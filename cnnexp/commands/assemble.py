@@ -77,6 +77,7 @@ def build_network(config: Config, channels: int, num_classes: int, strategy: Str
             backbone=bind("backbone", config.backbone, omit=("finetune_from",)),
             head=bind("head", config.head),
             name=config.name,
+            dtype_policy=config.trainer.dtype_policy,
         )
     if strategy:  # made outside of the scope, it evaluates on one device
         network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=config.name)

@@ -25,7 +25,7 @@ from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.record import config_hash
 from cnnexp.training.devices import chosen_strategy
 from cnnexp.training.inputs import TrainingData
-from cnnexp.training.runtime import configure_devices, prepare_tensorflow
+from cnnexp.training.runtime import check_precision, configure_devices, prepare_tensorflow
 from cnnexp.training.trainer import FitResult
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
     check_layer_names(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
+    check_precision(config.trainer.dtype_policy)
     strategy = chosen_strategy(config.trainer.strategy)
     dataset = load_dataset(config)
     data = training_data(config, dataset)

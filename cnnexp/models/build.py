@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -34,6 +35,7 @@ def build_model(
     backbone: Callable[[KerasTensor], Backbone],
     head: Callable[[KerasTensor, int], KerasTensor],
     name: str,
+    dtype_policy: str | None = None,
 ) -> Network:
     """Join a backbone and a head.
 
@@ -47,10 +49,33 @@ def build_model(
         backbone: a builder with its options filled in.
         head: a head with its options filled in.
         name: of the model.
+        dtype_policy: of its layers, as "mixed_bfloat16"; None: Keras' present one. Preprocessing and the last layer
+            keep full precision, because a raw image does not fit into 8 bits of mantissa, nor a small loss.
 
     Raises:
         UserError: from the builder; or the builder did not return a Backbone.
     """
+    with _layers_with(dtype_policy):
+        return _join(input_shape, num_classes, backbone, head, name)
+
+
+@contextmanager
+def _layers_with(dtype_policy: str | None) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_policy or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _join(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    backbone: Callable[[KerasTensor], Backbone],
+    head: Callable[[KerasTensor, int], KerasTensor],
+    name: str,
+) -> Network:
     image = keras.Input(input_shape, dtype="float32", name="image")
     body = backbone(image)
     if not isinstance(body, Backbone):

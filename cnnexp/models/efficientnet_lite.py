@@ -150,7 +150,7 @@ def _variant(name: str) -> Variant:
 
 def _preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
     if mode == "lite":
-        return layers.Rescaling(1 / 128, offset=-127 / 128, name="preprocess_lite")(inputs)
+        return layers.Rescaling(1 / 128, offset=-127 / 128, dtype=keras.config.floatx(), name="preprocess_lite")(inputs)
     return preprocess(inputs, mode)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras import KerasTensor, layers
+from keras import KerasTensor, config, layers
 
 
 def flatten_dense(
@@ -50,8 +50,11 @@ def pooled(features: KerasTensor, num_classes: int, units: int = 0, dropout: flo
 
 
 def class_probabilities(features: KerasTensor, num_classes: int) -> KerasTensor:
-    """The layer `predictions` on (B, n): Dense(1, sigmoid) for two classes, Dense(n, softmax) for more."""
+    """The layer `predictions` on (B, n): Dense(1, sigmoid) for two classes, Dense(n, softmax) for more.
+
+    In full precision: 16 bits tell few probabilities near 1 apart.
+    """
     assert num_classes >= 2, num_classes
     if num_classes == 2:
-        return layers.Dense(1, activation="sigmoid", name="predictions")(features)
-    return layers.Dense(num_classes, activation="softmax", name="predictions")(features)
+        return layers.Dense(1, activation="sigmoid", dtype=config.floatx(), name="predictions")(features)
+    return layers.Dense(num_classes, activation="softmax", dtype=config.floatx(), name="predictions")(features)

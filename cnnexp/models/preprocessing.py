@@ -6,7 +6,7 @@ A saved model therefore carries its preprocessing and loads in plain Keras. The 
 
 from __future__ import annotations
 
-from keras import KerasTensor, layers, ops
+from keras import KerasTensor, config, layers, ops
 
 from cnnexp.errors import UserError, nearest
 from cnnexp.models.names import PREPROCESSING_MODES
@@ -37,22 +37,24 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
     channels = inputs.shape[-1]
     if mode in ("caffe", "torch") and channels != 3:
         raise UserError(f"backbone.preprocessing={mode} is for three channels, not {channels}; use rescale")
+    dtype = config.floatx()  # in full precision, whatever the layers that follow have
     if mode == "rescale":
-        return layers.Rescaling(1 / 255, name="preprocess_rescale")(inputs)
+        return layers.Rescaling(1 / 255, dtype=dtype, name="preprocess_rescale")(inputs)
     if mode == "tf":
-        return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess_tf")(inputs)
+        return layers.Rescaling(1 / 127.5, offset=-1.0, dtype=dtype, name="preprocess_tf")(inputs)
     if mode == "caffe":
         negative_mean = [-mean for mean in CAFFE_MEAN_BGR]
-        return layers.Rescaling(1.0, offset=negative_mean, name="preprocess_caffe")(ops.flip(inputs, axis=-1))
+        scaled = layers.Rescaling(1.0, offset=negative_mean, dtype=dtype, name="preprocess_caffe")
+        return scaled(ops.flip(inputs, axis=-1))
     if mode == "torch":
         scale = [1 / (255 * std) for std in TORCH_STD_RGB]
         offset = [-mean / std for mean, std in zip(TORCH_MEAN_RGB, TORCH_STD_RGB, strict=True)]
-        return layers.Rescaling(scale, offset=offset, name="preprocess_torch")(inputs)
+        return layers.Rescaling(scale, offset=offset, dtype=dtype, name="preprocess_torch")(inputs)
     return inputs
 
 
 def to_rgb(inputs: KerasTensor) -> KerasTensor:
     """(B, H, W, 1) grey -> (B, H, W, 3) with the grey value in each channel; RGB is passed on as it is."""
     if inputs.shape[-1] == 1:
-        return layers.Concatenate(axis=-1, name="preprocess_rgb")([inputs, inputs, inputs])
+        return layers.Concatenate(axis=-1, dtype=config.floatx(), name="preprocess_rgb")([inputs, inputs, inputs])
     return inputs

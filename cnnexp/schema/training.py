@@ -103,6 +103,7 @@ class TrainerConfig:
     threads: Optional[int] = option(None, minimum=1)  # of TensorFlow; null: one a core. Decides the last digits
     strategy: str = option("auto", choices=("auto", "mirrored", "multi_worker"))  # auto: all GPUs, if several
     virtual_cpus: Optional[int] = option(None, minimum=1)  # devices the CPU appears as, to try mirrored without GPUs
+    dtype_policy: str = option("float32", choices=("float32", "mixed_float16", "mixed_bfloat16"))  # Keras' name
     deterministic: bool = True
     resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
 

@@ -141,10 +141,14 @@ class OptimizerPlan:
     ema_momentum: float | None = None
     layer_factors: dict[str, float] = field(default_factory=dict)
 
-    def build(self, epochs: int, steps_per_epoch: int, fused: bool = True) -> keras.optimizers.Optimizer:
+    def build(
+        self, epochs: int, steps_per_epoch: int, fused: bool = True, scale_loss: bool = False
+    ) -> keras.optimizers.Optimizer:
         """The optimizer, with a `WarmupSchedule` where the rate changes and a number where it does not.
 
-        `fused`: see `with_fused_updates`; not for several devices, whose copies of a variable XLA does not know.
+        Args:
+            fused: see `with_fused_updates`; not for several devices, whose copies of a variable XLA does not know.
+            scale_loss: so that small gradients do not vanish in float16 (Micikevicius et al. 2018, arXiv 1710.03740).
         """
         more: dict[str, Any] = {}
         if self.weight_decay is not None:
@@ -154,7 +158,9 @@ class OptimizerPlan:
         optimizer = self.factory(learning_rate=self._rate(epochs, steps_per_epoch), **more)
         if self.layer_factors:
             optimizer = with_layer_rates(optimizer, self.layer_factors)
-        return with_fused_updates(optimizer) if fused else optimizer
+        if fused:
+            optimizer = with_fused_updates(optimizer)
+        return keras.optimizers.LossScaleOptimizer(optimizer) if scale_loss else optimizer
 
     def _rate(self, epochs: int, steps_per_epoch: int) -> Any:
         if self.schedule == "constant" and self.warmup_epochs == 0:
@@ -167,7 +173,7 @@ class OptimizerPlan:
 @contextmanager
 def averaged_weights(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> Iterator[None]:
     """The moving averages in place of the weights, where the optimizer keeps them; afterwards the weights again."""
-    if not optimizer.use_ema:
+    if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:  # the inner one, where the loss is scaled
         yield
         return
     own = [keras.ops.convert_to_numpy(variable) for variable in variables]

@@ -88,7 +88,12 @@ class PhaseRun:
         figures = [accuracy(data.num_classes, one_hot)]
         whole_batches = strategy is not None or isinstance(self.inputs.train, Images)
         self.learner.compile(
-            optimizer=self.phase.optimizer.build(self.phase.epochs, len(self.batches), fused=strategy is None),
+            optimizer=self.phase.optimizer.build(
+                self.phase.epochs,
+                len(self.batches),
+                fused=strategy is None,
+                scale_loss=any(layer.dtype_policy.compute_dtype == "float16" for layer in self.learner.layers),
+            ),
             loss=loss(data.num_classes, one_hot, settings.label_smoothing),
             metrics=figures if strategy is None else None,
             weighted_metrics=figures if strategy is not None else None,

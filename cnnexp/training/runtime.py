@@ -2,11 +2,18 @@
 
 import logging
 from contextlib import suppress
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from cnnexp.console import warn
 from cnnexp.errors import UserError
+
+# of CUDA, from which on a GPU computes faster in it: Volta and Ampere (the mixed precision guide of Keras)
+HALF_PRECISION_FROM = {"mixed_float16": (7, 0), "mixed_bfloat16": (8, 0)}
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # in Linux' list of a processor's features; the last one is ARM's
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def configure_devices(threads: int | None = None, virtual_cpus: int | None = None) -> None:
@@ -42,6 +49,39 @@ def prepare_tensorflow(seed: int, deterministic: bool) -> None:
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def check_precision(dtype_policy: str) -> None:
+    """Say where half precision makes a training no faster, and refuse it where it makes it useless.
+
+    Raises:
+        UserError: float16 without a GPU: processors compute it many times slower than float32.
+    """
+    needed = HALF_PRECISION_FROM.get(dtype_policy)
+    if needed is None:
+        return
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and dtype_policy == "mixed_float16":
+        raise UserError(
+            "trainer.dtype_policy=mixed_float16 is for GPUs, and there is none: a processor computes it many times "
+            "slower than float32; use float32, or mixed_bfloat16 on a processor that has bfloat16"
+        )
+    if not gpus and not BFLOAT16_FLAGS & _processor_flags():
+        warn(
+            f"trainer.dtype_policy={dtype_policy}: this processor has no bfloat16, and trains slower than with float32"
+        )
+    for gpu in gpus:
+        details = tf.config.experimental.get_device_details(gpu)
+        if details.get("compute_capability", needed) < needed:
+            name, wanted = details.get("device_name", "the GPU"), ".".join(map(str, needed))
+            warn(f"trainer.dtype_policy={dtype_policy}: {name} gains no speed below compute capability {wanted}")
+
+
+def _processor_flags() -> set[str]:
+    try:
+        return set(CPUINFO.read_text(encoding="ascii", errors="replace").split())
+    except OSError:  # not Linux
+        return set()
 
 
 def _use_threads(threads: int | None) -> None:

@@ -15,6 +15,8 @@ from cnnexp.training.features import Cut, cut_model
 from cnnexp.training.inputs import Cache, Inputs, Part, TrainingData, evaluation_inputs, phase_inputs, predict
 from cnnexp.training.phases import Phase, PhaseRun, Settings, changing_variables
 
+HALF = ("float16", "bfloat16")
+
 
 @dataclass
 class FitResult:
@@ -97,7 +99,8 @@ def train(
     result.train_seconds = sum(report.seconds for report in progress.finished)
     _evaluate(result, inputs, views, data, settings, flip_averaging)
     if inputs.cut:
-        tolerance = 1e-4 if cache and cache.store.dtype == "float32" else 2e-2
+        half = (cache and cache.store.dtype == "float16") or any(layer.compute_dtype in HALF for layer in model.layers)
+        tolerance = 2e-2 if half else 1e-4
         check_agreement(result.model, data.test.images, result.probabilities, tolerance)
     return result
 
