@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import run, start
+from bench import run, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, take_turns, write_json
 
@@ -201,3 +201,33 @@ def test_the_step_group_trains_ours_and_its_peers(photos: Path, monkeypatch: pyt
     rows = step.rows(photos, repetitions=1)
     assert [row.name for row in rows][:1] == ["step/baseline_keras"] and set(sizes) == {3_453_121}
     assert all(row.images == 10 and min(*row.ours_s, *row.peer_s) > 0 for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------- full stores
+
+
+def test_a_store_is_filled_with_copies_of_a_sweep(tmp_path):
+    from cnnexp.tracking.mlflow import Tracker
+
+    outputs = tmp_path / "outputs"
+    tracker = Tracker(f"sqlite:///{outputs}/mlflow.db", "cnnexp", str(outputs / "mlartifacts"))
+    parent = tracker.start_run("sweep", {}, {"sweep": "parent"})
+    tracker.end_run("FINISHED")
+    folder = outputs / "runs" / "now_sweep"
+    for number in range(2):
+        tracker.start_run(f"job {number}", {"seed": str(number)}, {"sweep_id": parent}, parent)
+        tracker.log_metrics({"test/acc": 0.5}, step=0)
+        tracker.end_run("FINISHED")
+        (folder / str(number)).mkdir(parents=True)
+        for name in store.LEFT_FOR_LATER:
+            (folder / str(number) / name).write_text("{}")
+    (folder / "sweep.json").write_text("{}")
+    store.fill(outputs, 20)
+    sweeps = tracker.sweeps(100)
+    jobs = {run.run_id: tracker.children(run.run_id) for run in sweeps}
+    assert sweeps[0].run_id == parent and len(jobs[parent]) == 2  # it stays the newest
+    assert sorted(len(children) for children in jobs.values()) == [2, 7, 8]  # with their parents 3 + 8 + 9 = 20 runs
+    copied_sweep, copied = next((run, children) for run, children in jobs.items() if len(children) == 8)
+    assert {run.tags["sweep_id"] for run in copied} == {copied_sweep}
+    assert {run.metrics["test/acc"] for run in copied} == {0.5} and {run.params["seed"] for run in copied} == {"0", "1"}
+    assert len(list((outputs / "runs").glob("*/*/run.json"))) == 2 + 8 + 7

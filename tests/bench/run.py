@@ -11,14 +11,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if not __package__:  # run as a file: the folder above holds the package `bench`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import start
+from bench import start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
-GROUPS = ("data", "step", "features", "start")
+GROUPS = ("data", "step", "features", "start", "store")
 PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
+QUICK_RUNS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             "step": lambda: step_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "start": lambda: start.rows(repetitions),
+            "store": lambda: store.rows(repetitions, QUICK_RUNS if options.quick else store.MANY),
         }
         before = machine()
         try:
