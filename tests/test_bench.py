@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import run, start, store
+from bench import profiles, run, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, take_turns, write_json
 
@@ -49,7 +49,7 @@ def test_table_and_json(tmp_path, capsys):
     assert "numpy " + np.__version__ in before
     cells = re.split(r"\s{2,}", table.split("data/x")[1].splitlines()[0].strip())
     assert cells[:6] == ["peer", "images/s", "150", "37.5", "3", "2 to 4"]
-    assert "median of 3 pairs" in table
+    assert "median of up to 3 pairs" in table
     assert json.loads((tmp_path / "outputs" / "bench.json").read_text()) == {**facts, "rows": [ROW.as_json()]}
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["bench.json"]
 
@@ -231,3 +231,42 @@ def test_a_store_is_filled_with_copies_of_a_sweep(tmp_path):
     assert {run.tags["sweep_id"] for run in copied} == {copied_sweep}
     assert {run.metrics["test/acc"] for run in copied} == {0.5} and {run.params["seed"] for run in copied} == {"0", "1"}
     assert len(list((outputs / "runs").glob("*/*/run.json"))) == 2 + 8 + 7
+
+
+# ---------------------------------------------------------------------------------------------------- profiles
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ("StatefulPartitionedCall/small_1/conv/Relu:_MklNativeFusedConv2D", "FusedConv2D"),
+        ("gradient_tape/small_1/pool/MaxPool2d/MaxPoolGrad:MaxPoolGrad", "MaxPoolGrad"),
+        ("StatefulPartitionedCall:StatefulPartitionedCall", None),
+        ("ExecutorState::Process", None),
+        ("CpuExecutable::ExecuteAsyncOnStream", "update (XLA)"),
+        ("multiply_add_fusion", None),  # a part of the update
+    ],
+)
+def test_events_of_a_profile_are_told_apart(event, kind):
+    assert profiles.kind_of(event) == kind
+
+
+def test_a_profile_of_a_variant(photos, capsys):
+    found = profiles.profile("baseline", photos, quick=True)
+    assert found.steps == 2 and found.seconds > 0 and 0 < found.busy < 2
+    assert sum(found.operations.values()) == pytest.approx(1)
+    assert {"FusedConv2D", "Conv2DBackpropFilterWithBias"} & set(found.operations)
+    profiles.show([found])
+    printed = capsys.readouterr().out
+    assert "baseline" in printed and f"{next(iter(found.operations))} " in printed and "others" in printed
+
+
+def test_profiles_stand_beside_the_rows(tmp_path, monkeypatch, capsys):
+    one = profiles.Profile("baseline", 2, 0.5, 0.75, {"Conv2D": 0.6, "MaxPool": 0.4})
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
+    monkeypatch.setattr(run, "QUICK_PHOTOS", 4)
+    monkeypatch.setattr(profiles, "of_variants", lambda photos, quick: [one])
+    assert run.main(["--quick", "--only", "profile"]) == 0
+    assert "Conv2D 60%, MaxPool 40%, others 0%" in capsys.readouterr().out
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["profiles"] == [one.as_json()] and written["rows"] == []

@@ -126,8 +126,8 @@ TUTORIAL = {
     "baseline": ("small_cnn", False, 512, "none", 1e-4, 30, 100, 20, 0.733),
     "augmented": ("small_cnn", True, 512, "none", 1e-4, 100, 100, 32, 0.812),
     "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
-    "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, 100, 32, 0.905),
-    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 100, 100, 20, 0.924),
+    "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, None, 32, 0.905),
+    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 20, 100, 20, 0.924),
     "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 8, None, 32, None),  # the tutorial gives no more
 }
 DROPOUT = {  # before and after the dense layer; elsewhere none

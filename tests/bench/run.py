@@ -11,13 +11,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if not __package__:  # run as a file: the folder above holds the package `bench`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import start, store
+from bench import profiles, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
-GROUPS = ("data", "step", "features", "start", "store")
+GROUPS = ("data", "step", "features", "start", "store", "profile")
 PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
 QUICK_RUNS = 100
 
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         }
         before = machine()
         try:
-            rows = [row for name in options.only or GROUPS for row in suite[name]()]
+            groups = options.only or GROUPS
+            rows = [row for name in groups if name in suite for row in suite[name]()]
+            profiled = profiles.of_variants(photos(PHOTOS), options.quick) if "profile" in groups else []
         except UserError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 2
@@ -55,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
             "photos": describe(used[0]) if used else None,
         }
     show(facts, rows)
-    write_json(OUTPUT, facts, rows)
+    if profiled:
+        profiles.show(profiled)
+    write_json(OUTPUT, facts | {"profiles": [one.as_json() for one in profiled]}, rows)
     return 0
 
 

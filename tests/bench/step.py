@@ -4,13 +4,14 @@ All three train the tutorial's network in batches of 20 with RMSprop on the same
 whole one of the trainer (loader, metrics, report), without validation; the peers' have nothing but the steps.
 """
 
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,9 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     half = len(images) // 2  # the trainer keeps the others to validate and test with
     peers: dict[str, Callable[[], float]] = {"keras": lambda: keras_epoch(images[:half], labels[:half])}
     if find_spec("torch"):
-        peers["torch"] = lambda: torch_epoch(images[:half], labels[:half])
+        file = photos.with_suffix(".npz")
+        np.savez(file, images=images[:half], labels=labels[:half])
+        peers["torch"] = lambda: torch_epoch(file)
     else:
         say("no torch here: pip install torch, for its row")
     found = []
@@ -73,26 +76,9 @@ def keras_epoch(images: np.ndarray, labels: np.ndarray) -> float:
     return median(seconds[1:])
 
 
-def torch_epoch(images: np.ndarray, labels: np.ndarray) -> float:
-    """The same network as its users write it."""
-    import torch
-
-    nn: Any = torch.nn
-    blocks, channels, side = [], 3, SIZE
-    for filters in FILTERS:
-        blocks += [nn.Conv2d(channels, filters, 3), nn.ReLU(), nn.MaxPool2d(2)]
-        channels, side = filters, (side - 2) // 2
-    dense = [nn.Flatten(), nn.Linear(channels * side**2, UNITS), nn.ReLU(), nn.Linear(UNITS, 1)]
-    model = nn.Sequential(*blocks, *dense)
-    optimizer = torch.optim.RMSprop(model.parameters(), RATE, alpha=0.9)
-    loss = nn.BCEWithLogitsLoss()
-    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
-    seconds = []
-    for _ in range(EPOCHS):
-        began = time.perf_counter()
-        for chosen in torch.randperm(len(x)).split(BATCH):
-            optimizer.zero_grad()
-            loss(model(x[chosen].float() / 255), y[chosen]).backward()
-            optimizer.step()
-        seconds.append(time.perf_counter() - began)
-    return median(seconds[1:])
+def torch_epoch(file: Path) -> float:
+    """The same network as PyTorch's users write it; in a process of its own, since the LLVMs of the two collide."""
+    line = [sys.executable, Path(__file__).with_name("torch_step.py"), file, str(EPOCHS)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)

@@ -129,7 +129,7 @@ def show(facts: dict[str, Any], rows: list[Row]) -> None:
     if facts["photos"]:
         say(f"photos: {facts['photos']}")
     table("", COLUMNS, [_cells(row) for row in rows], left=3)
-    say(f"times as fast: the peer's time over ours, median of {facts['repetitions']} pairs that took turns")
+    say(f"times as fast: the peer's time over ours, median of up to {facts['repetitions']} pairs that took turns")
 
 
 def _cells(row: Row) -> list[str]:

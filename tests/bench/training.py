@@ -8,6 +8,7 @@ import contextlib
 import io
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +17,7 @@ from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
 
 NETWORK = ["backbone.weights=null", "tracking=none"]
+Receiver = Callable[[int, dict[str, float]], None]
 STEPS, BATCH = 100, 20  # of an epoch in the tutorial
 VARIANTS = {  # and of how many epochs from the cache, after the first, the median is taken: short ones vary
     "frozen": (["experiment=frozen"], 20),
@@ -74,7 +76,9 @@ def sweep_row(photos: Path, size: int, limit: int) -> Row:
     return Row("sweep/8_heads", "8 separate runs (1 measured)", ours_s, [seconds * len(HEADS) for seconds in one_s])
 
 
-def train(photos: Path, overrides: list[str]) -> list[dict[str, float]]:
+def train(
+    photos: Path, overrides: list[str], on_epoch: Receiver = lambda epoch, metrics: None
+) -> list[dict[str, float]]:
     """Train as the config says, without a tracker; returns the figures of each epoch."""
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset
@@ -86,4 +90,4 @@ def train(photos: Path, overrides: list[str]) -> list[dict[str, float]]:
         dataset = load_dataset(config)
         data = assemble.training_data(config, dataset)
         network = assemble.build_network(config, dataset.channels, len(dataset.class_names))
-        return assemble.fit(config, network, data, on_epoch=lambda epoch, metrics: None).history
+        return assemble.fit(config, network, data, on_epoch).history
