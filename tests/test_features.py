@@ -117,7 +117,7 @@ def test_batch_normalization_is_fixed_only_when_frozen() -> None:
 def key_of(model: keras.Model, digest: str = "d", size: int = 8, dtype: str = "float32", stream: str = "") -> str:
     cut = cut_model(model)
     assert cut is not None
-    return features_key(cut.fixed, digest, size, dtype, stream)
+    return features_key(cut, digest, size, dtype, stream)
 
 
 def test_key_depends_on_images_cut_weights_and_storage() -> None:

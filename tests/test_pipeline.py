@@ -184,3 +184,23 @@ def test_features_of_one_and_of_several_outputs(tmp_path: Path) -> None:
     two = Arrays((features, np.arange(4))).take(np.array([2, 0]))
     assert isinstance(two, tuple) and two[0].tolist() == one.tolist() and two[1].tolist() == [2, 0]
     assert len(Arrays((features,))) == 4
+
+
+@pytest.mark.parametrize("steps", [6, None])
+def test_stacks_are_the_batches_of_the_epochs(steps: int | None) -> None:
+    rows = np.arange(12.0)[:, None]
+    for inputs in (
+        Arrays((rows,)),
+        Arrays((rows, -rows)),
+        Passes((Arrays((rows,)), Arrays((100 + rows,)))),
+    ):
+        batches = TrainBatches(inputs, np.arange(12), batch_size=2, steps_per_epoch=steps, seed=3)
+        one_by_one = list(batches.epochs(1, 3))
+        stacked = list(batches.stacks(1, 3, 3))
+        assert len(one_by_one) == 12 and len(stacked) == 4
+        for number, (x, y) in enumerate(one_by_one):
+            many, labels = stacked[number // 3]
+            np.testing.assert_array_equal(labels[number % 3], y)
+            pairs = zip(many, x, strict=True) if isinstance(x, tuple) else [(many, x)]
+            for some, of_batch in pairs:
+                np.testing.assert_array_equal(some[number % 3], of_batch)

@@ -65,7 +65,7 @@ def test_features_of_another_precision_are_another_cache_entry() -> None:
             layer.trainable = layer.name == "predictions"
         cut = cut_model(model)
         assert cut is not None
-        keys.add(features_key(cut.fixed, "digest", 12, "float32"))
+        keys.add(features_key(cut, "digest", 12, "float32"))
     assert len(keys) == 2
 
 

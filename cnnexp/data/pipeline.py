@@ -148,14 +148,31 @@ class TrainBatches:
     def batch(self, epoch: int, step: int) -> tuple[X, np.ndarray]:
         """A batch: x (B, H, W, C) uint8, or float32 if mixed, or features (B, ...), and its targets y."""
         indices, passes = self.indices(epoch, step)
-        if isinstance(self.inputs, Passes):
-            x = self.inputs.take(indices, passes)
-        else:
-            x = self.inputs.take(indices)
+        x = self._take(indices, passes)
         if self.augmentation is not None:
             x = self.augmentation(x, indices, passes)
         y = self.targets[indices]
         return self.mix(x, y, epoch, step) if self.mix else (x, y)
+
+    def _take(self, indices: np.ndarray, passes: np.ndarray) -> X:
+        return self.inputs.take(indices, passes) if isinstance(self.inputs, Passes) else self.inputs.take(indices)
+
+    def stacks(self, first: int, last: int, count: int) -> Iterator[tuple[X, np.ndarray]]:
+        """The same as `epochs`, for features: `count` batches at a time as arrays (count, B, ...).
+
+        Handed over one by one, a batch of features takes longer to reach TensorFlow than half a step on it. `count`
+        divides the steps of an epoch, and no batch is smaller than others.
+        """
+        assert self.augmentation is None and self.mix is None and len(self) % count == 0
+
+        def stack(rows: np.ndarray) -> np.ndarray:
+            return rows.reshape(count, -1, *rows.shape[1:])
+
+        for epoch, step in ((epoch, step) for epoch in range(first, last) for step in range(0, len(self), count)):
+            drawn = [self.indices(epoch, step + number) for number in range(count)]
+            indices, passes = (np.concatenate(part) for part in zip(*drawn, strict=True))
+            x = self._take(indices, passes)
+            yield tuple(map(stack, x)) if isinstance(x, tuple) else stack(x), stack(self.targets[indices])
 
     def epochs(self, first: int, last: int) -> Iterator[tuple[X, np.ndarray]]:
         """Every batch of the epochs `first` to `last` - 1 in order; those of images are made ahead, in threads."""

@@ -7,6 +7,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -19,6 +20,14 @@ class Cut:
 
     fixed: keras.Model
     tail: keras.Model
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256, 64 hex digits, over the weights of the fixed part, which do not change while it is fixed."""
+        digest = hashlib.sha256()
+        for weight in self.fixed.weights:
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+        return digest.hexdigest()
 
 
 def cut_model(model: keras.Model) -> Cut | None:
@@ -78,23 +87,20 @@ def _is_random(layer: keras.layers.Layer) -> bool:
 # -------------------------------------------------------------------------------------------------- the key
 
 
-def features_key(fixed: keras.Model, split_digest: str, image_size: int, dtype: str, stream: str = "") -> str:
+def features_key(cut: Cut, split_digest: str, image_size: int, dtype: str, stream: str = "") -> str:
     """The name of a cache entry: a digest of the images, of what the fixed part does with them, and of its weights.
 
     Names, `trainable`, seeds and initializers do not enter it: they change no feature.
 
     Args:
-        fixed: the model up to the cut; its graph carries preprocessing, architecture and cut.
+        cut: the graph of its fixed part carries preprocessing, architecture and where it is cut.
         split_digest: of the images' names and bytes.
         image_size: pixels the images are resized to.
         dtype: of the stored features.
         stream: tells one augmented pass over the images from every other; "" for the images as they are.
     """
-    facts = [split_digest, image_size, dtype, stream, _graph(fixed)]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode())
-    for weight in fixed.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    return digest.hexdigest()[:32]
+    facts = [split_digest, image_size, dtype, stream, _graph(cut.fixed), cut.weights_digest]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode()).hexdigest()[:32]
 
 
 def _graph(model: keras.Model) -> list[Any]:

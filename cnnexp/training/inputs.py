@@ -153,7 +153,7 @@ def feature_keys(cut: Cut, data: TrainingData, cache: Cache) -> list[str]:
         wanted.append((data.train, ""))
     elif cache.augmented_passes and not augmentation.mixup:
         wanted += [(data.train, augmentation.stream(number)) for number in range(cache.augmented_passes)]
-    return [features_key(cut.fixed, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted]
+    return [features_key(cut, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted]
 
 
 def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, base: Cut | None) -> Passes:
@@ -180,7 +180,7 @@ def _features(
     base: Cut | None = None,
 ) -> Arrays:
     fixed, images = cut.fixed, take
-    key = features_key(fixed, part.digest, data.image_size, cache.store.dtype, stream)
+    key = features_key(cut, part.digest, data.image_size, cache.store.dtype, stream)
     if base is not None and not cache.store.has(key):
         images = _features(base, part, data, cache, take, stream, description).take
         fixed = keras.Model(base.fixed.outputs, cut.fixed.outputs)

@@ -135,7 +135,7 @@ class PhaseRun:
         report = EpochReport(self.batches.images_per_epoch, kept)
         try:
             self.learner.fit(
-                _stream(self.batches, first + done, last, self.settings.strategy),
+                _stream(self.batches, first + done, last, self.settings.strategy, self.learner.steps_per_execution),
                 steps_per_epoch=steps,
                 initial_epoch=first + done,
                 epochs=last,
@@ -249,10 +249,14 @@ def _steps_per_execution(steps: int) -> int:
     return max(number for number in range(1, MAX_STEPS_PER_EXECUTION + 1) if steps % number == 0)
 
 
-def _stream(batches: TrainBatches, first: int, last: int, strategy: Strategy | None) -> Any:
-    """Every batch of the epochs `first` to `last` - 1 in order, prepared while the step before it runs."""
+def _stream(batches: TrainBatches, first: int, last: int, strategy: Strategy | None, at_once: int) -> Any:
+    """Every batch of the epochs `first` to `last` - 1 in order, prepared while the steps before it run."""
     if strategy is not None:
         return shared_out(batches, first, last, strategy)
-    epochs = partial(batches.epochs, first, last)
-    specification = signature(batches.batch(first, 0))
-    return tf.data.Dataset.from_generator(epochs, output_signature=specification).prefetch(2)
+    one = signature(batches.batch(first, 0))
+    if at_once == 1 or batches.images_per_epoch % batches.batch_size:  # the last batch of an epoch may be smaller
+        epochs = partial(batches.epochs, first, last)
+        return tf.data.Dataset.from_generator(epochs, output_signature=one).prefetch(2)
+    stacks = partial(batches.stacks, first, last, at_once)
+    many = tf.nest.map_structure(lambda spec: tf.TensorSpec((at_once, *spec.shape), spec.dtype), one)
+    return tf.data.Dataset.from_generator(stacks, output_signature=many).unbatch().prefetch(2 * at_once)
