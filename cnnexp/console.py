@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from rich import box
@@ -45,6 +46,12 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Print one line to standard error."""
     stderr().print(message, markup=False)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """The same, but no line a second time: the jobs of a sweep share a process, and find the same."""
+    warn(message)
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -39,6 +39,14 @@ def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def nothing_said_yet() -> None:
+    """No test misses a line because another one had it."""
+    from cnnexp.console import warn_once
+
+    warn_once.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `paths.root` in which the drawn pictures of `debug=smoke` already lie."""
@@ -54,8 +62,10 @@ def cnnexp(
 
     def run(*arguments: str) -> tuple[int, str, str]:
         from cnnexp.cli import main
+        from cnnexp.console import warn_once
 
         monkeypatch.setattr("sys.argv", ["cnnexp"])
+        warn_once.cache_clear()
         capfd.readouterr()
         try:
             code = main(list(arguments))

@@ -65,12 +65,14 @@ def test_drawn_photos_are_described(tmp_path, monkeypatch, capsys):
 def test_quick_run_of_the_start_group(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
     monkeypatch.setattr(start, "ANSWERS", {"start/help": (["--help"], 0)})
+    monkeypatch.setattr(start, "first_step", lambda repetitions: ROW)
     assert run.main(["--quick", "--only", "start"]) == 0
     printed = capsys.readouterr().out
     assert "start/help" in printed and "python -c pass" in printed and "photos:" not in printed
     written = json.loads((tmp_path / "bench.json").read_text())
     assert (written["quick"], written["repetitions"], written["photos"]) == (True, 2, None)
-    (row,) = written["rows"]
+    row, last = written["rows"]
+    assert last["name"] == ROW.name
     assert (row["name"], row["peer"], row["unit"]) == ("start/help", "python -c pass", "s")
     assert len(row["ours_s"]) == len(row["peer_s"]) == 2
     ratios = [peer / ours for ours, peer in zip(row["ours_s"], row["peer_s"], strict=True)]

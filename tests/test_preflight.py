@@ -163,6 +163,8 @@ def test_duplicates_that_a_division_puts_into_different_splits_are_leaks(
     assert report is not None
     assert [each.leaks for each in report.splits.values()] == [0, 4, 4]
     assert "leak: apple/" in capsys.readouterr().err
+    load(tmp_path)
+    assert not capsys.readouterr().err  # the next job of a sweep does not say it again
 
 
 # --------------------------------------------------------------------------------------- memory of the files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.console import progress, warn
+from cnnexp.console import progress, warn_once
 from cnnexp.data.duplicates import originals
 from cnnexp.data.images import refusal
 from cnnexp.data.look import Look, look_at, thumbnails
@@ -222,7 +222,7 @@ def _judge_leaks(files: _Files, rules: Rules, report: Report) -> None:
 
     lines = [pair(a, b, files.splits) for a, b in leaks]
     if len(leaks) == 1 and rules.on_leak == "warn":
-        warn(f"leak: {lines[0]} (dataset.on_leak=error refuses it, ignore says nothing)")
+        warn_once(f"leak: {lines[0]} (dataset.on_leak=error refuses it, ignore says nothing)")
     else:
         _name(lines, "leak", report)
     _name([pair(a, b, [files.class_names[n] for n in files.labels]) for a, b in labels], "two labels", report)
@@ -233,14 +233,14 @@ def _judge_leaks(files: _Files, rules: Rules, report: Report) -> None:
             f"{found}; take them away, or dataset.on_leak=warn goes on with them{_listed(report)}", report
         )
     if len(leaks) > 1:
-        warn(f"{found}, so that their accuracy says too much; dataset.on_leak=error refuses them{_listed(report)}")
+        warn_once(f"{found}, so that their accuracy says too much; dataset.on_leak=error refuses them{_listed(report)}")
 
 
 def _name(lines: list[str], what: str, report: Report) -> None:
     for line in lines[:NAMED]:
-        warn(f"{what}: {line}")
+        warn_once(f"{what}: {line}")
     if len(lines) > NAMED:
-        warn(f"{what}: ... and {len(lines) - NAMED} more{_listed(report)}")
+        warn_once(f"{what}: ... and {len(lines) - NAMED} more{_listed(report)}")
 
 
 def _listed(report: Report) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from cnnexp.console import warn
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError
 
 # of CUDA, from which on a GPU computes faster in it: Volta and Ampere (the mixed precision guide of Keras)
@@ -67,14 +67,14 @@ def check_precision(dtype_policy: str) -> None:
             "slower than float32; use float32, or mixed_bfloat16 on a processor that has bfloat16"
         )
     if not gpus and not BFLOAT16_FLAGS & _processor_flags():
-        warn(
+        warn_once(
             f"trainer.dtype_policy={dtype_policy}: this processor has no bfloat16, and trains slower than with float32"
         )
     for gpu in gpus:
         details = tf.config.experimental.get_device_details(gpu)
         if details.get("compute_capability", needed) < needed:
             name, wanted = details.get("device_name", "the GPU"), ".".join(map(str, needed))
-            warn(f"trainer.dtype_policy={dtype_policy}: {name} gains no speed below compute capability {wanted}")
+            warn_once(f"trainer.dtype_policy={dtype_policy}: {name} gains no speed below compute capability {wanted}")
 
 
 def _processor_flags() -> set[str]:

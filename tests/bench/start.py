@@ -1,4 +1,8 @@
-"""How long the command line takes to answer without training, beside a Python that does nothing."""
+"""How long the command line takes to answer, beside a Python that does nothing, and to the first step of a training.
+
+The training is a small one on drawn pictures, in a folder where they and the store are there already, as from the
+second run on.
+"""
 
 import subprocess
 import sys
@@ -13,9 +17,19 @@ ANSWERS = {  # what is asked, and the exit code of the answer
 }
 
 
+SMALL = ["train", "experiment=demo/baseline", "dataset=synthetic", "debug=smoke"]
+UNTIL_FIRST_STEP = """
+import os
+from cnnexp.cli import main
+from cnnexp.training.callbacks import EpochReport
+EpochReport.on_epoch_begin = lambda *arguments: os._exit(0)
+main({arguments})
+"""
+
+
 def rows(repetitions: int) -> list[Row]:
-    """A row for each of `ANSWERS`."""
-    return [
+    """A row for each of `ANSWERS`, and one for the first step."""
+    answers = [
         compare(
             name,
             "python -c pass",
@@ -25,6 +39,20 @@ def rows(repetitions: int) -> list[Row]:
         )
         for name, (asked, code) in ANSWERS.items()
     ]
+    return [*answers, first_step(repetitions)]
+
+
+def first_step(repetitions: int) -> Row:
+    """From the command to the first step; what the peer imports is a part of it."""
+    with tempfile.TemporaryDirectory() as root:
+        until_first_step = UNTIL_FIRST_STEP.format(arguments=[*SMALL, f"paths.root={root}"])
+        return compare(
+            "start/first_step",
+            "python -c 'import tensorflow'",
+            repetitions,
+            ours=lambda: run(["-c", until_first_step], 0),
+            peer=lambda: run(["-c", "import tensorflow"], 0),
+        )
 
 
 def run(arguments: list[str], expected: int) -> None:
