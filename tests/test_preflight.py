@@ -9,6 +9,7 @@ import pytest
 from odd_files import BAD, ODD, PLAIN, encoded, jpeg, other_kinds, picture
 
 from cnnexp.commands import prepare
+from cnnexp.console import warn_once
 from cnnexp.data import preflight
 from cnnexp.data.dataset import Dataset
 from cnnexp.data.loading import Images
@@ -137,6 +138,7 @@ def test_on_leak_decides(leaky: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(PreflightError, match=r"are also in an earlier split; take them away, or dataset\.on_leak=warn"):
         load(leaky, on_leak="error")
     capsys.readouterr()
+    warn_once.cache_clear()
     assert load(leaky, on_leak="ignore").digest == load(leaky).digest
     load(leaky, on_leak="ignore")
     assert len(capsys.readouterr().err.splitlines()) == 5  # of the one that warns
