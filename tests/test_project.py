@@ -46,6 +46,7 @@ def pins() -> dict[str, Version]:
 def test_import_rules(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", list(sys.path))  # lint_imports adds to it
+    monkeypatch.setattr("importlinter.cli._configure_logging", lambda verbose: None)  # it turns other loggers off
     code = lint_imports(config_filename="pyproject.toml", no_cache=True, no_logo=True)
     assert code == 0, capsys.readouterr().out
 
