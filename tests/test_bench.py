@@ -272,3 +272,44 @@ def test_profiles_stand_beside_the_rows(tmp_path, monkeypatch, capsys):
     assert "Conv2D 60%, MaxPool 40%, others 0%" in capsys.readouterr().out
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["profiles"] == [one.as_json()] and written["rows"] == []
+
+
+# ------------------------------------------------------------------------------------------------- progression
+
+
+def test_a_schedule_is_counted_from_its_parts_by_hand() -> None:
+    from bench.progression import Cost, Schedule
+
+    # 4 epochs of 100 steps and 1000 photos, then 1000 photos once more
+    assert Cost(step_s=0.5, photo_s=0.01, first_s=7).of(Schedule(4, 20)) == pytest.approx(7 + 4 * (50 + 10) + 10)
+
+
+def test_the_sum_is_over_all_variants() -> None:
+    from bench.progression import total
+
+    found = {"a": Row("a", "", [1.0, 2.0], [10.0, 30.0]), "b": Row("b", "", [3.0, 4.0], [20.0, 50.0])}
+    row = total("sum", found)
+    assert (row.name, row.ours_s, row.peer_s) == ("progression/sum", [4.0, 6.0], [30.0, 80.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable"), [("augmented", 3_453_121), ("frozen_augmented", 2_097_665), ("finetuned", 9_177_089)]
+)
+def test_the_script_trains_the_networks_of_the_tutorial(name: str, trainable: int) -> None:
+    from bench import progression
+
+    model = progression.network(progression.SCHEDULES[name])
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == trainable
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_schedule_are_measured_on_both_sides(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import progression
+
+    monkeypatch.setattr(progression, "MEASURED_STEPS", 1)
+    monkeypatch.setattr(progression, "MEASURED_PHOTOS", 4)
+    monkeypatch.setitem(progression.SCHEDULES, "frozen", progression.Schedule(1, 4, trained_from="head", steps=2))
+    for name in ("baseline", "frozen"):
+        ours, script = progression.ours(name, photos), progression.script(progression.SCHEDULES[name], photos)
+        assert min(ours.step_s, ours.photo_s, script.step_s, script.photo_s) > 0
+        assert (ours.first_s > 0) == (script.first_s > 0) == (name == "frozen")

@@ -124,10 +124,10 @@ def test_the_freeze_policy_follows_the_backbone() -> None:
 TUTORIAL = {
     "mnist": ("mnist_cnn", False, 64, "none", 1e-3, 5, None, 64, 0.9919),
     "baseline": ("small_cnn", False, 512, "none", 1e-4, 30, 100, 20, 0.733),
-    "augmented": ("small_cnn", True, 512, "none", 1e-4, 100, 100, 32, 0.812),
+    "augmented": ("small_cnn", True, 512, "none", 5e-4, 60, None, 16, 0.812),
     "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
     "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, None, 32, 0.905),
-    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 20, 100, 20, 0.924),
+    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 10, 100, 20, 0.924),
     "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 8, None, 32, None),  # the tutorial gives no more
 }
 DROPOUT = {  # before and after the dense layer; elsewhere none
@@ -149,7 +149,7 @@ def test_the_tutorials_values(name: str) -> None:
     assert isinstance(result.optimizer, RmspropConfig)
     assert (result.optimizer.learning_rate, result.optimizer.schedule.name) == (
         rate,
-        "cosine" if name == "finetuned_augmented" else "constant",
+        "constant" if name.startswith("frozen") else "cosine",
     )
     trainer = result.trainer
     assert (trainer.epochs, trainer.steps_per_epoch, trainer.batch_size) == (epochs, steps, batch)
@@ -187,6 +187,9 @@ def test_the_progression_is_seven_jobs_in_order() -> None:
     assert plan.multirun  # by the file, without -m
     assert plan.jobs == [[f"experiment={name}", "sweep=progression"] for name in STEPS]
     assert composed(*plan.jobs[3]) == composed("experiment=frozen_augmented")  # the file adds nothing to a job
+    assert (
+        len(plan_jobs(["sweep=progression", "dataset.source=photos"], multirun=False).jobs) == 7
+    )  # a key of the photos
 
 
 def test_the_demo_is_seven_jobs_in_order_which_need_no_download() -> None:

@@ -139,6 +139,19 @@ def test_features_of_the_head_come_from_those_of_the_next_phase(tmp_path: Path) 
 # -------------------------------------------------------------------------------------- the feature cache
 
 
+def test_phases_that_cut_at_the_same_place_share_their_features(tmp_path: Path) -> None:
+    """Random dropout on one of two branches ends what is fixed, however much more the first phase freezes."""
+    prepare_tensorflow(0, deterministic=False)
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv1")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Add()([x, keras.layers.Dropout(0.5)(keras.layers.Conv2D(4, 1, name="conv2")(x))])
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, name="conv3")(x))
+    model = keras.Model(image, keras.layers.Dense(1, "sigmoid")(x))
+    result = run(model, [phase(model, 3, 1, "head"), phase(model, 2, 1, "last")], cache=cache(tmp_path))
+    assert [report.trainable_tensors for report in result.phases] == [2, 4]
+    assert len(FeatureStore(tmp_path).entries()) == 3  # one for each split
+
+
 @pytest.mark.parametrize("frozen", [1])
 def test_kept_passes_equal_fresh_draws_while_there_are_enough(tmp_path: Path, frozen: int) -> None:
     curves = []

@@ -102,6 +102,8 @@ def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None, ba
         UserError: a file cannot be read; the cache cannot be written.
     """
     cut = cut_model(model) if cache else None
+    if cut and base and _share_outputs(cut, base):
+        base = None
     validation = evaluation_inputs(cut, data.validation, data, cache, base)
     augmentation = data.augmentation
     train: Images | Arrays | Passes = data.train.images
@@ -116,6 +118,11 @@ def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None, ba
     on_images = isinstance(train, Images)
     augment_batches = on_images and augmentation.transform is not None
     return Inputs(cut, model if on_images else tail, tail, train, validation, augment_batches)
+
+
+def _share_outputs(one: Cut, other: Cut) -> bool:
+    """Whether a tensor comes out of both; then Keras builds no model from the one's to the other's."""
+    return not {id(tensor) for tensor in one.fixed.outputs}.isdisjoint(id(tensor) for tensor in other.fixed.outputs)
 
 
 def evaluation_inputs(

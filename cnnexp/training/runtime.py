@@ -66,7 +66,7 @@ def check_precision(dtype_policy: str) -> None:
             "trainer.dtype_policy=mixed_float16 is for GPUs, and there is none: a processor computes it many times "
             "slower than float32; use float32, or mixed_bfloat16 on a processor that has bfloat16"
         )
-    if not gpus and not BFLOAT16_FLAGS & _processor_flags():
+    if not gpus and not has_bfloat16():
         warn_once(
             f"trainer.dtype_policy={dtype_policy}: this processor has no bfloat16, and trains slower than with float32"
         )
@@ -75,6 +75,11 @@ def check_precision(dtype_policy: str) -> None:
         if details.get("compute_capability", needed) < needed:
             name, wanted = details.get("device_name", "the GPU"), ".".join(map(str, needed))
             warn_once(f"trainer.dtype_policy={dtype_policy}: {name} gains no speed below compute capability {wanted}")
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16, as far as the system tells."""
+    return bool(BFLOAT16_FLAGS & _processor_flags())
 
 
 def _processor_flags() -> set[str]:

@@ -24,7 +24,7 @@ VARIANTS: dict[str, list[str]] = {
     "augmented": [],
     "frozen": ["backbone.weights=null"],
     "frozen_augmented": ["backbone.weights=null", "trainer.augmented_passes=1"],
-    "finetuned": ["backbone.weights=null"],
+    "finetuned": ["backbone.weights=null", "phases=none"],
     "finetuned_augmented": ["backbone.weights=null", "phases=none", "trainer.augmented_passes=1"],
     "best": [],  # its own: at random weights it draws in training, and nothing can be cached
 }

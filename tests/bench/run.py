@@ -17,7 +17,7 @@ from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
-GROUPS = ("data", "step", "features", "start", "store", "profile")
+GROUPS = ("data", "step", "features", "progression", "start", "store", "profile")
 PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
 QUICK_RUNS = 100
 
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             "data": lambda: data_rows(photos(PHOTOS), repetitions),
             "step": lambda: step_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
+            "progression": lambda: progression_rows(photos(PHOTOS), repetitions),
             "start": lambda: start.rows(repetitions),
             "store": lambda: store.rows(repetitions, QUICK_RUNS if options.quick else store.MANY),
         }
@@ -91,6 +92,13 @@ def feature_rows(photos: Path, repetitions: int) -> list[Row]:
     from bench import training
 
     return training.rows(photos, repetitions)
+
+
+def progression_rows(photos: Path, repetitions: int) -> list[Row]:
+    """See `bench.progression`, which imports TensorFlow."""
+    from bench import progression
+
+    return progression.rows(photos, repetitions)
 
 
 if __name__ == "__main__":

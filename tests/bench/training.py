@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from bench.table import Row, take_turns
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
+
+if TYPE_CHECKING:
+    from cnnexp.training.trainer import FitResult
 
 NETWORK = ["backbone.weights=null", "tracking=none"]
 Receiver = Callable[[int, dict[str, float]], None]
 STEPS, BATCH = 100, 20  # of an epoch in the tutorial
 VARIANTS = {  # and of how many epochs from the cache, after the first, the median is taken: short ones vary
     "frozen": (["experiment=frozen"], 20),
-    "finetuned": (["experiment=finetuned"], 2),
+    "finetuned": (["experiment=finetuned", "phases=none"], 2),
     "finetuned_augmented": (["experiment=finetuned_augmented", "phases=none", "trainer.augmented_passes=1"], 2),
 }
 HEADS = [(units, dropout) for units in (64, 128, 256, 512) for dropout in (0.0, 0.5)]
@@ -80,6 +84,11 @@ def train(
     photos: Path, overrides: list[str], on_epoch: Receiver = lambda epoch, metrics: None
 ) -> list[dict[str, float]]:
     """Train as the config says, without a tracker; returns the figures of each epoch."""
+    return fitted(photos, overrides, on_epoch).history
+
+
+def fitted(photos: Path, overrides: list[str], on_epoch: Receiver) -> "FitResult":
+    """Train as the config says, without a tracker."""
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset
     from cnnexp.training.runtime import prepare_tensorflow
@@ -90,4 +99,4 @@ def train(
         dataset = load_dataset(config)
         data = assemble.training_data(config, dataset)
         network = assemble.build_network(config, dataset.channels, len(dataset.class_names))
-        return assemble.fit(config, network, data, on_epoch).history
+        return assemble.fit(config, network, data, on_epoch)
