@@ -18,6 +18,12 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
+def begin_ray_worker() -> None:
+    """In a process of a Ray cluster: go to the folder of the command, from which relative paths count."""
+    quiet_libraries()
+    os.chdir(os.environ["CNNEXP_FOLDER"])
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """What a SIGTERM does: the same as control-C."""
     raise KeyboardInterrupt(signal.Signals(number).name)

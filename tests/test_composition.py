@@ -127,12 +127,13 @@ TUTORIAL = {
     "augmented": ("small_cnn", True, 512, "none", 5e-4, 60, None, 16, 0.812),
     "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
     "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, None, 32, 0.905),
-    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 10, 100, 20, 0.924),
+    "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 6, 100, 20, 0.924),
     "finetuned_augmented": ("vgg16", True, 256, "until_layer", 1e-5, 8, None, 32, None),  # the tutorial gives no more
 }
 DROPOUT = {  # before and after the dense layer; elsewhere none
     "augmented": (0.5, 0.0),
     "frozen": (0.0, 0.5),
+    "finetuned": (0.0, 0.5),
     "finetuned_augmented": (0.0, 0.5),
 }
 
