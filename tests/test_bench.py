@@ -10,6 +10,7 @@ from bench import profiles, run, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, take_turns, write_json
 
+from cnnexp.composition import load_config
 from cnnexp.errors import UserError
 
 
@@ -313,3 +314,19 @@ def test_the_parts_of_a_schedule_are_measured_on_both_sides(photos: Path, monkey
         ours, script = progression.ours(name, photos), progression.script(progression.SCHEDULES[name], photos)
         assert min(ours.step_s, ours.photo_s, script.step_s, script.photo_s) > 0
         assert (ours.first_s > 0) == (script.first_s > 0) == (name == "frozen")
+
+
+# --------------------------------------------------------------------------------------------------- overhead
+
+
+@pytest.mark.slow
+def test_an_epoch_beside_a_bare_fit(tmp_path: Path) -> None:
+    from bench import overhead
+
+    folder = class_folders(None, 20, tmp_path / "photos", size=40)
+    (row,) = overhead.rows(folder, repetitions=1)
+    assert row.name == "overhead/baseline" and min(*row.ours_s, *row.peer_s) > 0
+    model, (images, labels), _ = overhead.compiled(
+        load_config([*overhead.LINE, "dataset=folder", f"dataset.path={folder}"])
+    )
+    assert model.count_params() == 3_453_121 and images.shape == (10, 150, 150, 3) and labels.shape == (10, 1)
