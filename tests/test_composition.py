@@ -116,6 +116,14 @@ def test_the_freeze_policy_follows_the_backbone() -> None:
         assert result.freeze_policy.first_trainable_layer == layer
     chosen = composed("experiment=finetuned", "freeze_policy.first_trainable_layer=block4_conv1")
     assert chosen.freeze_policy.first_trainable_layer == "block4_conv1"
+    for phases in ("head_first", "slow_head_first"):  # the last phase does what the policy says
+        result = composed(
+            "experiment=finetuned", f"phases={phases}", "freeze_policy.first_trainable_layer=block4_conv1"
+        )
+        assert result.phases["head"].freeze_policy.mode == "full"
+        assert result.phases["finetune"].freeze_policy.first_trainable_layer == "block4_conv1"
+    late = composed("experiment=frozen", "phases=head_first").phases["finetune"].freeze_policy
+    assert (late.mode, late.first_trainable_layer) == ("until_layer", "block5_conv1")
 
 
 # -------------------------------------------------------------------------------------- the tutorial's values

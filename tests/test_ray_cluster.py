@@ -22,10 +22,10 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"),
 ]
-JOBS = 4
+JOBS, EPOCHS = 3, 25
 LINE = ["experiment=baseline", "dataset=synthetic", "dataset.train=80", "dataset.validation=40", "dataset.test=40"]
-LINE += ["dataset.image_size=64", "dataset.size=64", "trainer.steps_per_epoch=null", "trainer.epochs=40"]
-LINE += ["trainer.threads=1", "tracking.explain=false", "seed=range(4)"]
+LINE += ["dataset.image_size=64", "dataset.size=64", "trainer.steps_per_epoch=null", f"trainer.epochs={EPOCHS}"]
+LINE += ["trainer.threads=1", "tracking.explain=false", f"seed=range({JOBS})"]
 
 
 def ray(*arguments: str) -> None:
@@ -94,7 +94,7 @@ def test_a_node_that_dies_costs_no_job(cluster: tuple[str, Path], tmp_path: Path
     client = tracker.client()
     for child in children:  # each epoch once
         history = client.get_metric_history(child.run_id, "val/acc")
-        assert sorted(metric.step for metric in history) == list(range(1, 41))
+        assert sorted(metric.step for metric in history) == list(range(1, EPOCHS + 1))
     assert sum("goes on with run" in line for line in (tmp_path / "log").read_text().splitlines()) == 1
     again = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("is done already") == JOBS, again.stdout

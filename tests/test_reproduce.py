@@ -170,9 +170,8 @@ def test_a_group_chosen_anew(values: dict[str, Any]) -> None:
     config = typed(rebuild("r", values, ["dataset=digits", "optimizer=adam", "optimizer.beta_1=0.8"]))
     assert (config.dataset.name, config.optimizer.name) == ("digits", "adam")
     assert config.optimizer.beta_1 == 0.8  # type: ignore[attr-defined]
-    frozen = typed(
-        rebuild("r", {**values, "backbone": {**values["backbone"], "finetune_from": "conv_2"}}, ["phases=head_first"])
-    )
+    backbone = {**values["backbone"], "finetune_from": "conv_2"}
+    frozen = typed(rebuild("r", {**values, "backbone": backbone}, ["freeze_policy=full", "phases=head_first"]))
     assert frozen.phases["finetune"].freeze_policy.first_trainable_layer == "conv_2"
 
 
