@@ -20,7 +20,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(None, 20, tmp_path_factory.mktemp("bench") / "photos", size=40)
 
 
-ROW = Row("data/x", "peer", ours_s=[1.0, 2.0, 4.0], peer_s=[2.0, 8.0, 12.0], images=300)
+ROW = Row("data/x", "peer", ours_each=[1.0, 2.0, 4.0], peer_each=[2.0, 8.0, 12.0], images=300)
 
 
 def test_a_row_counts_by_hand():
@@ -28,7 +28,7 @@ def test_a_row_counts_by_hand():
     facts = ROW.as_json()
     assert (facts["ratio"], facts["ratio_min"], facts["ratio_max"]) == (3.0, 2.0, 4.0)
     assert (facts["ours"], facts["peers"], facts["unit"]) == (150.0, 37.5, "images/s")  # 300 in 2 s, in 8 s
-    seconds = Row("start/x", "peer", ROW.ours_s, ROW.peer_s).as_json()
+    seconds = Row("start/x", "peer", ROW.ours_each, ROW.peer_each).as_json()
     assert (seconds["ours"], seconds["peers"], seconds["unit"]) == (2.0, 8.0, "s")
     assert seconds["ratio"] == 3.0
 
@@ -167,7 +167,7 @@ def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: p
     seen: list[list[str]] = []
     monkeypatch.setattr(training, "train", lambda folder, given: seen.append(given) or [{"time/epoch_s": 2.0}] * 3)
     row = training.epoch_row("augmented", photos, ["trainer.augmented_passes=1"], repetitions=2, steps=1, epochs=2)
-    assert row.ours_s == [2.0, 2.0] and row.peer_s == [8.0, 8.0]  # one of four steps was measured
+    assert row.ours_each == [2.0, 2.0] and row.peer_each == [8.0, 8.0]  # one of four steps was measured
     assert [("trainer.feature_cache=false" in given, "trainer.augmented_passes=null" in given) for given in seen] == [
         (False, False),
         (True, True),
@@ -203,7 +203,7 @@ def test_the_step_group_trains_ours_and_its_peers(photos: Path, monkeypatch: pyt
     monkeypatch.setattr(step, "EPOCHS", 2)
     rows = step.rows(photos, repetitions=1)
     assert [row.name for row in rows][:1] == ["step/baseline_keras"] and set(sizes) == {3_453_121}
-    assert all(row.images == 10 and min(*row.ours_s, *row.peer_s) > 0 for row in rows)
+    assert all(row.images == 10 and min(*row.ours_each, *row.peer_each) > 0 for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------- full stores
@@ -290,7 +290,7 @@ def test_the_sum_is_over_all_variants() -> None:
 
     found = {"a": Row("a", "", [1.0, 2.0], [10.0, 30.0]), "b": Row("b", "", [3.0, 4.0], [20.0, 50.0])}
     row = total("sum", found)
-    assert (row.name, row.ours_s, row.peer_s) == ("progression/sum", [4.0, 6.0], [30.0, 80.0])
+    assert (row.name, row.ours_each, row.peer_each) == ("progression/sum", [4.0, 6.0], [30.0, 80.0])
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,31 @@ def test_an_epoch_beside_a_bare_fit(tmp_path: Path) -> None:
 
     folder = class_folders(None, 20, tmp_path / "photos", size=40)
     (row,) = overhead.rows(folder, repetitions=1)
-    assert row.name == "overhead/baseline" and min(*row.ours_s, *row.peer_s) > 0
+    assert row.name == "overhead/baseline" and min(*row.ours_each, *row.peer_each) > 0
     model, (images, labels), _ = overhead.compiled(
         load_config([*overhead.LINE, "dataset=folder", f"dataset.path={folder}"])
     )
     assert model.count_params() == 3_453_121 and images.shape == (10, 150, 150, 3) and labels.shape == (10, 1)
+
+
+# --------------------------------------------------------------------------------------------------- memory
+
+
+def test_the_peak_is_that_of_the_process() -> None:
+    from bench.memory import peak_gib
+
+    held = "x = bytearray(2**28); x[::4096] = b'1' * len(x[::4096])"  # a quarter of a GiB, every page of it
+    assert 0.25 < peak_gib(["-c", held]) < 0.4
+    with pytest.raises(AssertionError, match="too bad"):
+        peak_gib(["-c", "raise SystemExit('too bad')"])
+
+
+def test_memory_is_shown_in_its_own_unit() -> None:
+    row = Row("memory/x", "peer", [2.0, 1.0], [3.0, 3.0], measure="GiB")
+    facts = row.as_json()
+    assert (facts["unit"], facts["ratio"], facts["ours_gib"], facts["peer_gib"]) == (
+        "GiB",
+        2.25,
+        [2.0, 1.0],
+        [3.0, 3.0],
+    )

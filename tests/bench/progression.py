@@ -81,12 +81,14 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     repetitions = min(repetitions, 2)
     found = {name: row(name, photos, repetitions) for name in SCHEDULES}
     redrawn = {
-        name: Row("", "", again(name, photos, repetitions, FRESH), found[name].peer_s)
+        name: Row("", "", again(name, photos, repetitions, FRESH), found[name].peer_each)
         for name in ("frozen_augmented", "finetuned_augmented")
     }
     sums = [total("sum", found), total("sum_new_draws", found | redrawn)]
     if has_bfloat16():
-        halves = {name: Row("", "", again(name, photos, repetitions, HALF), found[name].peer_s) for name in SCHEDULES}
+        halves = {
+            name: Row("", "", again(name, photos, repetitions, HALF), found[name].peer_each) for name in SCHEDULES
+        }
         sums.append(total("sum_mixed_bfloat16", halves))
     return [*found.values(), *sums]
 
@@ -107,8 +109,8 @@ def again(name: str, photos: Path, repetitions: int, setting: str) -> list[float
 
 def total(name: str, found: dict[str, Row]) -> Row:
     """The variants one after the other."""
-    ours_s = [sum(seconds) for seconds in zip(*(one.ours_s for one in found.values()), strict=True)]
-    peer_s = [sum(seconds) for seconds in zip(*(one.peer_s for one in found.values()), strict=True)]
+    ours_s = [sum(seconds) for seconds in zip(*(one.ours_each for one in found.values()), strict=True)]
+    peer_s = [sum(seconds) for seconds in zip(*(one.peer_each for one in found.values()), strict=True)]
     return Row(f"progression/{name}", "the tutorial's script", ours_s, peer_s)
 
 

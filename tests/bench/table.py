@@ -22,23 +22,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """Our seconds and the peer's, of repetitions that took turns; with `images`, shown as images/s."""
+    """Our figures and the peer's, of repetitions that took turns: seconds, with `images` shown as images/s, or GiB."""
 
     name: str
     peer: str
-    ours_s: list[float]
-    peer_s: list[float]
+    ours_each: list[float]
+    peer_each: list[float]
     images: int | None = None
+    measure: str = "s"
 
     @property
     def ratios(self) -> list[float]:
-        """For each repetition, how many times as fast as the peer we were: above 1 we were faster."""
-        return [peer / ours for ours, peer in zip(self.ours_s, self.peer_s, strict=True)]
+        """For each repetition, how many times as fast as the peer we were, or as small: above 1 we were better."""
+        return [peer / ours for ours, peer in zip(self.ours_each, self.peer_each, strict=True)]
 
     @property
     def unit(self) -> str:
         """Of `figure`."""
-        return "s" if self.images is None else "images/s"
+        return self.measure if self.images is None else "images/s"
 
     def figure(self, seconds: list[float]) -> float:
         """The median of some repetitions, in seconds or images per second."""
@@ -53,11 +54,11 @@ class Row:
             "ratio_min": min(self.ratios),
             "ratio_max": max(self.ratios),
             "unit": self.unit,
-            "ours": self.figure(self.ours_s),
-            "peers": self.figure(self.peer_s),
+            "ours": self.figure(self.ours_each),
+            "peers": self.figure(self.peer_each),
             "images": self.images,
-            "ours_s": self.ours_s,
-            "peer_s": self.peer_s,
+            f"ours_{self.measure.lower()}": self.ours_each,
+            f"peer_{self.measure.lower()}": self.peer_each,
         }
 
 
@@ -129,12 +130,14 @@ def show(facts: dict[str, Any], rows: list[Row]) -> None:
     if facts["photos"]:
         say(f"photos: {facts['photos']}")
     table("", COLUMNS, [_cells(row) for row in rows], left=3)
-    say(f"times as fast: the peer's time over ours, median of up to {facts['repetitions']} pairs that took turns")
+    say(
+        f"times as fast (or small): the peer's time (or memory) over ours, median of up to {facts['repetitions']} pairs that took turns"
+    )
 
 
 def _cells(row: Row) -> list[str]:
     ratios = row.ratios
-    figures = [_three_digits(row.figure(seconds)) for seconds in (row.ours_s, row.peer_s)]
+    figures = [_three_digits(row.figure(seconds)) for seconds in (row.ours_each, row.peer_each)]
     spread = f"{min(ratios):.2g} to {max(ratios):.2g}"
     return [row.name, row.peer, row.unit, *figures, f"{median(ratios):.2g}", spread]
 
