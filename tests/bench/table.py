@@ -130,9 +130,8 @@ def show(facts: dict[str, Any], rows: list[Row]) -> None:
     if facts["photos"]:
         say(f"photos: {facts['photos']}")
     table("", COLUMNS, [_cells(row) for row in rows], left=3)
-    say(
-        f"times as fast (or small): the peer's time (or memory) over ours, median of up to {facts['repetitions']} pairs that took turns"
-    )
+    pairs = f"median of up to {facts['repetitions']} pairs that took turns"
+    say(f"times as fast, or as small: the peer's time, or memory, over ours, {pairs}")
 
 
 def _cells(row: Row) -> list[str]:
