@@ -309,6 +309,7 @@ def test_the_parts_of_a_schedule_are_measured_on_both_sides(photos: Path, monkey
 
     monkeypatch.setattr(progression, "MEASURED_STEPS", 1)
     monkeypatch.setattr(progression, "MEASURED_PHOTOS", 4)
+    monkeypatch.setattr(progression, "TRAIN", 20)
     monkeypatch.setitem(progression.SCHEDULES, "frozen", progression.Schedule(1, 4, trained_from="head", steps=2))
     for name in ("baseline", "frozen"):
         ours, script = progression.ours(name, photos), progression.script(progression.SCHEDULES[name], photos)

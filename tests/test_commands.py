@@ -36,7 +36,7 @@ def test_summary_gives_the_tutorials_counts(cnnexp: Run, experiment: str, said: 
 def test_summary_of_a_pretrained_network_with_batch_norm(cnnexp: Run) -> None:
     code, out, _ = cnnexp("summary", "experiment=finetuned", "backbone=efficientnet_lite0")
     assert code == 0
-    assert "until_layer" in out
+    assert "after freezing (phase finetune, until_layer) 10,836,897 are trained, in 20 tensors" in out
 
 
 def test_summary_takes_only_overrides(cnnexp: Run) -> None:

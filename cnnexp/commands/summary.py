@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
     config = load_config(overrides)
     import_tensorflow()
-    from cnnexp.commands.assemble import build_network, phases
+    from cnnexp.commands.assemble import build_network, freeze_policies, phases
     from cnnexp.models.counts import layer_rows, totals
 
     pretrained = config.backbone.weights is not None
@@ -36,10 +36,11 @@ def run(arguments: list[str]) -> int:
         layer.trainable = True
     before = totals(network)
     trained = []
-    for phase in phases(config, network):
+    for phase, policy in zip(phases(config, network), freeze_policies(config), strict=True):
         phase.freeze()
         after = totals(network)
-        trained.append((phase.name, after.trainable, after.trainable_tensors))
+        where = f"phase {phase.name}, {policy.mode}" if config.phases else policy.mode
+        trained.append((where, after.trainable, after.trainable_tensors))
     rows = [
         [
             row.name,
@@ -54,9 +55,8 @@ def run(arguments: list[str]) -> int:
     table(network.model.name, ["layer", "type", "output shape", "trained", "formula", "parameters"], rows, left=5)
     say(f"{after.total:,} parameters: {config.backbone.name} {after.backbone:,}, head {after.head:,}")
     say(f"before freezing {before.trainable:,} are trained, in {before.trainable_tensors} tensors")
-    for name, parameters, tensors in trained:
-        when = f"in phase {name}" if config.phases else f"after freezing ({config.freeze_policy.mode})"
-        say(f"{when} {parameters:,} are trained, in {tensors} tensors")
+    for where, parameters, tensors in trained:
+        say(f"after freezing ({where}) {parameters:,} are trained, in {tensors} tensors")
     return 0
 
 
