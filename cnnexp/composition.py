@@ -177,12 +177,14 @@ def _is_sweep(override: str) -> bool:
 
 
 def _check_options(overrides: Sequence[Override]) -> None:
-    """Refuse a value that no file of its config group has."""
+    """Refuse a value that no file of its config group has, and weights for a backbone that there is not."""
     if any(override.key_or_group == "hydra.searchpath" for override in overrides):
         return  # it may bring further options; Hydra names a wrong one itself
     loader: Any = GlobalHydra.instance().config_loader()
     for override in overrides:
         group = override.key_or_group
+        if group.startswith("paths.weights."):
+            _check_backbone(group, group_options(loader.repository, "backbone"))
         if "." in group or override.is_delete():
             continue
         options = group_options(loader.repository, group)
@@ -193,6 +195,12 @@ def _check_options(overrides: Sequence[Override]) -> None:
                 hint = f"; ~{group} for none" if name is None and group not in ROOT_KEYS else ""
                 listed = ", ".join(nearest(shown, options))
                 raise UserError(f"{group}={shown}: no such option; allowed: {listed}{hint}")
+
+
+def _check_backbone(key: str, options: list[str]) -> None:
+    name = key.removeprefix("paths.weights.")
+    if name not in options:
+        raise UserError(f"{key}: there is no backbone={name}; allowed: {', '.join(nearest(name, options))}")
 
 
 def group_options(repository: Any, group: str) -> list[str]:

@@ -33,6 +33,7 @@ from cnnexp.schema.network import (
     FreezePolicyConfig,
     HeadConfig,
     PooledConfig,
+    PretrainedConfig,
 )
 from cnnexp.schema.phases import PhaseConfig
 from cnnexp.schema.training import (
@@ -106,7 +107,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "synthetic": SyntheticConfig,
     },
     "augmentation": {"none": AugmentationConfig, "geometric": GeometricConfig, "strong": StrongConfig},
-    "backbone": {"pretrained": BackboneConfig, "convnet": ConvnetConfig},
+    "backbone": {"pretrained": PretrainedConfig, "convnet": ConvnetConfig},
     "head": {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig},
     "optimizer": {"rmsprop": RmspropConfig, "adam": AdamConfig, "adamw": AdamwConfig, "sgd": SgdConfig},
 }

@@ -6,24 +6,22 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from cnnexp.composition import compose_config, conf_dir, hydra_context, load_config, plan_jobs
 from cnnexp.config import (
-    BackboneConfig,
     Config,
     ConvnetConfig,
     DogsVsCatsConfig,
     FlattenDenseConfig,
     GeometricConfig,
     MnistConfig,
+    PretrainedConfig,
     RmspropConfig,
     SyntheticConfig,
     typed,
 )
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS
-from cnnexp.schema.limits import check_limits
 
 CONF = conf_dir()
 EXPERIMENTS = sorted(
@@ -99,15 +97,31 @@ def test_every_experiment_composes_and_is_named_after_its_file(experiment: str) 
 
 @pytest.mark.parametrize("name", APPLICATION_FILES)
 def test_pretrained_backbones_say_what_their_weights_expect_and_where_fine_tuning_begins(name: str) -> None:
-    file = OmegaConf.load(CONF / f"backbone/{name}.yaml")
-    assert file.pop("defaults") == ["/schema/backbone/pretrained@_here_", "_self_"]
-    backbone = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BackboneConfig), file))
-    assert isinstance(backbone, BackboneConfig)
-    check_limits("backbone.", backbone)
-    backbone.check()
+    backbone = composed(f"backbone={name}").backbone
+    assert isinstance(backbone, PretrainedConfig)
     assert (backbone._target_, backbone.name) == ("cnnexp.models.applications.application", name)
     assert (backbone.weights, backbone.preprocessing) == ("imagenet", APPLICATIONS[name].preprocessing)
     assert backbone.finetune_from or name.startswith("nasnet")  # whose layers are numbered by process
+
+
+def test_each_backbone_of_a_sweep_may_have_its_weights_file(tmp_path: Path) -> None:
+    file = tmp_path / "some.weights.h5"
+    file.touch()
+    given = f"+paths.weights.vgg16={file}"
+    jobs = [typed(compose_config([*job, given])) for job in plan_jobs(["sweep=progression"], multirun=False).jobs]
+    assert [job.backbone.weights for job in jobs] == [None, None, *[str(file)] * 4, "imagenet"]
+    for weights in (None, "imagenet"):
+        chosen = composed("experiment=frozen", given, f"backbone.weights={weights or 'null'}")
+        assert chosen.backbone.weights == weights
+
+
+def test_a_weights_file_is_there_and_its_backbone_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"paths\.weights\.vgg61: there is no backbone=vgg61; allowed: vgg16, "):
+        composed(f"+paths.weights.vgg61={tmp_path}")
+    with pytest.raises(UserError, match=r"paths\.weights\.vgg16=no/file\.h5: there is no such file"):
+        composed("+paths.weights.vgg16=no/file.h5")
+    with pytest.raises(UserError, match=r"to add it, write \+paths\.weights\.vgg16"):
+        composed("paths.weights.vgg16=no/file.h5")
 
 
 def test_the_freeze_policy_follows_the_backbone() -> None:
@@ -176,7 +190,7 @@ def test_the_tutorials_networks() -> None:
     assert (mnist.filters, mnist.pool_last, mnist.preprocessing) == ([32, 64, 64], False, "rescale")
     assert (baseline.filters, baseline.pool_last, baseline.preprocessing) == ([32, 64, 128, 128], True, "rescale")
     vgg16 = composed("experiment=frozen").backbone
-    assert type(vgg16) is BackboneConfig
+    assert type(vgg16) is PretrainedConfig
     assert (vgg16.weights, vgg16.preprocessing, vgg16.finetune_from) == ("imagenet", "caffe", "block5_conv1")
 
 
@@ -196,9 +210,9 @@ def test_the_progression_is_seven_jobs_in_order() -> None:
     assert plan.multirun  # by the file, without -m
     assert plan.jobs == [[f"experiment={name}", "sweep=progression"] for name in STEPS]
     assert composed(*plan.jobs[3]) == composed("experiment=frozen_augmented")  # the file adds nothing to a job
-    assert (
-        len(plan_jobs(["sweep=progression", "dataset.source=photos"], multirun=False).jobs) == 7
-    )  # a key of the photos
+    of_photos = plan_jobs(["sweep=progression", "dataset.source=photos"], multirun=False)
+    assert len(of_photos.jobs) == 7  # a key that the default data set does not have
+    assert composed("experiment=mnist", "sweep=progression").dataset.name == "mnist"
 
 
 def test_the_demo_is_seven_jobs_in_order_which_need_no_download() -> None:

@@ -104,7 +104,7 @@ def download_weights(name: str) -> Iterator[None]:
             file = file.lower().replace("-", "_")
         raise UserError(
             f"backbone.weights=imagenet: {name} needs a download that failed ({one_line(error)}); "
-            f"put {file} into ~/.keras/models or set backbone.weights=FILE; "
+            f"put {file} into ~/.keras/models or set +paths.weights.{name}=FILE; "
             "backbone=efficientnet_lite0 works offline"
         ) from error
     finally:

@@ -32,6 +32,13 @@ class BackboneConfig:
 
 
 @dataclass
+class PretrainedConfig(BackboneConfig):
+    """A published network with its ImageNet weights, from the file that `paths.weights` has for it, if any."""
+
+    weights: Optional[str] = "${oc.select:paths.weights.${.name},imagenet}"
+
+
+@dataclass
 class ConvnetConfig(BackboneConfig):
     """Convolutions and max-pools from scratch."""
 

@@ -1,6 +1,7 @@
 """The config groups `optimizer`, `trainer`, `tracking` and `paths`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 from omegaconf import MISSING
@@ -156,3 +157,9 @@ class PathsConfig:
     data: str = MISSING
     cache: str = MISSING
     runs: str = MISSING
+    weights: dict[str, str] = option({})  # by a backbone's name: the file of its ImageNet weights
+
+    def check(self) -> None:
+        for name, file in self.weights.items():
+            if not Path(file).expanduser().is_file():
+                raise UserError(f"paths.weights.{name}={file}: there is no such file; give that of {name}'s weights")
