@@ -110,6 +110,7 @@ def test_each_backbone_of_a_sweep_may_have_its_weights_file(tmp_path: Path) -> N
     given = f"+paths.weights.vgg16={file}"
     jobs = [typed(compose_config([*job, given])) for job in plan_jobs(["sweep=progression"], multirun=False).jobs]
     assert [job.backbone.weights for job in jobs] == [None, None, *[str(file)] * 4, "imagenet"]
+    assert composed(f"+paths.weights.small_cnn={file}").backbone.weights == str(file)
     for weights in (None, "imagenet"):
         chosen = composed("experiment=frozen", given, f"backbone.weights={weights or 'null'}")
         assert chosen.backbone.weights == weights

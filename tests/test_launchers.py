@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import pytest
 
 from cnnexp.commands import fresh
 from cnnexp.commands.unfinished import decisive
+from cnnexp.composition import compose_config, hydra_context
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.runs import RunInfo
 
@@ -106,6 +108,22 @@ def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: py
 def test_how_a_process_ended() -> None:
     assert fresh._ending(-signal.SIGKILL).startswith("was killed by SIGKILL")
     assert fresh._ending(3) == "ended with exit code 3"
+
+
+def test_a_worker_of_a_ray_cluster_begins_in_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that runs already is elsewhere, with an environment of its own."""
+    monkeypatch.chdir("/")  # and back again at the end
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    with hydra_context():
+        given = compose_config(["hydra/launcher=ray"], with_hydra=True).hydra.launcher.ray.init.runtime_env
+    (folder,) = given.env_vars  # its value is the folder in which Hydra's own program was started
+    monkeypatch.setenv(folder, str(tmp_path))
+    pkgutil.resolve_name(given.worker_process_setup_hook)()
+    assert Path.cwd() == tmp_path
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
 
 
 def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:

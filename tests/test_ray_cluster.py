@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def ray(*arguments: str) -> None:
 
 
 def processes(temp_dir: Path) -> set[int]:
-    """Those of the node with this folder, its workers too: each names the node's folder in its arguments or files."""
+    """Those of the node with this folder, which is in their arguments, and their children, which may be renamed."""
     found, parents = set(), {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -46,6 +47,12 @@ def processes(temp_dir: Path) -> set[int]:
         if str(temp_dir) in command:
             found.add(int(folder.name))
     return found | {process for process, parent in parents.items() if parent in found}
+
+
+def kill(temp_dir: Path) -> None:
+    for process in processes(temp_dir):
+        with suppress(ProcessLookupError):  # it has ended with its parent
+            os.kill(process, signal.SIGKILL)
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -70,9 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         yield address, folders[1]
     finally:
         for folder in folders:
-            for process in processes(folder):
-                if process != os.getpid():
-                    os.kill(process, signal.SIGKILL)
+            kill(folder)
 
 
 def test_a_node_that_dies_costs_no_job(cluster: tuple[str, Path], tmp_path: Path) -> None:
@@ -84,8 +89,7 @@ def test_a_node_that_dies_costs_no_job(cluster: tuple[str, Path], tmp_path: Path
     with (tmp_path / "log").open("w") as log:
         sweep = subprocess.Popen(line, cwd=tmp_path, stdout=log, stderr=log)
     wait(lambda: len(list(runs.glob(f"*/*/{CHECKPOINT}"))) == 2, 300, "two jobs at work")
-    for process in processes(second):
-        os.kill(process, signal.SIGKILL)
+    kill(second)
     assert sweep.wait(timeout=900) == 0, (tmp_path / "log").read_text()
     tracker = Tracker(f"sqlite:///{tmp_path}/outputs/mlflow.db", "cnnexp", str(tmp_path / "outputs" / "mlartifacts"))
     (parent,) = tracker.sweeps(5)

@@ -55,12 +55,13 @@ def bare(line: list[str]) -> float:
 
     config = load_config(line)
     model, train, validate = compiled(config)
-    batches = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[1])).repeat().batch(config.trainer.batch_size)
+    photos = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[1]))
+    batches = photos.repeat().batch(config.trainer.batch_size).prefetch(2)
     checks = tf.data.Dataset.from_tensor_slices(validate).batch(config.trainer.evaluation_batch_size)
     ends = [time.perf_counter()]
     for _ in range(EPOCHS):
         model.fit(
-            batches.prefetch(2), steps_per_epoch=config.trainer.steps_per_epoch, validation_data=checks, verbose=0
+            batches, steps_per_epoch=config.trainer.steps_per_epoch, validation_data=checks, shuffle=False, verbose=0
         )
         ends.append(time.perf_counter())
     return median(end - start for start, end in pairwise(ends[1:]))
@@ -73,7 +74,10 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     """The network, compiled as the trainer does it, and the images and labels to train and to validate with."""
     from cnnexp.commands import assemble
     from cnnexp.commands.datasets import load_dataset
-    from cnnexp.training.recipe import accuracy, loss, targets
+    from cnnexp.training.checkpoint import Progress
+    from cnnexp.training.inputs import phase_inputs
+    from cnnexp.training.phases import PhaseRun
+    from cnnexp.training.recipe import targets
     from cnnexp.training.runtime import prepare_tensorflow
 
     prepare_tensorflow(config.seed, deterministic=False)
@@ -81,13 +85,10 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     data = assemble.training_data(config, dataset)
     network = assemble.build_network(config, dataset.channels, data.num_classes)
     (phase,) = assemble.phases(config, network)
-    model = network.model
-    steps = config.trainer.steps_per_epoch
-    assert steps is not None
-    optimizer = phase.optimizer.build(phase.epochs, steps)
-    model.compile(optimizer, loss(2, False, 0.0), metrics=[accuracy(2, False)], jit_compile=False)
+    inputs = phase_inputs(network.model, data, cache=None)
+    run = PhaseRun(network.model, phase, inputs, data, assemble.settings(config), Progress(), {})
     train, validate = (
         (part.images.take(np.arange(len(part.labels))), targets(part.labels, 2))
         for part in (data.train, data.validation)
     )
-    return model, train, validate
+    return run.learner, train, validate

@@ -12,7 +12,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from bench.data import PARAMETERS
-from bench.step import FILTERS, SIZE, UNITS
+from bench.step import SIZE, convnet
 from bench.table import Row, take_turns
 from bench.training import fitted
 from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.composition import load_config
 
 TRAIN, VALIDATION, TEST = 2000, 1000, 1000  # photos of the tutorial
-KEPT_PASSES = 4  # of the augmented variants on VGG16, as their files say
 MEASURED_STEPS, MEASURED_PHOTOS = 5, 100  # of a schedule; a head alone is so fast that a whole epoch is measured
 FIXED = ["tracking=none", "phases=none", "optimizer.schedule.name=constant", "trainer.flip_averaging=false"]
 FRESH, HALF = "trainer.augmented_passes=null", "trainer.dtype_policy=mixed_bfloat16"
@@ -79,21 +79,18 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     from cnnexp.training.runtime import has_bfloat16
 
     repetitions = min(repetitions, 2)
-    found = {name: row(name, photos, repetitions) for name in SCHEDULES}
+    found = {name: measured(name, photos, repetitions) for name in SCHEDULES}
     redrawn = {
-        name: Row("", "", again(name, photos, repetitions, FRESH), found[name].peer_each)
-        for name in ("frozen_augmented", "finetuned_augmented")
+        name: again(found[name], photos, repetitions, FRESH) for name in ("frozen_augmented", "finetuned_augmented")
     }
     sums = [total("sum", found), total("sum_new_draws", found | redrawn)]
     if has_bfloat16():
-        halves = {
-            name: Row("", "", again(name, photos, repetitions, HALF), found[name].peer_each) for name in SCHEDULES
-        }
+        halves = {name: again(row, photos, repetitions, HALF) for name, row in found.items()}
         sums.append(total("sum_mixed_bfloat16", halves))
     return [*found.values(), *sums]
 
 
-def row(name: str, photos: Path, repetitions: int) -> Row:
+def measured(name: str, photos: Path, repetitions: int) -> Row:
     """The schedule of one variant, ours and the script's, in seconds."""
     schedule = SCHEDULES[name]
     ours_s, script_s = take_turns(
@@ -102,15 +99,17 @@ def row(name: str, photos: Path, repetitions: int) -> Row:
     return Row(f"progression/{name}", f"the tutorial's script, {schedule.epochs} epochs", ours_s, script_s)
 
 
-def again(name: str, photos: Path, repetitions: int, setting: str) -> list[float]:
-    """Ours once more, with another setting."""
-    return [ours(name, photos, setting).of(SCHEDULES[name]) for _ in range(repetitions)]
+def again(variant: Row, photos: Path, repetitions: int, setting: str) -> Row:
+    """Ours once more, with another setting, beside what the script took."""
+    name = variant.name.removeprefix("progression/")
+    ours_s = [ours(name, photos, setting).of(SCHEDULES[name]) for _ in range(repetitions)]
+    return replace(variant, ours_each=ours_s)
 
 
 def total(name: str, found: dict[str, Row]) -> Row:
     """The variants one after the other."""
-    ours_s = [sum(seconds) for seconds in zip(*(one.ours_each for one in found.values()), strict=True)]
-    peer_s = [sum(seconds) for seconds in zip(*(one.peer_each for one in found.values()), strict=True)]
+    ours_s = [sum(each) for each in zip(*(one.ours_each for one in found.values()), strict=True)]
+    peer_s = [sum(each) for each in zip(*(one.peer_each for one in found.values()), strict=True)]
     return Row(f"progression/{name}", "the tutorial's script", ours_s, peer_s)
 
 
@@ -130,9 +129,10 @@ def ours(name: str, photos: Path, *settings: str) -> Cost:
         result = fitted(photos, line, lambda epoch, metrics: ends.append(time.perf_counter()))
     count = len(list(photos.glob("*/*")))
     trained, validated = (min(count // part, MEASURED_PHOTOS) for part in (2, 4))
-    passes = 0 if FRESH in settings else KEPT_PASSES if schedule.augmented else 1
+    kept = load_config([*given, *settings]).trainer.augmented_passes or 0
+    passes = kept if schedule.augmented else 1
     in_steps = [epoch["time/epoch_s"] for epoch in result.history[1:]]
-    beside = [end - start - seconds for (start, end), seconds in zip(pairwise(ends), in_steps, strict=True)]
+    beside = [end - start - steps_s for (start, end), steps_s in zip(pairwise(ends), in_steps, strict=True)]
     return Cost(
         step_s=median(in_steps) / steps,
         photo_s=median(beside) / validated,
@@ -145,7 +145,7 @@ def ours(name: str, photos: Path, *settings: str) -> Cost:
 
 def script(schedule: Schedule, photos: Path) -> Cost:
     """What the tutorial's script takes: JPEGs through `ImageDataGenerator`, plain `fit`, everything in each epoch."""
-    if schedule.trained_from == "head" and not schedule.augmented:
+    if schedule.head_only and not schedule.augmented:
         return script_on_features(schedule, photos)
     model = network(schedule)
     train = batches(photos, schedule.batch, schedule.augmented)
@@ -198,12 +198,9 @@ def network(schedule: Schedule) -> Any:
     """The tutorial's network of a variant, compiled as it does."""
     import keras
 
-    layers = keras.layers
     if schedule.trained_from is None:
-        blocks = [layer for n in FILTERS for layer in (layers.Conv2D(n, 3, activation="relu"), layers.MaxPooling2D(2))]
-        dropout = [layers.Dropout(0.5)] if schedule.augmented else []
-        ends = [layers.Flatten(), *dropout, layers.Dense(UNITS, activation="relu"), layers.Dense(1, "sigmoid")]
-        return compiled(keras.Sequential([keras.Input((SIZE, SIZE, 3)), *blocks, *ends]))
+        layers = convnet(input_dropout=0.5 if schedule.augmented else 0.0)
+        return compiled(keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers]))
     body = vgg16()
     trained = False
     for layer in body.layers:

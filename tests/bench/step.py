@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from bench.training import train
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.console import say
 from cnnexp.data.loading import Images
+
+if TYPE_CHECKING:
+    import keras
 
 SIZE, BATCH, RATE, EPOCHS = 150, 20, 1e-4, 3
 FILTERS, UNITS = (32, 64, 128, 128), 512
@@ -62,10 +66,7 @@ def keras_epoch(images: np.ndarray, labels: np.ndarray) -> float:
     import keras
     import tensorflow as tf
 
-    layers = keras.layers
-    blocks = [layer for n in FILTERS for layer in (layers.Conv2D(n, 3, activation="relu"), layers.MaxPooling2D(2))]
-    ends = [layers.Flatten(), layers.Dense(UNITS, activation="relu"), layers.Dense(1, activation="sigmoid")]
-    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255), *blocks, *ends])
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Rescaling(1 / 255), *convnet()])
     model.compile(keras.optimizers.RMSprop(RATE), "binary_crossentropy", metrics=["accuracy"])
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images)).batch(BATCH).prefetch(2)
     seconds = []
@@ -74,6 +75,16 @@ def keras_epoch(images: np.ndarray, labels: np.ndarray) -> float:
         model.fit(batches, shuffle=False, verbose=0)  # they are shuffled already
         seconds.append(time.perf_counter() - began)
     return median(seconds[1:])
+
+
+def convnet(input_dropout: float = 0.0) -> list["keras.Layer"]:
+    """The layers of the tutorial's network behind its input."""
+    from keras import layers
+
+    blocks = [layer for n in FILTERS for layer in (layers.Conv2D(n, 3, activation="relu"), layers.MaxPooling2D(2))]
+    dropout = [layers.Dropout(input_dropout)] if input_dropout else []
+    ends = [layers.Flatten(), *dropout, layers.Dense(UNITS, activation="relu"), layers.Dense(1, activation="sigmoid")]
+    return [*blocks, *ends]
 
 
 def torch_epoch(file: Path) -> float:
