@@ -1,6 +1,7 @@
 """A CSV file as data set: a row for each image, with its path, its label and, if wanted, its split."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,9 @@ def _row(file: Path, line: int, row: dict[str, str | None]) -> tuple[str, str, s
 def _listings(file: Path, rows: list[tuple[str, str, str, int]]) -> tuple[tuple[str, ...], dict[str, Listing]]:
     lines: dict[str, int] = {}
     for path, _, _, line in rows:
-        if path in lines:
-            raise UserError(f"dataset.path={file}, line {line}: {path} is in line {lines[path]} already; keep one")
-        lines[path] = line
+        earlier = lines.setdefault(os.path.normpath(file.parent / path), line)
+        if earlier != line:
+            raise UserError(f"dataset.path={file}, line {line}: {path} is in line {earlier} already; keep one")
     names = tuple(sorted({label for _, label, _, _ in rows}))
     if len(names) < 2:
         raise UserError(f"dataset.path={file}: has {len(names)} labels; give images of two classes at least")
