@@ -281,8 +281,20 @@ def test_profiles_stand_beside_the_rows(tmp_path, monkeypatch, capsys):
 def test_a_schedule_is_counted_from_its_parts_by_hand() -> None:
     from bench.progression import Cost, Schedule
 
-    # 4 epochs of 100 steps and 1000 photos, then 1000 photos once more
-    assert Cost(step_s=0.5, photo_s=0.01, first_s=7).of(Schedule(4, 20)) == pytest.approx(7 + 4 * (50 + 10) + 10)
+    # 4 epochs of 100 steps, 1000 photos and what comes once an epoch, then 1000 photos once more
+    cost = Cost(step_s=0.5, photo_s=0.01, epoch_s=3, first_s=7)
+    assert cost.of(Schedule(4, 20)) == pytest.approx(7 + 4 * (50 + 10 + 3) + 10)
+
+
+def test_what_an_epoch_costs_beside_its_photos_is_told_by_two_trainings(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import progression
+
+    beside = {200: progression.Training(0.5, 2.0, 200, 7.0), 20: progression.Training(0.6, 1.1, 20, 8.0)}
+    monkeypatch.setattr(progression, "training", lambda name, photos, limit: beside[limit])
+    cost = progression.ours("baseline", photos)  # 0.9 s for 180 photos
+    assert cost == progression.Cost(step_s=0.5, photo_s=pytest.approx(0.005), epoch_s=pytest.approx(1.0), first_s=7.0)
 
 
 def test_the_sum_is_over_all_variants() -> None:
@@ -308,12 +320,13 @@ def test_the_parts_of_a_schedule_are_measured_on_both_sides(photos: Path, monkey
     from bench import progression
 
     monkeypatch.setattr(progression, "MEASURED_STEPS", 1)
-    monkeypatch.setattr(progression, "MEASURED_PHOTOS", 4)
+    monkeypatch.setattr(progression, "MEASURED_PHOTOS", 6)
+    monkeypatch.setattr(progression, "FEW_PHOTOS", 2)
     monkeypatch.setattr(progression, "TRAIN", 20)
     monkeypatch.setitem(progression.SCHEDULES, "frozen", progression.Schedule(1, 4, trained_from="head", steps=2))
     for name in ("baseline", "frozen"):
         ours, script = progression.ours(name, photos), progression.script(progression.SCHEDULES[name], photos)
-        assert min(ours.step_s, ours.photo_s, script.step_s, script.photo_s) > 0
+        assert min(ours.step_s, script.step_s, script.photo_s) > 0
         assert (ours.first_s > 0) == (script.first_s > 0) == (name == "frozen")
 
 

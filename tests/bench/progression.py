@@ -26,9 +26,11 @@ from bench.table import Row, take_turns
 from bench.training import fitted
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.composition import load_config
+from cnnexp.console import progress
 
 TRAIN, VALIDATION, TEST = 2000, 1000, 1000  # photos of the tutorial
-MEASURED_STEPS, MEASURED_PHOTOS = 5, 100  # of a schedule; a head alone is so fast that a whole epoch is measured
+MEASURED_STEPS = 20  # of an epoch; where a head alone is trained, the whole of it
+MEASURED_PHOTOS, FEW_PHOTOS = 200, 20  # at most, of each split
 FIXED = ["tracking=none", "phases=none", "optimizer.schedule.name=constant", "trainer.flip_averaging=false"]
 FRESH, HALF = "trainer.augmented_passes=null", "trainer.dtype_policy=mixed_bfloat16"
 
@@ -61,15 +63,16 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds: of a step, of the validation of a photo, and of what comes first, once."""
+    """Seconds: of a step, of the validation of a photo, of an epoch beside these, and of what comes first, once."""
 
     step_s: float
     photo_s: float
+    epoch_s: float = 0.0
     first_s: float = 0.0
 
     def of(self, schedule: Schedule) -> float:
         """Of a whole schedule, with the test at its end."""
-        epoch = schedule.steps * self.step_s + VALIDATION * self.photo_s
+        epoch = schedule.steps * self.step_s + VALIDATION * self.photo_s + self.epoch_s
         return self.first_s + schedule.epochs * epoch + TEST * self.photo_s
 
 
@@ -102,7 +105,8 @@ def measured(name: str, photos: Path, repetitions: int) -> Row:
 def again(variant: Row, photos: Path, repetitions: int, setting: str) -> Row:
     """Ours once more, with another setting, beside what the script took."""
     name = variant.name.removeprefix("progression/")
-    ours_s = [ours(name, photos, setting).of(SCHEDULES[name]) for _ in range(repetitions)]
+    turns = progress(range(repetitions), f"measuring {name} with {setting}")
+    ours_s = [ours(name, photos, setting).of(SCHEDULES[name]) for _ in turns]
     return replace(variant, ours_each=ours_s)
 
 
@@ -117,25 +121,42 @@ def total(name: str, found: dict[str, Row]) -> Row:
 
 
 def ours(name: str, photos: Path, *settings: str) -> Cost:
-    """What the trainer takes; the first epoch, which compiles, does not count."""
+    """What the trainer takes; two trainings tell what an epoch costs beside its photos (report, checkpoint)."""
+    many, few = (training(name, photos, limit, *settings) for limit in (MEASURED_PHOTOS, FEW_PHOTOS))
+    photo_s = (many.beside_s - few.beside_s) / (many.validated - few.validated)
+    return Cost(many.step_s, photo_s, few.beside_s - few.validated * photo_s, many.first_s)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Seconds: of a step; of an epoch beside its steps, in which so many photos are `validated`; of all features."""
+
+    step_s: float
+    beside_s: float
+    validated: int
+    first_s: float
+
+
+def training(name: str, photos: Path, limit: int, *settings: str) -> Training:
+    """Train with at most so many photos of each split; the first epoch, which compiles, does not count."""
     schedule = SCHEDULES[name]
-    steps = schedule.steps if schedule.head_only else MEASURED_STEPS
-    given = [f"experiment={name}", *FIXED, f"dataset.image_size={SIZE}", f"dataset.limit={MEASURED_PHOTOS}"]
+    steps = schedule.steps if schedule.head_only and FRESH not in settings else MEASURED_STEPS
+    given = [f"experiment={name}", *FIXED, f"dataset.image_size={SIZE}", f"dataset.limit={limit}", *settings]
     given += [f"trainer.batch_size={schedule.batch}", f"trainer.steps_per_epoch={steps}", "trainer.epochs=3"]
     given += ["backbone.weights=null"] if schedule.trained_from else []
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as root:
-        line = [*given, *settings, f"paths.root={root}"]
+        line = [*given, f"paths.root={root}"]
         result = fitted(photos, line, lambda epoch, metrics: ends.append(time.perf_counter()))
     count = len(list(photos.glob("*/*")))
-    trained, validated = (min(count // part, MEASURED_PHOTOS) for part in (2, 4))
-    kept = load_config([*given, *settings]).trainer.augmented_passes or 0
+    trained, validated = (min(count // part, limit) for part in (2, 4))
+    kept = load_config(given).trainer.augmented_passes or 0
     passes = kept if schedule.augmented else 1
     in_steps = [epoch["time/epoch_s"] for epoch in result.history[1:]]
-    beside = [end - start - steps_s for (start, end), steps_s in zip(pairwise(ends), in_steps, strict=True)]
-    return Cost(
+    return Training(
         step_s=median(in_steps) / steps,
-        photo_s=median(beside) / validated,
+        beside_s=median(end - start - each for (start, end), each in zip(pairwise(ends), in_steps, strict=True)),
+        validated=validated,
         first_s=result.cache_seconds / (passes * trained + 2 * validated) * (passes * TRAIN + VALIDATION + TEST),
     )
 
@@ -172,7 +193,7 @@ def script_on_features(schedule: Schedule, photos: Path) -> Cost:
     fit = seconds(lambda: model.fit(features, labels, batch_size=schedule.batch, verbose=0))
     evaluate = seconds(lambda: model.evaluate(features, labels, batch_size=schedule.batch, verbose=0))
     first_s = (TRAIN + VALIDATION + TEST) * photo_s
-    return Cost(fit / (TRAIN // schedule.batch), evaluate / TRAIN, first_s)
+    return Cost(fit / (TRAIN // schedule.batch), evaluate / TRAIN, first_s=first_s)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             "step": lambda: step_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "overhead": lambda: overhead.rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
-            "progression": lambda: progression_rows(photos(PHOTOS), repetitions),
+            "progression": lambda: progression_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "start": lambda: start.rows(repetitions),
             "memory": lambda: memory.rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
             "store": lambda: store.rows(repetitions, QUICK_RUNS if options.quick else store.MANY),
