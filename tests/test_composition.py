@@ -147,7 +147,7 @@ def test_the_freeze_policy_follows_the_backbone() -> None:
 TUTORIAL = {
     "mnist": ("mnist_cnn", False, 64, "none", 1e-3, 5, None, 64, 0.9919),
     "baseline": ("small_cnn", False, 512, "none", 1e-4, 30, 100, 20, 0.733),
-    "augmented": ("small_cnn", True, 512, "none", 5e-4, 60, None, 16, 0.812),
+    "augmented": ("small_cnn", True, 512, "none", 5e-4, 100, None, 16, 0.812),
     "frozen": ("vgg16", False, 256, "full", 2e-5, 30, None, 20, 0.893),
     "frozen_augmented": ("vgg16", True, 256, "full", 2e-5, 60, None, 32, 0.905),
     "finetuned": ("vgg16", False, 256, "until_layer", 1e-5, 6, 100, 20, 0.924),
