@@ -174,6 +174,8 @@ def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: p
     ] * 2
     seen.clear()
     training.sweep_row(photos, size=32, limit=4)
+    heads = [next(o for o in given if o.startswith("head.units=")) for given in seen]
+    assert heads == ["head.units=4", "head.units=8", "head.units=8"]  # all of them, then the one in the middle
     roots = [next(o for o in given if o.startswith("paths.root=")) for given in seen]
     assert len(roots) == 3 and roots[0] == roots[1] != roots[2]  # one cache for both, then one run with its own
 

@@ -18,7 +18,7 @@ from cnnexp.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
 GROUPS = ("data", "step", "overhead", "features", "progression", "start", "memory", "store", "profile")
-PHOTOS, PHOTOS_OF_A_SWEEP, QUICK_PHOTOS = 400, 1000, 64
+PHOTOS, MANY_PHOTOS, TUTORIAL_PHOTOS, QUICK_PHOTOS = 400, 1000, 4000, 64
 QUICK_RUNS = 100
 
 
@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> int:
 
         suite = {
             "data": lambda: data_rows(photos(PHOTOS), repetitions),
-            "step": lambda: step_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
-            "overhead": lambda: overhead.rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
-            "features": lambda: feature_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
-            "progression": lambda: progression_rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
+            "step": lambda: step_rows(photos(MANY_PHOTOS), repetitions),
+            "overhead": lambda: overhead.rows(photos(MANY_PHOTOS), repetitions),
+            "features": lambda: feature_rows(photos(TUTORIAL_PHOTOS), repetitions),
+            "progression": lambda: progression_rows(photos(MANY_PHOTOS), repetitions),
             "start": lambda: start.rows(repetitions),
-            "memory": lambda: memory.rows(photos(PHOTOS_OF_A_SWEEP), repetitions),
+            "memory": lambda: memory.rows(photos(MANY_PHOTOS), repetitions),
             "store": lambda: store.rows(repetitions, QUICK_RUNS if options.quick else store.MANY),
         }
         before = machine()
