@@ -10,11 +10,11 @@ from typing import Any
 import absl.logging
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from cnnexp.process import quiet_libraries
+
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+quiet_libraries()  # with oneDNN on every processor, as commands compute
 
 # TensorFlow's log handler closes its stream when Hydra sets up logging: it must not be pytest's
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__

@@ -98,13 +98,13 @@ def operations(file: Path) -> Iterator[tuple[str, float]]:
 
 
 def kind_of(event: str) -> str | None:
-    """The kind of operation that an event is of, without oneDNN's prefix; None: of none, or of a call of others."""
+    """The kind of operation that an event is of, without prefixes; None: of none, or of a call of others."""
     if event.endswith("Executable::ExecuteAsyncOnStream"):
         return "update (XLA)"
     name, _, kind = event.rpartition(":")
-    if not name or "::" in event or kind in CALLS:
+    if not name or "::" in event or kind in CALLS or kind.startswith(" "):
         return None
-    return kind.removeprefix("_Mkl").removeprefix("Native")
+    return kind.removeprefix("_Mkl").removeprefix("Native").removeprefix("_")
 
 
 def show(found: list[Profile]) -> None:

@@ -1,13 +1,11 @@
 """`make bench`: one suite, one table, and the same figures in outputs/bench.json."""
 
 import argparse
-import os
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if not __package__:  # run as a file: the folder above holds the package `bench`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
@@ -15,6 +13,7 @@ from bench import memory, overhead, profiles, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
+from cnnexp.process import quiet_libraries
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
 GROUPS = ("data", "step", "overhead", "features", "progression", "start", "memory", "store", "profile")
@@ -24,6 +23,7 @@ QUICK_RUNS = 100
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, show, write; returns 0, or 2 for bad input."""
+    quiet_libraries()  # and oneDNN for all, as commands have it
     options = arguments(argv)
     repetitions = 2 if options.quick else 5
     with tempfile.TemporaryDirectory(prefix="cnnexp-bench-") as scratch:
