@@ -262,7 +262,7 @@ def test_a_profile_of_a_variant(photos, capsys):
     found = profiles.profile("baseline", photos, quick=True)
     assert found.steps == 2 and found.seconds > 0 and 0 < found.busy < 2
     assert sum(found.operations.values()) == pytest.approx(1)
-    assert {"Conv2DBackpropFilter", "Conv2DBackpropFilterWithBias"} & set(found.operations)
+    assert {"FusedConv2D", "Conv2DBackpropFilterWithBias"} & set(found.operations)
     profiles.show([found])
     printed = capsys.readouterr().out
     assert "baseline" in printed and f"{next(iter(found.operations))} " in printed and "others" in printed

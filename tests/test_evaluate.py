@@ -107,7 +107,8 @@ def test_classes_are_matched_by_name(evaluate: Run, root: Path, tmp_path: Path) 
     """Without apple, pear and plum are the numbers 0 and 1 of the folder, and 1 and 2 of the model."""
     for kind in CLASSES[1:]:
         shutil.copytree(root / "photos" / kind, tmp_path / "fewer" / kind)
-    answers = ["--split", "all", "--csv", str(tmp_path / "answers.csv")]
+    one_by_one = "trainer.evaluation_batch_size=1"  # how many there are in a batch may decide the last digits
+    answers = ["--split", "all", "--csv", str(tmp_path / "answers.csv"), one_by_one]
     figures(evaluate, *answers)
     with open(tmp_path / "answers.csv", newline="") as file:
         known = {row["file"]: row for row in csv.DictReader(file)}
@@ -115,11 +116,7 @@ def test_classes_are_matched_by_name(evaluate: Run, root: Path, tmp_path: Path) 
     with open(tmp_path / "answers.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == found["images"] == 24
-    for row in rows:
-        before = known[row["file"]]
-        assert (row["truth"], row["predicted"]) == (before["truth"], before["predicted"])
-        for kind in CLASSES:  # other batches: how sums are cut may depend on their size
-            assert float(row[f"p_{kind}"]) == pytest.approx(float(before[f"p_{kind}"]), rel=1e-5)
+    assert [{**row, "file": 0} for row in rows] == [{**known[row["file"]], "file": 0} for row in rows]
     assert found["acc"] == np.mean([row["truth"] == row["predicted"] for row in rows])
     assert sum(found["confusion"][0]) == 0 and not found["same_data"]
     assert found["recorded"] == {}
