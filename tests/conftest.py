@@ -14,6 +14,7 @@ from cnnexp.process import quiet_libraries
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # at 2, a deterministic `predict` writes an error of TensorFlow's now and then
 quiet_libraries()  # with oneDNN on every processor, as commands compute
 
 # TensorFlow's log handler closes its stream when Hydra sets up logging: it must not be pytest's
