@@ -12,7 +12,6 @@ def quiet_libraries() -> None:
         "TF_ENABLE_ONEDNN_OPTS": "1",
         "GIT_PYTHON_REFRESH": "quiet",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OPENCV_LOG_LEVEL": "ERROR",
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

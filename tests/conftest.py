@@ -10,9 +10,9 @@ from typing import Any
 import absl.logging
 import pytest
 
+import cnnexp.data.opencv  # before Keras imports OpenCV, as in a command
 from cnnexp.process import quiet_libraries
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # at 2, a deterministic `predict` writes an error of TensorFlow's now and then
 quiet_libraries()  # with oneDNN on every processor, as commands compute

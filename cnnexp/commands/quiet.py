@@ -12,6 +12,7 @@ def import_tensorflow() -> None:
     """Import TensorFlow and Keras with the standard error held back; it is shown if the import fails."""
     if "keras" in sys.modules:
         return
+    import_module("cnnexp.data.opencv")  # sets OpenCV up, which Keras imports as well
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held, stdout().status("starting TensorFlow"):
