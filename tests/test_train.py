@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cnnexp.composition import conf_dir
+from cnnexp.commands import assemble
+from cnnexp.composition import conf_dir, load_config
+from cnnexp.errors import UserError
+from cnnexp.targets import bind
 
 Run = Callable[..., tuple[int, str, str]]
 EXPERIMENTS = sorted(
@@ -213,6 +216,24 @@ def tracked_pictures(tracked_run: Path) -> tuple[Path, list[str]]:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     root = next(Path(config["dataset"]["path"]).rglob("test")).parent
     return root, [row.split(",")[0] for row in (folder / "predictions.csv").read_text().splitlines()[1:]]
+
+
+def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building the network that has them takes seconds."""
+    built = []
+    monkeypatch.setattr(assemble, "bind", lambda *given, **more: built.append(given) or bind(*given, **more))
+    monkeypatch.setattr(assemble, "_layers_found", set())
+
+    def check(layer: str, *more: str) -> int:
+        named = f"freeze_policy.first_trainable_layer={layer}"
+        assemble.check_layer_names(load_config(["experiment=baseline", "freeze_policy=until_layer", named, *more]))
+        return len(built)
+
+    assert [check(f"block{number}_conv") for number in (2, 2, 3, 2)] == [1, 1, 2, 2]
+    for _ in range(2):
+        with pytest.raises(UserError, match="no layer 'block9_conv'"):
+            check("block9_conv")
+    assert check("block2_conv", "dataset.image_size=64") == 5
 
 
 def test_predict_gives_what_the_run_recorded(cnnexp: Run, tracked_run: Path) -> None:

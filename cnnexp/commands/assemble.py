@@ -25,6 +25,7 @@ from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.trainer import FitResult, train
 
 SINGLE = "training"  # the phase of a run that lists none
+_layers_found: set[str] = set()  # what `check_layer_names` has answered in this process
 
 
 def augmentation(config: Config) -> Augmentation:
@@ -96,9 +97,13 @@ def apply(policy: FreezePolicyConfig, network: Network) -> None:
 
 
 def check_layer_names(config: Config) -> None:
-    """Refuse a layer that the backbone does not have, before any data is read or weights are loaded."""
+    """Refuse a layer that the backbone does not have, before any data is read or weights are loaded.
+
+    A network is built for that, which takes seconds where it has many layers; a sweep asks once for the same names.
+    """
     policies = [policy for policy in freeze_policies(config) if policy.mode == "until_layer"]
-    if not policies:
+    question = repr((config.backbone, config.dataset.image_size, policies))
+    if not policies or question in _layers_found:
         return
     keras.backend.clear_session()  # layers that Keras numbers get the names that they will have
     size = config.dataset.image_size
@@ -109,6 +114,7 @@ def check_layer_names(config: Config) -> None:
         for policy in policies:
             apply(policy, outline)
     keras.backend.clear_session()
+    _layers_found.add(question)
 
 
 def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
