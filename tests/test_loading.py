@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import signal
+import struct
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -14,6 +16,7 @@ import pytest
 from cnnexp.data import images as images_module
 from cnnexp.data import loading
 from cnnexp.data.augment import Strong
+from cnnexp.data.codec_warnings import warnings_caught
 from cnnexp.data.dataset import Split
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.loading import Images, Room
@@ -38,6 +41,29 @@ def files(tmp_path: Path) -> tuple[str, ...]:
     for number in range(COUNT):
         cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (9, 12, 3), np.uint8))
     return tuple(str(tmp_path / f"{number}.png") for number in range(COUNT))
+
+
+def test_what_the_decoders_warn_of_stays_off_the_console(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A JPEG with bytes too many, as there are in Microsoft's archive, and a PNG with a bad colour profile."""
+    picture = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    jpeg, png = (cv2.imencode(ending, picture)[1].tobytes() for ending in (".jpg", ".png"))
+    profile = b"iCCPbad\0\0" + zlib.compress(b"profile")
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    written = {"surplus.jpg": jpeg[:-2] + bytes(9) + jpeg[-2:], "profile.png": png[:33] + chunk + png[33:]}
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
+    assert "extraneous bytes" in (printed := capfd.readouterr().err) and "libpng warning: iCCP" in printed
+    images = Images(split_of(tuple(str(tmp_path / name) for name in written)), SIZE, 3, threads=2)
+    assert images.take(np.arange(2)).shape == (2, SIZE, SIZE, 3)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_no_warning_of_a_decoder_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings_caught() as printed:
+        os.write(2, b"one\nPremature end of JPEG file\ntwo \xff")
+    assert printed() == "Premature end of JPEG file\n"
+    assert capfd.readouterr().err == "one\ntwo \N{REPLACEMENT CHARACTER}"
 
 
 @pytest.fixture

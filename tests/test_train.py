@@ -257,6 +257,13 @@ def test_predict_skips_what_it_cannot_read(cnnexp: Run, tracked_run: Path, tmp_p
     assert out.splitlines()[0] == "file,predicted,p_cat,p_dog"
     assert len(out.splitlines()) == 2
     assert "bad.jpg" in err
+    jpeg = (root / ids[0]).read_bytes()
+    half = len(jpeg) // 2
+    (tmp_path / "pictures/bad.jpg").write_bytes(jpeg[:half] + jpeg[-2:])
+    code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
+    assert code == 0 and len(out.splitlines()) == 2
+    (line,) = err.splitlines()
+    assert "skipped: pictures/bad.jpg" in line and "damaged or cut short (premature end of data segment)" in line
     assert cnnexp("predict", "latest", "pictures/bad.jpg", where)[0] == 2
     assert cnnexp("predict", "latest", "nowhere/*.jpg", where)[0] == 2
     assert cnnexp("predict", "ffff", "pictures", where)[0] == 2

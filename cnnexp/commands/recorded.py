@@ -12,7 +12,8 @@ from cnnexp.commands.recorded_config import find_single
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.console import warn
-from cnnexp.data.images import ImageError, read_square
+from cnnexp.data.codec_warnings import damage, warnings_caught
+from cnnexp.data.images import ImageError, read_square, refusal
 from cnnexp.errors import UserError
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -93,7 +94,10 @@ def read_batch(files: list[Path], recorded: RecordedModel) -> tuple[list[Path], 
     images = []
     for file in files:
         try:
-            image = read_square(str(file), recorded.image_size, recorded.channels)
+            with warnings_caught() as printed:
+                image = read_square(str(file), recorded.image_size, recorded.channels)
+            if fault := damage(printed()):
+                raise refusal(str(file), fault)
         except ImageError as error:
             warn(f"cnnexp: skipped: {error}")
             continue

@@ -12,6 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cnnexp.console import progress, say
+from cnnexp.data.codec_warnings import warnings_caught
 from cnnexp.data.dataset import Split
 from cnnexp.data.images import read_square, resize, to_channels
 from cnnexp.data.parallel import in_parts
@@ -104,7 +105,8 @@ class Images:
 
         def decoded() -> Iterator[tuple[int, np.ndarray] | None]:  # an item for each image, for the progress bar
             for start in starts:
-                chunk = self._decode(np.arange(start, min(start + CHUNK, len(self))))
+                with warnings_caught():  # a JPEG that is damaged was refused before
+                    chunk = self._decode(np.arange(start, min(start + CHUNK, len(self))))
                 yield start, chunk
                 yield from [None] * (len(chunk) - 1)
 

@@ -2,19 +2,17 @@
 
 import hashlib
 import os
-import re
 import stat
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
 
+from cnnexp.data.codec_warnings import SURPLUS, damage, warnings_caught
 from cnnexp.data.duplicates import HASHED, THUMBNAIL, fingerprint
 from cnnexp.data.headers import ENDINGS, Header, read_header
 from cnnexp.data.images import ImageError, decode_image
@@ -25,10 +23,6 @@ LARGE_PIXELS = 2**24  # pictures from here on are decoded one after the other
 LARGE_BYTES = 3 * LARGE_PIXELS
 NO_THUMBNAIL = bytes(THUMBNAIL**2)
 CHUNK = 128  # files between two looks at what the libraries printed
-
-# libjpeg says this on the console and makes a picture all the same
-JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (premature end of data segment|bad Huffman code|found marker .*)")
-JPEG_SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker \w+")
 
 _one_large = RLock()
 
@@ -116,9 +110,9 @@ def look_at(paths: Sequence[str], threads: int) -> Iterator[Look]:
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
-            with _console_caught() as printed:
+            with warnings_caught() as printed:
                 looks = list(pool.map(look, part))
-            if JPEG_DAMAGE.search(printed()) or JPEG_SURPLUS.search(printed()):  # which of them was it?
+            if damage(printed()) or SURPLUS.search(printed()):  # which of them was it?
                 looks = [_with_messages(path, found) for path, found in zip(part, looks, strict=True)]
             yield from looks
 
@@ -126,32 +120,12 @@ def look_at(paths: Sequence[str], threads: int) -> Iterator[Look]:
 def _with_messages(path: str, found: Look) -> Look:
     if found.format != "JPEG" or found.problem:
         return found
-    with _console_caught() as printed:
+    with warnings_caught() as printed:
         found = look(path)
-    if damage := JPEG_DAMAGE.search(printed()):
-        return found._replace(problem=f"it is damaged or cut short ({damage.group(1)})")
-    surplus = JPEG_SURPLUS.search(printed())
+    if problem := damage(printed()):
+        return found._replace(problem=problem)
+    surplus = SURPLUS.search(printed())
     return found._replace(notes=(*found.notes, f"surplus: {surplus.group()}")) if surplus else found
-
-
-@contextmanager
-def _console_caught() -> Iterator[Callable[[], str]]:
-    """Catch what C libraries print to the standard error of the process; gives a function that returns it, afterwards.
-
-    They know nothing of `sys.stderr`: the file descriptor itself leads to a file meanwhile.
-    """
-    text = ""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: text
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            text = file.read().decode(errors="replace")
 
 
 def thumbnails(looks: Sequence[Look]) -> np.ndarray:
