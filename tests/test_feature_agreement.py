@@ -64,7 +64,7 @@ TRAINED = {
     ("resnet50", 32): "conv5_block1_1_conv",
     ("inception_v3", 75): "mixed7",
 }
-LONG = ("resnet50", "inception_v3")
+LONG = ("resnet50", "inception_v3", "efficientnet_lite0")
 SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
 
 

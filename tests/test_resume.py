@@ -19,7 +19,7 @@ from cnnexp.tracking.mlflow import Tracker
 # ------------------------------------------------------------------------------------------------ kill -9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_three_times_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     """Before a checkpoint is in its place, while an epoch is recorded, and while the files are written."""
     broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"

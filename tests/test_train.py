@@ -224,16 +224,21 @@ def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(assemble, "bind", lambda *given, **more: built.append(given) or bind(*given, **more))
     monkeypatch.setattr(assemble, "_layers_found", set())
 
-    def check(layer: str, *more: str) -> int:
-        named = f"freeze_policy.first_trainable_layer={layer}"
-        assemble.check_layer_names(load_config(["experiment=baseline", "freeze_policy=until_layer", named, *more]))
+    config = load_config(
+        ["experiment=baseline", "freeze_policy=until_layer", "freeze_policy.first_trainable_layer=block2_conv"]
+    )
+
+    def check(layer: str) -> int:
+        config.freeze_policy.first_trainable_layer = layer
+        assemble.check_layer_names(config)
         return len(built)
 
     assert [check(f"block{number}_conv") for number in (2, 2, 3, 2)] == [1, 1, 2, 2]
     for _ in range(2):
         with pytest.raises(UserError, match="no layer 'block9_conv'"):
             check("block9_conv")
-    assert check("block2_conv", "dataset.image_size=64") == 5
+    config.dataset.image_size = 64
+    assert check("block2_conv") == 5
 
 
 def test_predict_gives_what_the_run_recorded(cnnexp: Run, tracked_run: Path) -> None:
