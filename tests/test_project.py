@@ -127,7 +127,13 @@ def test_pyproject_names_what_the_package_imports():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    packages = {"cv2": "opencv-python", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    packages = {
+        "PIL": "pillow",
+        "cv2": "opencv-python",
+        "hydra": "hydra-core",
+        "sklearn": "scikit-learn",
+        "yaml": "pyyaml",
+    }
     extras = PROJECT["optional-dependencies"]
     lines = [*PROJECT["dependencies"], *extras["bundled-weights"], *extras["optuna"]]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from cnnexp.report import figures, scoring
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
+from cnnexp.sheet import Sheet
 
 
 @pytest.fixture
@@ -78,29 +79,52 @@ def test_confusion_of_a_thousand_classes_shows_the_largest_of_each_block(tmp_pat
     assert cells[141, 1] == 0.75 and cells[141, 2] == 0 and (np.diag(cells) > 0).all()
 
 
-def test_errors(tmp_path: Path, drawn: list[Any]) -> None:
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The sheets that are drawn while the test runs, each with its `pictures` and `lines`."""
+    seen: list[Any] = []
+
+    class Recorded(Sheet):
+        def __init__(self, *size: int) -> None:
+            super().__init__(*size)
+            self.pictures: list[np.ndarray] = []
+            self.lines: list[str] = []
+            seen.append(self)
+
+        def picture(self, picture: np.ndarray, *place: int, **style: Any) -> None:
+            self.pictures.append(picture)
+            super().picture(picture, *place, **style)
+
+        def text(self, text: str, *place: Any, **style: Any) -> None:
+            self.lines.append(text)
+            super().text(text, *place, **style)
+
+    monkeypatch.setattr(figures, "Sheet", Recorded)
+    return seen
+
+
+def test_errors(tmp_path: Path, sheets: list[Any]) -> None:
     images = [np.full((20, 30, 3), number, np.uint8) for number in range(30)]
     probabilities = [0.5 + 0.01 * number for number in range(30)]
     ids = [f"test/{number}.jpg" for number in range(30)]
     figures.draw_errors(tmp_path / "e.png", images, ["cats"] * 30, ["dogs"] * 30, probabilities, ids, "mistakes")
-    picture(tmp_path / "e.png")
-    shown = [axes for axes in drawn[0].axes if axes.images]
-    assert len(shown) == 24
-    assert shown[0].images[0].get_array()[0, 0].tolist() == [29, 29, 29]  # the most confident first
-    assert shown[0].get_title() == "dogs 79.0 %"
-    assert shown[0].texts[0].get_text() == "truth: cats\ntest/29.jpg"
+    image = picture(tmp_path / "e.png")
+    assert len(sheets[0].pictures) == 24
+    assert sheets[0].pictures[0][0, 0].tolist() == [29, 29, 29]  # the most confident first
+    assert sheets[0].lines[:4] == ["mistakes", "dogs 79.0 %", "truth: cats", "test/29.jpg"]
+    assert image[52 + 22 + 50, 30 + 85].tolist() == [29, 29, 29]  # where the first one stands
     figures.draw_errors(tmp_path / "none.png", [], [], [], [], [], "none")
-    assert "no mistakes" in texts(drawn[1])
+    assert sheets[1].lines == ["none", "no mistakes"]
     figures.draw_errors(tmp_path / "grey.png", [np.zeros((28, 28, 1), np.uint8)], ["3"], ["8"], [0.9], ["test/0"], "")
-    assert drawn[2].axes[0].images[0].get_cmap().name == "gray"
+    assert picture(tmp_path / "grey.png")[52 + 22 + 85, 30 + 85].tolist() == [0, 0, 0]
 
 
-def test_errors_stand_beside_their_heat_maps(tmp_path: Path, drawn: list[Any]) -> None:
+def test_errors_stand_beside_their_heat_maps(tmp_path: Path, sheets: list[Any]) -> None:
     images = [np.full((20, 30, channels), 7, np.uint8) for channels in (1, 3)]
     overlays = np.stack([np.full((20, 30, 3), number, np.uint8) for number in (100, 200)])
     words: Any = (["cats"] * 2, ["dogs"] * 2, [0.6, 0.9], ["a", "b"], "mistakes")
     figures.draw_errors(tmp_path / "e.png", images, *words, overlays)
-    shown = [axes.images[0].get_array() for axes in drawn[0].axes if axes.images]
+    shown = sheets[0].pictures
     assert [array.shape for array in shown] == [(20, 60, 3)] * 2
     assert [(array[0, 0].tolist(), array[0, 59].tolist()) for array in shown] == [
         ([7] * 3, [200] * 3),

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.placement import Grid, even_grid
 from cnnexp.files import write_whole
+from cnnexp.sheet import Sheet
 
 WEIGHT = 0.4  # of the heat map, as in the tutorial
-PANEL_INCHES = 2.7
-MARGIN_INCHES = 0.1
-SIDE_INCHES = PANEL_INCHES - 2 * MARGIN_INCHES  # of the square that a picture is fitted into
-HEAD_INCHES = 0.5
-LINE_INCHES = 0.17  # a line of a caption
+PANEL, MARGIN, HEAD = 270, 10, 50  # pixels
+SIDE = PANEL - 2 * MARGIN  # of the square that a picture is fitted into
+LINE, LETTERS = 17, 12  # of a caption, and the size of its letters
 LINE_LETTERS = 34
 TOP = 5  # classes that are named, at most
-DPI = 100
 
 
 @dataclass(frozen=True)
@@ -99,48 +94,38 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
         rows: the panels, each 270 pixels wide; rows may differ in length. A long line of a caption is cut.
         title: headline of the sheet.
     """
-    pictures = [SIDE_INCHES * max(_height(panel) for panel in row) for row in rows]
-    texts = [[_shortened(panel.caption) for panel in row] for row in rows]
-    captions = [LINE_INCHES * max(text.count("\n") + 1 for text in row) for row in texts]
-    top = sum(pictures) + sum(captions) + 2 * MARGIN_INCHES * len(rows)
-    width, height = PANEL_INCHES * max(len(row) for row in rows), top + (HEAD_INCHES if title else 0)
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    figure.text(0.1 / width, 1, f"\n{title}", va="top", fontsize=13, fontweight="bold", parse_math=False)
-    for row, row_texts, above, picture in zip(rows, texts, captions, pictures, strict=True):
-        top -= above + MARGIN_INCHES
-        for column, (panel, text) in enumerate(zip(row, row_texts, strict=True)):
-            _draw(figure, panel, text, column * PANEL_INCHES + MARGIN_INCHES, top)
-        top -= picture + MARGIN_INCHES
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
-        canvas.draw()
-    write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
+    pictures = [max(_height(panel) for panel in row) for row in rows]
+    captions = [[panel.caption.splitlines() for panel in row] for row in rows]
+    heads = [LINE * max(map(len, row)) for row in captions]
+    height = sum(pictures) + sum(heads) + 2 * MARGIN * len(rows)
+    sheet = Sheet(PANEL * max(len(row) for row in rows), round(height) + (HEAD if title else 0))
+    top = 0.0
+    if title:
+        sheet.text(title, MARGIN, 14, 18, bold=True)
+        top = float(HEAD)
+    for row, texts, head, picture in zip(rows, captions, heads, pictures, strict=True):
+        top += MARGIN
+        for column, (panel, lines) in enumerate(zip(row, texts, strict=True)):
+            left = column * PANEL + MARGIN
+            first = top + head - LINE * len(lines)
+            for number, line in enumerate(lines):
+                sheet.text(_shortened(line), left, round(first + LINE * number), LETTERS)
+            high = _height(panel)
+            wide = min(SIDE, high * panel.image.shape[1] / panel.image.shape[0])
+            sheet.picture(panel.image, left, round(top + head), round(wide), round(high))
+        top += head + picture + MARGIN
+    sheet.save(path)
 
 
 def _height(panel: Panel) -> float:
-    """Of the picture, as a share of `SIDE_INCHES`, into which it is fitted."""
+    """Of the picture in pixels, fitted into a square of SIDE."""
     height, width = panel.image.shape[:2]
-    return min(height / width, 1.0)
+    return SIDE * min(height / width, 1.0)
 
 
-def _draw(figure: Figure, panel: Panel, text: str, left: float, top: float) -> None:
-    """Draw a panel whose picture has its upper left corner so many inches from the sheet's lower left one."""
-    width, height = figure.get_size_inches()
-    place = (left / width, (top - SIDE_INCHES) / height, SIDE_INCHES / width, SIDE_INCHES / height)
-    axes = figure.add_axes(place)
-    image = np.repeat(panel.image, 3, axis=2) if panel.image.shape[2] == 1 else panel.image
-    axes.imshow(image, interpolation="antialiased")
-    axes.set_axis_off()
-    axes.set_anchor("NW")
-    figure.text(left / width, (top + 0.04) / height, text, va="bottom", fontsize=9, parse_math=False)
-
-
-def _shortened(text: str) -> str:
-    """Each line cut to what a panel is wide."""
-    return "\n".join(
-        line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…" for line in text.splitlines()
-    )
+def _shortened(line: str) -> str:
+    """A line cut to what a panel is wide."""
+    return line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…"
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

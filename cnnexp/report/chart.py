@@ -15,20 +15,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cnnexp.report.compare import Comparison, Row
 from cnnexp.report.figures import (
     BLUE,
-    GREEN,
-    INK,
     LINES,
-    MUTED,
     ORANGE,
-    PAPER,
     PLAIN,
-    RED,
     new_figure,
     save_png,
-    shorten,
 )
 from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
+from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, shorten
 
 PANELS = [6.0, 1.35, 1.7, 1.95]  # relative widths: accuracy, step, time, parameters
 BAND = "#f4f7fa"

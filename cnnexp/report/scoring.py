@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from cnnexp.report.figures import BLUE, INK, MUTED, ORANGE, new_figure, save_png, shorten, style
+from cnnexp.report.figures import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
 from cnnexp.report.predictions import Predictions
 from cnnexp.report.statistics import (
     average_precision,
@@ -16,6 +16,7 @@ from cnnexp.report.statistics import (
     roc_auc,
     roc_curve,
 )
+from cnnexp.sheet import INK, MUTED, shorten
 
 MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
@@ -82,7 +83,9 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     if not areas:
         return False
     several = len(predictions.class_names) > 2
-    figure = new_figure(13.4 if several else 10.4, 5.2, title)
+    longest = max(len(_curve_label(predictions, area)) for area in areas)
+    beside = LETTER * longest + 0.6 if several else 0.25
+    figure = new_figure(13.4 if several else 10.4, 5.2, title, Margins(0.75, beside, 0.95))
     left, right = figure.subplots(1, 2)
     mean_roc, mean_precision = np.mean([area[1:] for area in areas], axis=0)
     kind = "mean " if several else ""
@@ -103,7 +106,7 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     if several:
         some = f"the {MOST_CURVES} weakest of {len(areas)} classes" if len(areas) > MOST_CURVES else "each class"
         lines, labels = left.get_legend_handles_labels()
-        legend = figure.legend(lines, labels, loc="outside right center", frameon=False, labelcolor=INK, fontsize=10)
+        legend = figure.legend(lines, labels, loc="center right", frameon=False, labelcolor=INK, fontsize=10)
         legend.set_title(f"{some} against the rest:\nROC area, average precision")
         legend.set_alignment("left")
         for text in legend.get_texts():
@@ -112,12 +115,15 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     return True
 
 
+def _curve_label(predictions: Predictions, area: Areas) -> str:
+    return f"{area.roc_auc:.4f}  {area.average_precision:.4f}  {shorten(predictions.class_names[area.number], 24)}"
+
+
 def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Areas, colour: str) -> None:
     positive, score = predictions.labels == area.number, predictions.probabilities[:, area.number]
     false_rate, true_rate, _ = roc_curve(positive, score)
     precision, recall, _ = precision_recall_curve(positive, score)
-    name = shorten(predictions.class_names[area.number], 24)
-    label = f"{area.roc_auc:.4f}  {area.average_precision:.4f}  {name}"
+    label = _curve_label(predictions, area)
     width = 2.2 if len(predictions.class_names) == 2 else 1.6
     left.plot(false_rate, true_rate, color=colour, linewidth=width, label=label)
     # the sum of steps that the average precision adds up: each precision holds back to the last recall
@@ -139,8 +145,8 @@ def draw_reliability(
         bins: intervals of probability.
     """
     kept = calibration(probability, correct, bins)
-    figure = new_figure(6.4, 7.0, title)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure = new_figure(6.4, 7.0, title, Margins(0.8, 0.25, 0.65))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0.08})
     style(upper, "", "share that was right", f"expected calibration error {kept.error:.3f}")
     style(lower, "probability of the predicted class", "images")
     width = 0.92 / bins

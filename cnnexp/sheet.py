@@ -1,0 +1,78 @@
+"""Sheets of pictures with captions, drawn with Pillow: a sheet of 24 pictures takes Matplotlib twenty times as long.
+
+Lengths are in pixels, places are (left, top) of the sheet's upper left corner.
+"""
+
+import io
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cnnexp.files import write_whole
+
+INK, MUTED, PAPER, RED, GREEN = "#1c2733", "#66727f", "#ffffff", "#c23b3b", "#23855a"
+ENLARGED_BELOW = 64  # pixels: the pixels of smaller pictures are shown as squares
+
+
+class Sheet:
+    """An empty sheet of `width` x `height` pixels to put pictures and lines of text on."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width, height), PAPER)
+        self.pen = ImageDraw.Draw(self.image)
+
+    def picture(self, picture: np.ndarray, left: int, top: int, width: int, height: int, frame: str = "") -> None:
+        """Put a picture on the sheet, scaled to `width` x `height`.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB or (H, W, 1) uint8 grey, 0..255.
+            left, top, width, height: where, and how large.
+            frame: colour of a line around it; "" for none.
+        """
+        colours = np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+        filter = Image.Resampling.NEAREST if max(picture.shape[:2]) < ENLARGED_BELOW else Image.Resampling.BOX
+        if width > picture.shape[1] >= ENLARGED_BELOW:
+            filter = Image.Resampling.BICUBIC
+        self.image.paste(Image.fromarray(colours).resize((width, height), filter), (left, top))
+        if frame:
+            self.pen.rectangle((left - 2, top - 2, left + width + 1, top + height + 1), outline=frame, width=2)
+
+    def text(
+        self,
+        text: str,
+        left: int,
+        top: int,
+        size: int = 12,
+        colour: str = INK,
+        bold: bool = False,
+        middle: bool = False,
+    ) -> None:
+        """Write one line; with `middle` its middle stands at `left`. Bytes that are no UTF-8 are shown as escapes."""
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        self.pen.text((left, top), shown, colour, font(size, bold), anchor="ma" if middle else "la")
+
+    def save(self, path: str | Path) -> None:
+        """Write the sheet as a PNG that appears whole or not at all; its folder is made."""
+        buffer = io.BytesIO()
+        self.image.save(buffer, "png", compress_level=1)
+        write_whole(path, buffer.getvalue())
+
+
+@lru_cache(maxsize=16)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with Matplotlib, with letters of `size` pixels."""
+    package = find_spec("matplotlib")
+    assert package is not None and package.origin is not None
+    folder = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
+
+
+def shorten(text: str, longest: int) -> str:
+    """`text`, its middle left out where it is longer than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 3
+    return f"{text[:head]}…{text[head + 1 - longest :]}"
