@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from explained import BIAS, IMAGE, PHOTOS, hand_network, network
 
 from cnnexp.explain import cam, gradcam, gradcam_plusplus, hirescam, layercam, scorecam
@@ -100,7 +101,7 @@ def test_grad_cam_and_hirescam_are_cam_before_global_average_pooling(class_index
 def test_hirescam_adds_up_to_the_score_where_grad_cam_does_not() -> None:
     model = hand_network()
     found = logit_model(model)
-    maps, gradients = cam.activations_and_gradients(found, IMAGE, np.array([1]))
+    maps, gradients = (t.numpy() for t in cam.activations_and_gradients(found, tf.constant(IMAGE), tf.constant(1)))
     score = float(found(IMAGE)[1][0, 0])
     assert hirescam.combine(maps, gradients).sum() + BIAS == pytest.approx(score)
     assert gradcam.combine(maps, gradients).sum() + BIAS != pytest.approx(score)
@@ -108,8 +109,8 @@ def test_hirescam_adds_up_to_the_score_where_grad_cam_does_not() -> None:
 
 def test_gradients_of_the_two_classes_of_a_sigmoid_are_each_other_negated() -> None:
     found = logit_model(network("flat", 1, "sigmoid"))
-    first = cam.activations_and_gradients(found, PHOTOS, np.zeros(5, int))[1]
-    second = cam.activations_and_gradients(found, PHOTOS, np.ones(5, int))[1]
+    photos = tf.constant(PHOTOS, tf.float32)
+    first, second = (cam.activations_and_gradients(found, photos, tf.constant(c))[1].numpy() for c in (0, 1))
     assert first.any() and np.array_equal(first, -second)
 
 

@@ -93,7 +93,8 @@ def test_grad_cam_plusplus_of_tf_keras_vis_is_ours_but_for_a_normalisation(head:
     model = network(head)
     theirs = tf_keras_vis("gradcam_plusplus", model)
     found = logit_model(model, LAYER)
-    activations, gradients = cam.activations_and_gradients(found, PHOTOS, np.full(len(PHOTOS), CLASS))
+    tensors = cam.activations_and_gradients(found, tf.constant(PHOTOS, tf.float32), tf.constant(CLASS))
+    activations, gradients = (tensor.numpy() for tensor in tensors)
     score = found(PHOTOS)[1].numpy()[:, CLASS]
     assert min(correlations(normalised_alphas(activations, gradients, score), theirs)) >= 0.99999
 

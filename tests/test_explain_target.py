@@ -15,7 +15,7 @@ from keras import layers, ops
 from cnnexp.errors import UserError
 from cnnexp.explain import activations, gradcam, scorecam
 from cnnexp.explain.methods import METHODS
-from cnnexp.explain.target import class_logit, default_layer, logit_model
+from cnnexp.explain.target import check_classes, class_logit, default_layer, logit_model
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,9 @@ def test_class_logit() -> None:
 
 
 @pytest.mark.parametrize(("units", "wrong", "classes"), [(1, 2, 2), (3, 3, 3), (3, -1, 3)])
-def test_class_logit_refuses_a_class_that_is_not_there(units: int, wrong: int, classes: int) -> None:
+def test_refuses_a_class_that_is_not_there(units: int, wrong: int, classes: int) -> None:
     with pytest.raises(UserError, match=rf"class {wrong}: the network has {classes} classes"):
-        class_logit(tf.zeros((2, units)), wrong)
+        check_classes(units, np.array([0, wrong]))
 
 
 def ending(kind: str) -> tuple[keras.Model, Callable[[Any], Any]]:

@@ -114,7 +114,7 @@ def test_a_costly_network_gets_fewer_pictures_and_no_score_cam(
         def __len__(self) -> int:
             return len(test)
 
-        def take(self, indices: np.ndarray) -> np.ndarray:
+        def take_few(self, indices: np.ndarray) -> np.ndarray:
             taken.append(len(indices))
             return test.take(indices)
 

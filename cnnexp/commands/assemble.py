@@ -4,6 +4,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -13,6 +14,7 @@ from cnnexp.data.loading import Images, Room
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
+from cnnexp.models.kept import forget_network, kept_network
 from cnnexp.schema.network import FreezePolicyConfig
 from cnnexp.schema.training import OptimizerConfig
 from cnnexp.targets import bind
@@ -25,6 +27,8 @@ from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.trainer import FitResult, train
 
 SINGLE = "training"  # the phase of a run that lists none
+SPLITS = 3  # train, validation, test
+_images: dict[tuple[Any, ...], Images] = {}  # of the data set of the last run
 _layers_found: set[str] = set()  # what `check_layer_names` has answered in this process
 
 
@@ -41,14 +45,22 @@ def augmentation(config: Config) -> Augmentation:
 
 
 def split_images(config: Config, split: Split, image_size: int, channels: int) -> Images:
-    """The images of a split, read when they are needed, and kept as `trainer` and `paths.cache` say."""
+    """The images of a split, read when they are needed, and kept as `trainer` and `paths.cache` say.
+
+    The jobs of a sweep on the same images share them: what one has decoded, the next need not.
+    """
     trainer = config.trainer
     room = Room(
         memory_bytes=int(trainer.image_memory_limit * GIB),
         folder=Path(config.paths.cache) / "images",
         folder_bytes=int(trainer.image_cache_limit * GIB),
     )
-    return Images(split, image_size, channels, trainer.loader_threads, room)
+    key = (split.name, split.digest, image_size, channels, trainer.loader_threads, room)
+    if key not in _images:
+        while len(_images) >= SPLITS:
+            del _images[next(iter(_images))]
+        _images[key] = Images(split, image_size, channels, trainer.loader_threads, room)
+    return _images[key]
 
 
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
@@ -66,6 +78,31 @@ def training_data(config: Config, dataset: Dataset) -> TrainingData:
         image_size=config.dataset.image_size,
         augmentation=augmentation(config),
     )
+
+
+def network_for(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
+    """`build_network`; where the graph is that of the run before in this process, that one with fresh weights.
+
+    A network with parts of the user's own is built anew each time: what these depend on is not known.
+    """
+    targets = (config.backbone._target_, config.head._target_)
+    if strategy or not all(target.startswith("cnnexp.models.") for target in targets):
+        forget_network()
+        return build_network(config, channels, num_classes, strategy)
+    facts = [asdict(config.backbone), asdict(config.head), config.name, config.dataset.image_size, channels]
+    facts += [num_classes, config.trainer.dtype_policy, _file_stamp(config.backbone.weights)]
+    network = kept_network(repr(facts), lambda: build_network(config, channels, num_classes))
+    apply(freeze_policies(config)[-1], network)
+    return network
+
+
+def _file_stamp(weights: str | None) -> tuple[int, int] | None:
+    """What changes when a file of weights is replaced."""
+    try:
+        found = Path(weights or "").expanduser().stat()
+    except OSError:  # "imagenet"
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def build_network(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
@@ -175,6 +212,7 @@ def settings(config: Config, checkpoint: Path | None = None, strategy: Strategy 
         loader_threads=trainer.loader_threads,
         checkpoint=checkpoint,
         strategy=strategy,
+        deterministic=trainer.deterministic,
     )
 
 

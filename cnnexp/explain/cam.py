@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ import tensorflow as tf
 
 from cnnexp.console import progress
 from cnnexp.errors import UserError
-from cnnexp.explain.target import class_logit, logit_model
+from cnnexp.explain.target import check_classes, class_logit, logit_model
+from cnnexp.models.kept import once_for
 
-BATCH_SIZE = 16  # images at a time: all activations of a batch are kept for the gradient
+BATCH_SIZE = 8  # images at a time, in a compiled function: all activations of a batch are kept for the gradient
+FEW = 2  # images: for so few, nothing is compiled
 
 # (B, h, w, k) activations, (B, h, w, k) gradients -> (B, h, w) class activation map
 Combination = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -54,30 +57,41 @@ def gradient_heatmaps(
     """The heat maps of several methods, by name, for the cost of one; see `gradient_heatmap`."""
     network = logit_model(model, layer)
     check_images(network, images)
-    indices = np.broadcast_to(np.asarray(class_index), (len(images),))
+    indices = np.broadcast_to(np.asarray(class_index, np.int64), (len(images),))
+    check_classes(network.outputs[1].shape[-1], indices)
+    if len(images) > FEW:
+        run = once_for(network, "gradients", lambda: tf.function(partial(activations_and_gradients, network)))
+    else:
+        run = partial(activations_and_gradients, network)
     maps: dict[str, list[np.ndarray]] = {name: [] for name in combinations}
     for start in progress(range(0, len(images), BATCH_SIZE), "explaining"):
-        batch = slice(start, start + BATCH_SIZE)
-        activations, gradients = activations_and_gradients(network, images[batch], indices[batch])
+        batch = np.arange(start, min(start + BATCH_SIZE, len(images)))
+        rows = np.resize(batch, BATCH_SIZE) if len(images) > FEW else batch  # a compiled function takes one size
+        found = run(tf.constant(images[rows], tf.float32), tf.constant(indices[rows]))
+        activations, gradients = (tensor.numpy()[: len(batch)] for tensor in found)
         for name, combine in combinations.items():
             maps[name].append(combine(activations, gradients))
     return {name: normalised(np.concatenate(batches)) for name, batches in maps.items()}
 
 
 def activations_and_gradients(
-    network: keras.Model, images: np.ndarray, class_index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    network: keras.Model, images: tf.Tensor, class_index: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """A^k and dy^c/dA^k, both (B, h, w, k) float32, from one pass forward and one backward.
 
     The network is in inference mode: no dropout, moving statistics in batch normalization.
+
+    Args:
+        network: from `logit_model`.
+        images: (B, H, W, C) float32, 0..255.
+        class_index: (B,) int64.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        inputs = tf.cast(images, tf.float32)
-        tape.watch(inputs)
-        activations, logits = network(inputs, training=False)
+        tape.watch(images)
+        activations, logits = network(images, training=False)
         scores = class_logit(logits, class_index)
     gradients = tape.gradient(scores, activations)
-    return tf.cast(activations, tf.float32).numpy(), tf.cast(gradients, tf.float32).numpy()
+    return tf.cast(activations, tf.float32), tf.cast(gradients, tf.float32)
 
 
 def normalised(maps: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@ Neural Networks"."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,7 +12,8 @@ import tensorflow as tf
 from cnnexp.console import progress
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.cam import check_images, normalised
-from cnnexp.explain.target import class_logit, logit_model
+from cnnexp.explain.target import check_classes, class_logit, logit_model
+from cnnexp.models.kept import once_for
 
 BATCH_SIZE = 32  # images, or copies of an image under different masks, at a time
 
@@ -29,7 +32,8 @@ def heatmap(
     network = logit_model(model, layer)
     check_images(network, images)
     images = images.astype(np.float32)
-    indices = np.broadcast_to(np.asarray(class_index), (len(images),))
+    indices = np.broadcast_to(np.asarray(class_index, np.int64), (len(images),))
+    check_classes(network.outputs[1].shape[-1], indices)
     starts = range(0, len(images), BATCH_SIZE)
     activations = np.concatenate([_run(network, images[start : start + BATCH_SIZE])[0] for start in starts])
     weights = np.zeros(activations.shape[::3], np.float32)  # (B, k)
@@ -57,8 +61,11 @@ def _jobs(activations: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 
 def _run(network: keras.Model, images: np.ndarray) -> tuple[np.ndarray, tf.Tensor]:
-    activations, logits = network(images, training=False)
-    return tf.cast(activations, tf.float32).numpy(), tf.cast(logits, tf.float32)
+    """Feature maps and logits of at most BATCH_SIZE images; compiled for that size, to which others are filled up."""
+    run = once_for(network, "outputs", lambda: tf.function(partial(network, training=False)))
+    rows = np.resize(np.arange(len(images)), BATCH_SIZE)
+    activations, logits = run(tf.constant(images[rows], tf.float32))
+    return tf.cast(activations, tf.float32).numpy()[: len(images)], tf.cast(logits, tf.float32)[: len(images)]
 
 
 def _probability(logits: tf.Tensor, class_index: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import KerasTensor, layers, ops
 
 from cnnexp.errors import UserError, nearest
+from cnnexp.models.kept import once_for
 
 IMAGE_AXES = 4  # (B, h, w, channels)
 NOT_DEFAULT = (layers.MaxPooling2D, layers.AveragePooling2D, layers.Dropout, layers.SpatialDropout2D)
@@ -35,34 +36,38 @@ def logit_model(model: keras.Model, layer: str | None = None) -> keras.Model:
     Raises:
         UserError: no such layer, a layer without feature maps, or a network whose logits cannot be found.
     """
-    flat = flattened(model)
-    features = feature_map(flat, default_layer(flat) if layer is None else layer)
-    return keras.Model(flat.inputs[0], [features, _logits(flat)], name="logits")
+
+    def build() -> keras.Model:
+        flat = flattened(model)
+        features = feature_map(flat, default_layer(flat) if layer is None else layer)
+        return keras.Model(flat.inputs[0], [features, _logits(flat)], name="logits")
+
+    return once_for(model, ("logits", layer), build)
 
 
-def class_logit(logits: tf.Tensor, class_index: int | np.ndarray) -> tf.Tensor:
+def check_classes(units: int, class_index: np.ndarray) -> None:
+    """Raise UserError where a network of so many outputs has no class of a number in `class_index` (B,)."""
+    classes = max(units, 2)
+    wrong = class_index[(class_index < 0) | (class_index >= classes)]
+    if wrong.size:
+        raise UserError(f"class {wrong[0]}: the network has {classes} classes, counted from 0 to {classes - 1}")
+
+
+def class_logit(logits: tf.Tensor, class_index: Any) -> tf.Tensor:
     """The score of each image's class.
 
     A single sigmoid unit gives the score z of class 1; that of class 0 is -z: 1 - sigmoid(z) = sigmoid(-z).
 
     Args:
         logits: (B, n), or (B, 1) for two classes.
-        class_index: (B,) class numbers, or one for all images.
+        class_index: (B,) class numbers, or one for all images; see `check_classes`.
 
     Returns:
         (B,) in the type of `logits`.
-
-    Raises:
-        UserError: the network has no class of that number.
     """
-    count, units = logits.shape
-    indices = np.broadcast_to(np.asarray(class_index, np.int64), (count,))
-    classes = max(units, 2)
-    wrong = indices[(indices < 0) | (indices >= classes)]
-    if wrong.size:
-        raise UserError(f"class {wrong[0]}: the network has {classes} classes, counted from 0 to {classes - 1}")
-    if units == 1:
-        return logits[:, 0] * tf.constant(np.where(indices == 1, 1, -1), logits.dtype)
+    indices = tf.broadcast_to(tf.cast(class_index, tf.int64), tf.shape(logits)[:1])
+    if logits.shape[1] == 1:
+        return logits[:, 0] * tf.cast(2 * indices - 1, logits.dtype)
     return tf.gather(logits, indices, axis=1, batch_dims=1)
 
 

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,7 @@ def pins(*names: str) -> list[str]:
     return [f"{name}=={found}" for name in names if (found := installed_version(name))]
 
 
+@cache
 def requirements_text() -> str:
     """Every installed distribution as `name==version`, one a line, sorted by name without regard to case."""
     found: dict[str, str] = {}

@@ -6,12 +6,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+
+from cnnexp.models.kept import once_for, trainable_flags
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ def cut_model(model: keras.Model) -> Cut | None:
         model: a flat functional model with one input; `trainable` of its layers is already set.
 
     Returns:
-        None where nothing with weights is fixed, so that a cache would gain nothing.
+        None where nothing with weights is fixed, so that a cache would gain nothing. The parts are the same objects
+        each time, with what was traced on them, while the same layers are trained.
     """
+    cut = once_for(model, ("cut", trainable_flags(model)), lambda: _divided(model))
+    return replace(cut) if cut else None
+
+
+def _divided(model: keras.Model) -> Cut | None:
     fixed_tensors: set[int] = set()
     crossing: dict[int, Any] = {}
     saves_work = False
@@ -99,7 +107,8 @@ def features_key(cut: Cut, split_digest: str, image_size: int, dtype: str, strea
         dtype: of the stored features.
         stream: tells one augmented pass over the images from every other; "" for the images as they are.
     """
-    facts = [split_digest, image_size, dtype, stream, _graph(cut.fixed), cut.weights_digest]
+    graph = once_for(cut.fixed, "graph", lambda: _graph(cut.fixed))
+    facts = [split_digest, image_size, dtype, stream, graph, cut.weights_digest]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode()).hexdigest()[:32]
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import TrainBatches
+from cnnexp.models.kept import once_for, trainable_flags
 from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
 from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
 from cnnexp.training.devices import Strategy, replicated, shared_out, signature
@@ -57,6 +58,7 @@ class Settings:
     loader_threads: int = 1
     checkpoint: Path | None = None
     strategy: Strategy | None = None
+    deterministic: bool = True
 
 
 class PhaseRun:
@@ -83,6 +85,15 @@ class PhaseRun:
         inputs.judge.jit_compile = False
 
     def _compile(self) -> None:
+        """Compile the learner; where it was compiled for the same steps before, make its optimizer as good as new."""
+        key = self._steps_key()
+        compiled = once_for(self.learner, "compiled", dict[str, Any])
+        if key and compiled.get("key") == key:
+            optimizer = self.learner.optimizer
+            for variable, value in zip(optimizer.variables, compiled["new"], strict=True):
+                variable.assign(value)
+            optimizer.learning_rate = self.phase.optimizer.learning_rate
+            return
         data, settings, strategy = self.data, self.settings, self.settings.strategy
         one_hot = uses_one_hot(data, settings)
         figures = [accuracy(data.num_classes, one_hot)]
@@ -92,7 +103,7 @@ class PhaseRun:
                 self.phase.epochs,
                 len(self.batches),
                 fused=strategy is None,
-                scale_loss=any(layer.dtype_policy.compute_dtype == "float16" for layer in self.learner.layers),
+                scale_loss=self._scales_loss(),
             ),
             loss=loss(data.num_classes, one_hot, settings.label_smoothing),
             metrics=figures if strategy is None else None,
@@ -101,6 +112,31 @@ class PhaseRun:
             steps_per_execution=1 if whole_batches else _steps_per_execution(len(self.batches)),
         )
         self.learner.optimizer.build(self.learner.trainable_variables)
+        compiled.update(key=key, new=[keras.ops.convert_to_numpy(value) for value in self.learner.optimizer.variables])
+
+    def _scales_loss(self) -> bool:
+        return any(layer.dtype_policy.compute_dtype == "float16" for layer in self.learner.layers)
+
+    def _steps_key(self) -> str | None:
+        """What the compiled steps of this phase depend on, beside the network; None where that is not all known.
+
+        A traced step holds every number that Python handed it: the hyper-parameters of the optimizer and the loss, but
+        for a constant learning rate, which is a variable; and the shapes of all batches.
+        """
+        optimizer, data, settings = self.phase.optimizer.traced(self.phase.epochs), self.data, self.settings
+        if optimizer is None or settings.strategy is not None or self._scales_loss():
+            return None
+        facts = [optimizer, data.num_classes, uses_one_hot(data, settings), settings.label_smoothing]
+        facts += [trainable_flags(self.learner), type(self.inputs.train).__name__, self.inputs.augment_batches]
+        facts += [
+            settings.batch_size,
+            settings.steps_per_epoch,
+            settings.evaluation_batch_size,
+            data.augmentation.mixup,
+        ]
+        facts += [len(part.labels) for part in (data.train, data.validation, data.test)]
+        facts += [first_batch_types(self.batches), settings.deterministic]
+        return repr(facts)
 
     def _scope(self) -> AbstractContextManager[object]:
         return self.settings.strategy.scope() if self.settings.strategy else nullcontext()
@@ -215,6 +251,11 @@ def frozen_digest(model: keras.Model) -> str:
             for weight in layer.weights:
                 digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     return digest.hexdigest()
+
+
+def first_batch_types(batches: TrainBatches) -> str:
+    """Shape and type of what the first batch holds."""
+    return repr(signature(batches.batch(0, 0)))
 
 
 def uses_one_hot(data: TrainingData, settings: Settings) -> bool:

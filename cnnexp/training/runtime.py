@@ -1,5 +1,6 @@
 """TensorFlow's devices, seeds and determinism, set when a run begins and not at import."""
 
+import gc
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,10 @@ def prepare_tensorflow(seed: int, deterministic: bool) -> None:
             on for the life of the process.
     """
     tf.get_logger().setLevel(logging.ERROR)
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
+    gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported so far stays: no collection need look through it again
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -9,6 +9,7 @@ import numpy as np
 from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import Arrays
 from cnnexp.models.build import flip_averaged
+from cnnexp.models.kept import once_for
 from cnnexp.training.callbacks import EpochMetrics, Receiver, loss_and_accuracy
 from cnnexp.training.checkpoint import PhaseReport, Progress, read_checkpoint
 from cnnexp.training.features import Cut, cut_model
@@ -152,7 +153,8 @@ def _evaluate(
     validation, test = views
     size = settings.evaluation_batch_size
     if flip_averaging:
-        result.model = flip_averaged(result.model)
+        network = result.model
+        result.model = once_for(network, "flip averaged", lambda: flip_averaged(network))
     result.model.jit_compile = False
 
     def outputs(view: _Views, description: str) -> np.ndarray:
@@ -175,6 +177,6 @@ def _evaluate(
 def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray, tolerance: float) -> None:
     """Assert that the whole model gives, for a few images, what came out of the cached path."""
     indices = np.arange(min(8, len(probabilities)))
-    whole = keras.ops.convert_to_numpy(model(images.take(indices), training=False))
+    whole = model.predict_on_batch(images.take_few(indices))
     difference = float(np.abs(whole - probabilities[indices]).max())
     assert difference <= tolerance, f"whole model and cached features differ by {difference:g}"
