@@ -3,7 +3,6 @@
 Lengths are in pixels, places are (left, top) of the sheet's upper left corner.
 """
 
-import io
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cnnexp.data.opencv import cv2
 from cnnexp.files import write_whole
 
 INK, MUTED, PAPER, RED, GREEN = "#1c2733", "#66727f", "#ffffff", "#c23b3b", "#23855a"
@@ -56,9 +56,13 @@ class Sheet:
 
     def save(self, path: str | Path) -> None:
         """Write the sheet as a PNG that appears whole or not at all; its folder is made."""
-        buffer = io.BytesIO()
-        self.image.save(buffer, "png", compress_level=1)
-        write_whole(path, buffer.getvalue())
+        write_png(path, np.asarray(self.image))
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as a PNG that appears whole or not at all; its folder is made."""
+    packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    write_whole(path, packed.tobytes())
 
 
 @lru_cache(maxsize=16)

@@ -11,9 +11,8 @@ import pytest
 import sklearn.metrics
 from made_runs import picture
 
-from cnnexp.commands import artifacts
+from cnnexp.commands import artifacts, heatmaps
 from cnnexp.errors import UserError
-from cnnexp.report import figures
 from cnnexp.report.mistakes import read_mistakes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -53,8 +52,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         path.touch()
 
     def start() -> None:
-        for name in ("figures.draw_curves", "figures.draw_confusion", "draw_heat_maps"):
-            monkeypatch.setattr(f"cnnexp.commands.artifacts.{name}", touch)
+        for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "heatmaps.draw_sheet"):
+            monkeypatch.setattr(f"cnnexp.commands.{name}", touch)
         monkeypatch.setattr(artifacts, "requirements_text", lambda: "")
 
     return start
@@ -106,8 +105,8 @@ def test_two_classes(
 def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three mistakes are drawn with their heat maps, and kept as thumbnails, the most confident first."""
     drawn: list[Any] = []
-    draw = figures.draw_errors
-    monkeypatch.setattr(figures, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
+    draw = heatmaps.draw_errors
+    monkeypatch.setattr(heatmaps, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
     dataset = arguments[4]
     probabilities = 0.1 + 0.8 * dataset.test.labels
     for index, share in ((1, 0.6), (4, 0.9), (6, 0.7)):
@@ -129,8 +128,7 @@ def test_ten_classes_of_a_network_without_maps(
     def none(*_: Any) -> np.ndarray:
         raise UserError("no maps")
 
-    monkeypatch.setattr("cnnexp.commands.artifacts.mistake_overlays", none)
-    monkeypatch.setattr("cnnexp.commands.artifacts.draw_heat_maps", none)
+    monkeypatch.setattr("cnnexp.commands.heatmaps.overlaid", none)
     arguments, metrics = written("experiment=mnist", "dataset=digits")
     folder, dataset = arguments[0], arguments[4]
     assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}

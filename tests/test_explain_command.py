@@ -17,13 +17,14 @@ from explained import PHOTOS, network
 from keras import layers
 
 from cnnexp.commands import imagenet
-from cnnexp.commands.heatmaps import mistake_overlays
+from cnnexp.commands.heatmaps import overlaid
 from cnnexp.data.images import read_image
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, layercam
-from cnnexp.explain.overlay import overlay, write_png
+from cnnexp.explain.overlay import overlay
 from cnnexp.explain.placement import cell_grid
+from cnnexp.sheet import write_png
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -153,7 +154,8 @@ def test_a_download_that_fails_is_one_line(cnnexp: Run, photos: list[str], monke
         (["--imagenet", "vgg16", "nowhere/*.jpg"], "nowhere/*.jpg: no image there"),
         (["--imagenet", "efficientnet_lite0", "--weights", "w.h5", "photo.jpg"], "only --imagenet vgg16 takes"),
         (["latest", "photo.jpg", "--weights", "w.h5"], "only --imagenet vgg16 takes a weight file"),
-        (["latest"], "give a run and images"),
+        ([], "give a run, and maybe images"),
+        (["latest", "--activations"], "--activations: goes with images"),
     ],
 )
 def test_a_bad_line_is_refused(cnnexp: Run, arguments: list[str], expected: str) -> None:
@@ -200,18 +202,18 @@ def test_opencv_is_limited_and_quiet_though_keras_imports_it_too(tmp_path: Path)
 # ---------------------------------------------------------------------------------------------- in reports
 
 
-def test_mistake_overlays() -> None:
+def test_overlaid() -> None:
     model = network("flat")
     classes = np.array([0, 1, 2, 0, 1])
-    overlays = mistake_overlays(model, PHOTOS, classes)
+    overlays = overlaid(model, PHOTOS, classes)
     assert overlays.shape == PHOTOS.shape and overlays.dtype == np.uint8
     maps = gradcam.heatmap(model, PHOTOS, classes)
     grid = cell_grid(model)
     assert all(np.array_equal(overlays[number], overlay(PHOTOS[number], maps[number], grid)) for number in range(5))
-    other = mistake_overlays(model, PHOTOS, classes, "layercam")
+    other = overlaid(model, PHOTOS, classes, "layercam")
     assert np.array_equal(other[1], overlay(PHOTOS[1], layercam.heatmap(model, PHOTOS, classes)[1], grid))
-    assert mistake_overlays(network(channels=1), PHOTOS[..., :1], classes).shape == PHOTOS.shape
+    assert overlaid(network(channels=1), PHOTOS[..., :1], classes).shape == PHOTOS.shape
     image = keras.Input((12, 12, 3))
     without = keras.Model(image, layers.Dense(3, "softmax")(layers.Flatten()(image)))
     with pytest.raises(UserError, match="no layer has feature maps"):
-        mistake_overlays(without, PHOTOS, classes)
+        overlaid(without, PHOTOS, classes)

@@ -9,6 +9,7 @@ from typing import Any
 from cnnexp.console import say, table
 
 IGNORED = re.compile(r"(^|/)time[/_]|^images_per_s$|^(memory|system|evaluate)/")  # not what a run computes
+EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -21,6 +22,11 @@ class Figure:
     new: float | None
     difference: float
     steps: int
+
+    def differs(self, tolerance: float) -> bool:
+        """Whether it is further off than `tolerance`; what describes heat maps may be so by their rounding, whatever
+        version of cnnexp drew them."""
+        return self.difference > (max(tolerance, EXPLAINED) if self.name.startswith("explain/") else tolerance)
 
 
 def read_histories(tracker: Any, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
@@ -56,10 +62,10 @@ def show_figures(figures: Sequence[Figure], tolerance: float) -> None:
     rows = []
     for figure in sorted(figures, key=lambda figure: (figure.steps > 1, figure.name)):
         epochs = f" (in {figure.steps} epochs)" if figure.steps > 1 else ""
-        mark = "" if figure.difference <= tolerance else "differs"
+        mark = "differs" if figure.differs(tolerance) else ""
         rows.append([figure.name + epochs, *map(_text, (figure.old, figure.new)), f"{figure.difference:.3g}", mark])
     table("", ["metric", "old", "new", "difference", ""], rows)
-    wrong = sum(figure.difference > tolerance for figure in figures)
+    wrong = sum(figure.differs(tolerance) for figure in figures)
     largest = max((figure.difference for figure in figures), default=0.0)
     within = "exactly" if tolerance == 0 else f"within {tolerance:g}"
     said = f"{wrong} of {len(figures)} differ" if wrong else f"all {len(figures)} agree {within}"

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cnnexp.commands.heatmaps import draw_heat_maps, mistake_overlays
-from cnnexp.console import warn
+from cnnexp.commands.heatmaps import ERRORS, HEAT_MAPS, draw_mistakes
 from cnnexp.data.dataset import Dataset
-from cnnexp.errors import UserError
+from cnnexp.data.loading import Images
 from cnnexp.files import write_whole
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
@@ -30,12 +29,11 @@ FILES = (
     "confusion.png",
     "reliability.png",
     "roc_pr.png",
-    "errors.png",
+    ERRORS,
     "predictions.csv",
     MISTAKES,
-    "explain/heatmaps.png",
+    HEAT_MAPS,
 )
-EXPLAINED = 8  # images on the sheet of heat maps
 
 
 def write(
@@ -74,9 +72,8 @@ def write(
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
     _draw_scores(folder, title, predictions)
-    _show_mistakes(folder, network, predictions, data, explain)
-    if explain:
-        _draw_heat_maps(folder, network, predictions, data)
+    _keep_mistakes(folder / MISTAKES, predictions, data.test.images)
+    draw_mistakes(folder, title, predictions, data.test.images, network.model if explain else None)
     return metrics
 
 
@@ -88,56 +85,12 @@ def _draw_scores(folder: Path, title: str, predictions: Predictions) -> None:
         draw_roc_pr(folder / "roc_pr.png", predictions, title)
 
 
-def _show_mistakes(folder: Path, network: Network, predictions: Predictions, data: TrainingData, explain: bool) -> None:
-    """The worst as a picture, each with what the network saw in it, and more of them as thumbnails."""
+def _keep_mistakes(path: Path, predictions: Predictions, images: Images) -> None:
+    """The worst mistakes as thumbnails, from which comparisons take their pictures."""
     kept = worst_mistakes(predictions, MOST_KEPT)
-    names = predictions.class_names
-    images = data.test.images.take(kept)
-    ids = [predictions.ids[index] for index in kept]
-    truths = [names[label] for label in predictions.labels[kept]]
-    predicteds = [names[label] for label in predictions.predicted[kept]]
-    write_mistakes(folder / MISTAKES, ids, truths, predicteds, list(images))
-    if not len(kept):
-        return
-    worst = slice(figures.MOST_ERRORS)
-    figures.draw_errors(
-        folder / "errors.png",
-        list(images[worst]),
-        truths[worst],
-        predicteds[worst],
-        predictions.confidence[kept[worst]].tolist(),
-        ids[worst],
-        network.model.name,
-        _overlays(network, images[worst], predictions.predicted[kept[worst]]) if explain else None,
-    )
-
-
-def _overlays(network: Network, images: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
-    """The images (N, H, W, C) under the heat maps of `classes` (N,); None where the network has no maps."""
-    try:
-        return mistake_overlays(network.model, images, classes)
-    except UserError:  # `_draw_heat_maps` says so
-        return None
-
-
-def _draw_heat_maps(folder: Path, network: Network, predictions: Predictions, data: TrainingData) -> None:
-    """Why the worst mistakes were made; where there are none, why the first test images were got right."""
-    chosen = worst_mistakes(predictions, EXPLAINED)
-    if not len(chosen):
-        chosen = np.arange(min(EXPLAINED, len(predictions.labels)))
-    try:
-        draw_heat_maps(
-            folder / "explain" / "heatmaps.png",
-            network.model.name,
-            network.model,
-            predictions.class_names,
-            [predictions.ids[index] for index in chosen],
-            data.test.images.take(chosen),
-            predictions.probabilities[chosen],
-            predictions.predicted[chosen],
-        )
-    except UserError as error:  # a network of one's own may have no maps to show
-        warn(f"cnnexp: no heat maps: {error}")
+    names, ids = predictions.class_names, [predictions.ids[index] for index in kept]
+    truths, answers = ([names[n] for n in labels[kept]] for labels in (predictions.labels, predictions.predicted))
+    write_mistakes(path, ids, truths, answers, list(images.take_few(kept)))
 
 
 def summary_text(network: Network) -> str:

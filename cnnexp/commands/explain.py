@@ -7,17 +7,22 @@ from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.commands.recorded_config import find_single, take_allowed
+from cnnexp.commands.stores import open_tracker
 from cnnexp.composition import load_config
+from cnnexp.config import Config
 from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError, nearest
 from cnnexp.explain.names import IMAGENET_NETWORKS, METHOD_NAMES
 
 HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
+       cnnexp explain RUN [OVERRIDES]
        cnnexp explain --imagenet NETWORK IMAGE... [--weights FILE] [OPTIONS] [OVERRIDES]
 
 The likeliest classes of images, and heat maps over them: which places speak for a class. With --activations also
 every channel of the chosen layers. The pictures go to PATHS.ROOT/explain; what cannot be read is named on standard
-error and skipped.
+error and skipped. Without images, the run's own pictures: why its worst mistakes were made, and on drawn pictures how
+well its heat maps point; they are added to the run (those of a grid or a search explain only the chosen job).
 
   RUN            an MLflow run id, a unique prefix of one, or `latest`
   IMAGE          files, folders, or patterns in quotes, as 'photos/*.jpg'; scaled to the size the network takes
@@ -30,6 +35,7 @@ error and skipped.
   --layer        the layer whose maps are used; the last with maps that is no pooling, if none is named
   --class        the class to speak for, by its name; of each image the likeliest, if none is named
   --activations  grids of activations too, one PNG a layer; of --layer only, if that is given
+  --allow-target without images: a data set of your own that the recorded config names; repeatable
 """
 
 PREDICTED_AT_ONCE = 32  # images
@@ -47,14 +53,17 @@ class Request:
     layer: str | None
     class_name: str | None
     activations: bool
+    allowed: list[str]
 
 
 def run(arguments: list[str]) -> int:
     """Load, read, predict, explain, draw."""
     request = _parse(arguments)
     config = load_config(request.overrides)
+    if request.imagenet is None and len(request.names) == 1:
+        return _explain_own(config, request)
     import_tensorflow()
-    from cnnexp.commands.heatmaps import draw_heat_maps
+    from cnnexp.commands.heatmaps import draw_sheet, overlaid
     from cnnexp.commands.imagenet import imagenet_network
     from cnnexp.commands.recorded import class_probabilities, find_images, load_recorded, read_batch
 
@@ -77,23 +86,28 @@ def run(arguments: list[str]) -> int:
     folder = Path(config.paths.root) / "explain" / explained.run_id
     sheet = folder / "heatmaps.png"
     names = [file.name for file in files]
-    draw_heat_maps(
-        sheet,
-        title,
-        explained.model,
-        explained.class_names,
-        names,
-        images,
-        probabilities,
-        classes,
-        request.methods,
-        request.layer,
-    )
+    overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
+    draw_sheet(sheet, title, explained.class_names, names, images, probabilities, classes, overlays)
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))
     if request.activations:
         for file in _draw_activations(folder, explained.model, files, images, request.layer):
             say(str(file))
+    return 0
+
+
+def _explain_own(config: Config, request: Request) -> int:
+    """Explain a run on its own test images, and say where the pictures are."""
+    from cnnexp.commands.explanation import explain_recorded
+
+    tracker = open_tracker(config)
+    run = find_single(tracker, request.names[0])
+    if run.status != "FINISHED":
+        raise UserError(
+            f"{request.names[0]}: run {run.run_id} is {run.status}; only finished runs have answers to explain"
+        )
+    for file in explain_recorded(tracker, run, request.overrides, request.allowed):
+        say(str(file))
     return 0
 
 
@@ -104,22 +118,29 @@ def _parse(arguments: list[str]) -> Request:
     layer, arguments = take_option(arguments, "--layer")
     class_name, arguments = take_option(arguments, "--class")
     activations, arguments = take_flag(arguments, "--activations")
+    allowed, arguments = take_allowed(arguments)
     names, overrides = split_overrides(arguments)
     chosen = (methods or "gradcam").split(",")
     for method in chosen:
         if method not in METHOD_NAMES:
-            allowed = ", ".join(nearest(method, [*METHOD_NAMES]))
-            raise UserError(f"--method {method}: no such method; allowed: {allowed}")
+            names_near = ", ".join(nearest(method, [*METHOD_NAMES]))
+            raise UserError(f"--method {method}: no such method; allowed: {names_near}")
     if imagenet is not None and imagenet not in IMAGENET_NETWORKS:
-        allowed = ", ".join(nearest(imagenet, [*IMAGENET_NETWORKS]))
-        raise UserError(f"--imagenet {imagenet}: no such network; allowed: {allowed}")
+        names_near = ", ".join(nearest(imagenet, [*IMAGENET_NETWORKS]))
+        raise UserError(f"--imagenet {imagenet}: no such network; allowed: {names_near}")
     if weights is not None and imagenet != "vgg16":
         raise UserError("--weights: only --imagenet vgg16 takes a weight file; leave --weights out")
-    if imagenet is None and len(names) < 2:
-        raise UserError("cnnexp explain: give a run and images, as `cnnexp explain latest photo.jpg`")
+    if imagenet is None and not names:
+        raise UserError("cnnexp explain: give a run, and maybe images, as `cnnexp explain latest photo.jpg`")
+    options = {"--method": methods, "--layer": layer, "--class": class_name, "--activations": activations}
+    for option, given in options.items():
+        if given and imagenet is None and len(names) == 1:
+            raise UserError(
+                f"{option}: goes with images; without, the run's own pictures are drawn as a run draws them"
+            )
     if not names:
         raise UserError(f"cnnexp explain: give images, as `cnnexp explain --imagenet {imagenet} photo.jpg`")
-    return Request(names, overrides, imagenet, weights, chosen, layer, class_name, activations)
+    return Request(names, overrides, imagenet, weights, chosen, layer, class_name, activations, allowed)
 
 
 def _class_number(name: str | None, class_names: Sequence[str]) -> int | None:
@@ -146,7 +167,7 @@ def _show(title: str, files: Sequence[Path], probabilities: Any, class_names: Se
 
 def _draw_activations(folder: Path, model: Any, files: list[Path], images: Any, layer: str | None) -> list[Path]:
     from cnnexp.explain.activations import activation_grids
-    from cnnexp.explain.overlay import write_png
+    from cnnexp.sheet import write_png
 
     written = []
     for number, (file, image) in enumerate(zip(progress(files, "activations"), images, strict=True)):

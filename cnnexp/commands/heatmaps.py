@@ -1,4 +1,4 @@
-"""A sheet of heat maps over images, for `cnnexp explain` and for the artifacts of a run."""
+"""Sheets of heat maps over images, for `cnnexp explain` and for the artifacts of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,24 +6,90 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cnnexp.console import warn
+from cnnexp.data.loading import Images
+from cnnexp.errors import UserError
 from cnnexp.explain.methods import METHODS
 from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
 from cnnexp.explain.placement import cell_grid
+from cnnexp.report.figures import MOST_ERRORS, draw_errors
+from cnnexp.report.predictions import Predictions, worst_mistakes
+
+EXPLAINED = 8  # images on the sheet of a run
+HEAT_MAPS = "explain/heatmaps.png"
+ERRORS = "errors.png"
 
 
-def draw_heat_maps(
+def draw_mistakes(
+    folder: Path, title: str, predictions: Predictions, images: Images, model: keras.Model | None = None
+) -> None:
+    """Draw the worst mistakes into `folder/errors.png`; with `model` also why they were made.
+
+    Then each stands beside its heat map, for the class that was answered, and the first of them are drawn large in
+    `folder/explain/heatmaps.png`; where there are no mistakes, why the first images were got right.
+
+    Args:
+        folder: of the run.
+        title: headline of the sheets.
+        predictions: of the test images.
+        images: the test images.
+        model: the network without flip averaging, or None. Where it has no heat maps, that is said.
+    """
+    wrong = worst_mistakes(predictions, MOST_ERRORS)
+    shown = wrong if len(wrong) or model is None else np.arange(min(EXPLAINED, len(predictions.labels)))
+    if not len(shown):
+        return
+    pictures, classes = images.take_few(shown), predictions.predicted[shown]
+    names, ids = predictions.class_names, [predictions.ids[index] for index in shown]
+    overlays = None
+    if model is not None:
+        try:
+            overlays = overlaid(model, pictures, classes)
+        except UserError as error:  # a network of one's own may have no maps to show
+            warn(f"cnnexp: no heat maps: {error}")
+    if len(wrong):
+        truths, answers = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
+        confidence = predictions.confidence[shown].tolist()
+        draw_errors(folder / ERRORS, list(pictures), truths, answers, confidence, ids, title, overlays)
+    if overlays is not None:
+        some = slice(EXPLAINED)
+        rows = (ids[some], pictures[some], predictions.probabilities[shown[some]], classes[some])
+        draw_sheet(folder / HEAT_MAPS, title, names, *rows, {"gradcam": overlays[some]})
+
+
+def overlaid(
+    model: keras.Model, images: np.ndarray, classes: np.ndarray, method: str = "gradcam", layer: str | None = None
+) -> np.ndarray:
+    """Images under heat maps: what speaks for some classes in them.
+
+    Args:
+        model: see `cnnexp.explain.target.logit_model`.
+        images: (N, H, W, C) uint8 RGB or grey, raw 0..255.
+        classes: (N,) the class that each map speaks for.
+        method: a key of `METHODS`.
+        layer: whose maps are used; None for the last convolution.
+
+    Returns:
+        (N, H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: the model has no such layer, or none with maps.
+    """
+    maps, grid = METHODS[method](model, images, classes, layer), cell_grid(model, layer)
+    return np.stack([overlay(image, heatmap, grid) for image, heatmap in zip(images, maps, strict=True)])
+
+
+def draw_sheet(
     path: Path,
     title: str,
-    model: keras.Model,
     class_names: Sequence[str],
     names: Sequence[str],
     images: np.ndarray,
     probabilities: np.ndarray,
     classes: np.ndarray,
-    methods: Sequence[str] = ("gradcam",),
-    layer: str | None = None,
+    overlays: dict[str, np.ndarray],
 ) -> None:
-    """Write one row a photo: the photo with its top classes, then an overlay for each method.
+    """Write one row a photo: the photo with its top classes, then its overlay for each method.
 
     Args:
         path: the PNG file.
@@ -31,41 +97,12 @@ def draw_heat_maps(
         images: (N, H, W, C) uint8, raw.
         probabilities: (N, classes).
         classes: (N,) the class that each map speaks for.
-        methods: keys of `METHODS`.
-        layer: whose maps are used; None for the last convolution.
-
-    Raises:
-        UserError: the model has no such layer, or none with maps.
+        overlays: from `overlaid`, by the method's name.
     """
-    maps = {method: METHODS[method](model, images, classes, layer) for method in methods}
-    grid = cell_grid(model, layer)
     rows = []
     for index, (name, image) in enumerate(zip(names, images, strict=True)):
         row = [Panel(image, caption(name, top_classes(probabilities[index], class_names)))]
-        for method in methods:
-            label = f"{method}\nfor {class_names[classes[index]]}"
-            row.append(Panel(overlay(image, maps[method][index], grid), label))
+        for method, pictures in overlays.items():
+            row.append(Panel(pictures[index], f"{method}\nfor {class_names[classes[index]]}"))
         rows.append(row)
     contact_sheet(path, rows, title)
-
-
-def mistake_overlays(
-    model: keras.Model, images: np.ndarray, classes: np.ndarray, method: str = "gradcam"
-) -> np.ndarray:
-    """Photos under the heat maps of some classes: what the network saw in them.
-
-    Args:
-        model: see `cnnexp.explain.target.logit_model`.
-        images: (N, H, W, C) uint8 RGB or grey, raw 0..255.
-        classes: (N,) the class that each map speaks for, as the one that was wrongly predicted.
-        method: a key of `METHODS`.
-
-    Returns:
-        (N, H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: the network has no feature maps.
-    """
-    maps = METHODS[method](model, images, classes)
-    grid = cell_grid(model)
-    return np.stack([overlay(image, heatmap, grid) for image, heatmap in zip(images, maps, strict=True)])

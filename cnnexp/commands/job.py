@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from cnnexp.commands import artifacts
@@ -14,7 +15,18 @@ from cnnexp.commands.localisation import localisation_metrics
 from cnnexp.commands.recording import Job, log_input, note, open_run, recorded
 from cnnexp.commands.results import RESULT, final_metrics, make_result, monitored, show, write_result
 from cnnexp.commands.stores import open_tracker, register_model
-from cnnexp.commands.unfinished import CHECKPOINT, RunState, held, read_state, status, write_state
+from cnnexp.commands.sweep import chooses
+from cnnexp.commands.unfinished import (
+    CHECKPOINT,
+    MODEL,
+    RunState,
+    best_job,
+    held,
+    is_better,
+    read_state,
+    status,
+    write_state,
+)
 from cnnexp.console import say
 from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
@@ -125,7 +137,9 @@ def _record_files(
     fitted: FitResult,
 ) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
-    explain = job.config.tracking.explain
+    tracking = job.config.tracking
+    chosen_later = tracking.explain == "auto" and chooses(job.folder.parent)
+    explain = bool(tracking.explain) and not chosen_later
     scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted, explain)
     if explain:
         scores |= localisation_metrics(network.model, dataset, data.test.images)
@@ -133,5 +147,19 @@ def _record_files(
     for file in artifacts.FILES:
         if (job.folder / file).is_file():
             tracker.log_artifact(job.folder / file, folder=str(Path(file).parent) if "/" in file else None)
-    if job.config.tracking.log_model:
-        tracker.log_model(fitted.model, data.test.images.take(np.arange(1)), dataset.class_names)
+    if tracking.log_model:
+        tracker.log_model(fitted.model, data.test.images.take_few(np.arange(1)), dataset.class_names)
+    if chosen_later and not (tracking.log_model and tracking.uri):
+        _keep_model_of_best(job, network, monitored(job.config.trainer.monitor, fitted))
+
+
+def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
+    """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
+    monitor = job.config.trainer.monitor
+    before = best_job(job.folder.parent, monitor)
+    state = read_state(before) if before else None
+    if state and state.objective is not None and not is_better(monitor, objective, state.objective):
+        return
+    keras.Model(network.model.inputs, network.model.outputs, name=network.model.name).save(job.folder / MODEL)
+    if before:
+        (before / MODEL).unlink(missing_ok=True)

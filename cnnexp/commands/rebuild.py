@@ -55,13 +55,28 @@ def rebuild(run_id: str, values: Mapping[str, Any], overrides: Sequence[str]) ->
             raise UserError(f"run {run_id}: config.yaml: has no {name}")
     for key in KEPT_TRACKING:
         recorded = _part(values, "tracking").get(key)
-        if f"tracking.{key}" not in given and isinstance(recorded, bool):
+        if f"tracking.{key}" not in given and (isinstance(recorded, bool) or recorded == "auto"):
             config.tracking[key] = recorded
     for override in parsed:
         if _top(override) not in anew:
             _apply(config, override)
     if "dataset.path" not in given and "dataset" not in anew:
         _find_data(config, values)
+    return config
+
+
+def as_recorded(run_id: str, values: Mapping[str, Any]) -> DictConfig:
+    """The config of a run as it was recorded, places included: for a run of this installation.
+
+    Raises:
+        UserError: a recorded key that this version does not have.
+    """
+    config = OmegaConf.structured(Config)
+    known = {item.name for item in fields(Config)}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"run {run_id}: config.yaml: {name}: no such key in this version of cnnexp")
+        _set(run_id, config, name, value)
     return config
 
 

@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> int:
     values = read_config(tracker, old.run_id)
     composed = rebuild(old.run_id, values, overrides)
     composed.tracking.tags = {**composed.tracking.tags, "reproduces": old.run_id}
+    if composed.tracking.explain == "auto":  # what it decided then
+        composed.tracking.explain = _was_explained(tracker, old)
     config = typed_record(old.run_id, composed)
     import_tensorflow()
     check_targets(old.run_id, values, allowed)
@@ -67,6 +69,11 @@ def run(arguments: list[str]) -> int:
     if not same_data:
         warn("cnnexp: the data is not that of the run, so this is no reproduction of it")
     return 0 if agrees and same_data else 1
+
+
+def _was_explained(tracker: Any, run: "RunInfo") -> bool:
+    files = tracker.client().list_artifacts(run.run_id, "explain")
+    return any(name.startswith("explain/") for name in (*run.metrics, *(file.path for file in files)))
 
 
 def _take_tolerance(arguments: list[str]) -> tuple[float, list[str]]:
@@ -132,7 +139,7 @@ def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bo
     old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
     figures = compare_figures(old, new)
     show_figures(figures, tolerance)
-    return all(figure.difference <= tolerance for figure in figures)
+    return not any(figure.differs(tolerance) for figure in figures)
 
 
 def _link(tracker: Any, old_id: str, new_id: str, agrees: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,9 @@ from cnnexp.files import write_whole
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
+
+
+Kind = Literal["progression", "grid", "search"]
 
 
 @dataclass
@@ -63,7 +66,7 @@ class SweepCallback(Callback):
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags["sweep.grid"] = " ".join(swept(line, config.hydra.sweeper.get("params") or {}))
             run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
-            content = {"parent_run_id": run_id, "overrides": line, "name": name}
+            content = {"parent_run_id": run_id, "overrides": line, "name": name, "kind": kind(config)}
             write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
         current.folder, current.tracker, current.run_id = folder, tracker, run_id
         current.name, current.line, current.monitor = name, line, str(config.trainer.monitor)
@@ -76,6 +79,21 @@ def swept(line: list[str], params: dict[str, Any]) -> list[str]:
     given = [*(f"{key}={value}" for key, value in params.items()), *line]
     parsed = OverridesParser.create().parse_overrides(given)
     return [override.input_line for override in parsed if override.is_sweep_override() and override.input_line]
+
+
+def kind(config: DictConfig) -> Kind:
+    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression."""
+    if search.is_search(config.hydra):
+        return "search"
+    line = [str(override) for override in config.hydra.overrides.task]
+    keys = {override.split("=")[0] for override in swept(line, config.hydra.sweeper.get("params") or {})}
+    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
+
+
+def chooses(folder: Path) -> bool:
+    """Whether this is the folder of a grid or a search, of which one job is chosen."""
+    file = folder / SWEEP_FILE
+    return file.is_file() and json.loads(file.read_text()).get("kind") in ("grid", "search")
 
 
 def _as_root(config: DictConfig) -> DictConfig:
@@ -139,6 +157,7 @@ def _finish(sweep: Sweep) -> None:
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
     sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
     _register_best(sweep)
+    _explain_best(sweep)
     state = f"{len(results) - len(unfinished)} of {len(results)} jobs finished"
     sweep.tracker.set_tags({"sweep.state": state})
     sweep.tracker.log_metrics({"count/jobs": len(results), "count/failed": len(unfinished)}, step=0)
@@ -159,6 +178,19 @@ def _figures(result: "Result") -> list[str]:
     trained = "" if result.trainable_parameters is None else f"{result.trainable_parameters:,}"
     seconds = "" if result.train_seconds is None else f"{result.train_seconds:.0f}"
     return [f"{result.test_accuracy:.4f}", f"{low:.3f} to {high:.3f}", validation, trained, seconds]
+
+
+def _explain_best(sweep: Sweep) -> None:
+    """Explain the chosen job of a grid or a search, where none was asked to explain itself."""
+    from cnnexp.commands.explanation import explain_job
+    from cnnexp.commands.unfinished import MODEL, best_job
+
+    assert sweep.folder is not None
+    best = best_job(sweep.folder, sweep.monitor) if chooses(sweep.folder) else None
+    if best is not None:
+        explain_job(sweep.tracker, best)
+    for file in sweep.folder.rglob(MODEL):
+        file.unlink()
 
 
 def _register_best(sweep: Sweep) -> None:

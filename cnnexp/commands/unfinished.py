@@ -1,6 +1,7 @@
 """What a run keeps in its folder so that it can go on after it was stopped, and finding such folders again."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ CHECKPOINT = "checkpoint.npz"
 LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"  # what the store has not taken yet
 SWEEP_FILE = "sweep.json"
+MODEL = "model.keras"  # of the best job of a grid so far, where the store has none: it is explained at the end
 STOPPED = "stopped.json"  # no further job of the sweep is to start
 CONTROLS = (
     "trainer.resume=",
@@ -118,3 +120,20 @@ def find_sweep(runs: Path, line: Sequence[str]) -> Path | None:
 def decisive(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
+
+
+def best_job(sweep: Path, monitor: str) -> Path | None:
+    """The folder of the finished job of a sweep with the best figure `monitor`; None where no job has one."""
+    found = [(state.objective, file.parent) for file in sweep.rglob(STATE) if (state := read_state(file.parent))]
+    figures = [(figure, folder) for figure, folder in found if figure is not None and math.isfinite(figure)]
+    return max(figures, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
+
+
+def rises(monitor: str) -> bool:
+    """Whether a figure is the better the higher it is."""
+    return not monitor.endswith("loss")
+
+
+def is_better(monitor: str, one: float, other: float) -> bool:
+    """Whether one value of a figure is better than another."""
+    return one > other if rises(monitor) else one < other

@@ -10,7 +10,6 @@ import numpy as np
 
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.placement import Grid, even_grid
-from cnnexp.files import write_whole
 from cnnexp.sheet import Sheet
 
 WEIGHT = 0.4  # of the heat map, as in the tutorial
@@ -126,8 +125,3 @@ def _height(panel: Panel) -> float:
 def _shortened(line: str) -> str:
     """A line cut to what a panel is wide."""
     return line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…"
-
-
-def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as a PNG that appears whole or not at all; its folder is made."""
-    write_whole(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from cnnexp.explain.target import default_layer, feature_map, flattened
+from cnnexp.models.kept import once_for
 
 POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
@@ -52,6 +53,10 @@ def cell_grid(model: keras.Model, layer: str | None = None) -> Grid:
     Raises:
         UserError: no such layer, or one without feature maps.
     """
+    return once_for(model, ("grid", layer), lambda: _cell_grid(model, layer))
+
+
+def _cell_grid(model: keras.Model, layer: str | None) -> Grid:
     flat = flattened(model)
     tensor = feature_map(flat, default_layer(flat) if layer is None else layer)
     first, stride = np.zeros(2), np.ones(2)  # of the cells, as indices into `tensor`

@@ -84,7 +84,8 @@ def default_layer(model: keras.Model) -> str:
         UserError: the network has no feature maps.
     """
     flat = flattened(model)
-    names = [name for name in feature_maps(flat) if not isinstance(flat.get_layer(name), NOT_DEFAULT)]
+    poolings = {layer.name for layer in flat.layers if isinstance(layer, NOT_DEFAULT)}
+    names = [name for name in feature_maps(flat) if name not in poolings]
     if not names:
         raise UserError(f"{model.name}: no layer has feature maps (B, h, w, channels), so nothing can be explained")
     return names[-1]

@@ -107,3 +107,11 @@ def flip_averaged(model: keras.Model) -> keras.Model:
     image = keras.Input(model.input_shape[1:], dtype="float32", name="image")
     both = keras.layers.Average(name="mean")([network(image), network(keras.ops.flip(image, axis=2))])
     return keras.Model(image, both, name=f"{model.name}_flip_averaged")
+
+
+def without_flip_averaging(model: keras.Model) -> keras.Model:
+    """The network inside of what `flip_averaged` gave; any other model as it is."""
+    if not isinstance(model.layers[-1], keras.layers.Average):
+        return model
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return inside[0] if len(inside) == 1 and model.name == f"{inside[0].name}_flip_averaged" else model

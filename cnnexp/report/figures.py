@@ -29,7 +29,7 @@ MOST_NUMBERS = 12  # more classes than this get no numbers in the cells
 MOST_CELLS = 150  # more classes than this share cells
 MOST_ERRORS = 24
 LETTER = 0.085  # inches: how wide a letter of 10 points is, and generously so
-CELL, GAP, HEAD, CAPTION, NOTE = 170, 30, 52, 92, 30  # pixels of the sheet of mistakes
+CELL, GAP, HEAD, CAPTION, NOTE = 170, 30, 52, 80, 30  # pixels of the sheet of mistakes
 
 
 class Margins(NamedTuple):

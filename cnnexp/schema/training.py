@@ -134,11 +134,15 @@ class TrackingConfig:
     experiment: str = "cnnexp"
     artifact_root: str = MISSING
     log_model: bool = True
-    explain: bool = True  # heat maps of mistakes, and on drawn pictures how well they find the evidence
+    explain: Any = "auto"  # heat maps, and on drawn pictures how well they find the evidence; see `check`
     register: Optional[str] = None  # name in the model registry: of a run's model, or of the best of a sweep
     tags: dict[str, str] = option({})
 
     def check(self) -> None:
+        """`explain=auto` is true for a run of its own and for the jobs of a progression; of a grid or a search the best
+        job is explained at the end."""
+        if not isinstance(self.explain, bool) and self.explain != "auto":
+            raise UserError(f"tracking.explain={self.explain}: must be one of auto, true, false")
         name = self.register
         if name is None:
             return

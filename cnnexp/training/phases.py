@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, mixed, targets
 
 MAX_STEPS_PER_EXECUTION = 16
+CHECKPOINT_SHARE = 0.05  # of the time, at most: epochs on cached features can be shorter than writing a checkpoint
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class PhaseRun:
         self.model, self.phase, self.inputs, self.data, self.settings = model, phase, inputs, data, settings
         self.progress, self.touched = progress, touched
         self.best: Arrays = {}
+        self.unwritten: tuple[Progress, Arrays] | None = None
+        self.next_write = 0.0  # on the clock of `time.perf_counter`
         self.before = frozen_digest(model)
         self.learner = replicated(inputs.learner, settings.strategy)
         self.batches = training_batches(inputs, data, settings)
@@ -179,6 +183,9 @@ class PhaseRun:
                 shuffle=False,  # the stream has its own order
                 verbose=0,
             )
+        except BaseException:
+            self.write(late=True)
+            raise
         finally:
             shown.progress.stop()
 
@@ -212,14 +219,30 @@ class PhaseRun:
     # -------------------------------------------------------------------------------------------- checkpoint
 
     def save(self) -> None:
-        """Write the checkpoint, if there is to be one."""
+        """Take down the state at the end of an epoch for the checkpoint, if there is to be one, and write it."""
         if self.settings.checkpoint is None:
             return
         arrays = {f"model/{name}": value for name, value in _values(self.touched).items()}
         arrays |= {f"best/{name}": value for name, value in self.best.items()}
         for number, variable in enumerate(self.learner.optimizer.variables):
-            arrays[f"optimizer/{number}"] = keras.ops.convert_to_numpy(variable)
-        write_checkpoint(self.settings.checkpoint, self.progress, arrays)
+            arrays[f"optimizer/{number}"] = np.array(keras.ops.convert_to_numpy(variable))
+        self.unwritten = deepcopy(self.progress), arrays
+        self.write()
+
+    def write(self, late: bool = False) -> None:
+        """Write what `save` took down, unless that would take more than a part of the training's time.
+
+        A run that is killed meanwhile goes on some seconds further back; one that is interrupted, or fails, does not:
+        it writes then, `late`.
+        """
+        if self.unwritten is None or not (late or time.perf_counter() >= self.next_write):
+            return
+        assert self.settings.checkpoint is not None
+        began = time.perf_counter()
+        write_checkpoint(self.settings.checkpoint, *self.unwritten)
+        self.unwritten = None
+        ended = time.perf_counter()
+        self.next_write = ended + (ended - began) / CHECKPOINT_SHARE
 
     def restore(self, arrays: Arrays) -> None:
         """Take over what `save` wrote in the middle of this phase."""
@@ -229,7 +252,7 @@ class PhaseRun:
 
 
 def _values(variables: dict[str, keras.Variable]) -> Arrays:
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+    return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()}
 
 
 def changing_variables(model: keras.Model) -> dict[str, keras.Variable]:

@@ -1,0 +1,136 @@
+"""Explains runs that are finished: what their heat maps show, recorded as if the run had drawn them."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cnnexp.commands.quiet import import_tensorflow
+from cnnexp.commands.rebuild import as_recorded, rebuild, typed_record
+from cnnexp.commands.recorded_config import check_targets, read_config
+from cnnexp.commands.unfinished import MODEL, read_state
+from cnnexp.config import Config
+from cnnexp.console import say, warn
+from cnnexp.errors import UserError
+from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
+from cnnexp.tracking.record import redact
+
+WORST = ("errors.png", "explain/heatmaps.png")
+PREDICTIONS = "predictions.csv"
+
+
+def explain_job(tracker: Tracker | NullTracker, folder: Path) -> None:
+    """Explain the finished run of a job's folder, unless it is, or is not to be. What goes wrong is said, and no end.
+
+    The run, which may have been done by another process, is read from the store, or where there is none from `folder`.
+    """
+    state = read_state(folder)
+    assert state is not None
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = typed_record(state.run_id, as_recorded(state.run_id, values))
+        if config.tracking.explain != "auto" or (folder / WORST[1]).is_file():
+            return
+        say(f"explaining the best job, run {state.run_id}")
+        run = None if isinstance(tracker, NullTracker) else tracker.find_run(state.run_id)
+        explain_run(tracker, config, run, folder, folder / MODEL if (folder / MODEL).is_file() else None)
+    except UserError as error:
+        warn(f"cnnexp: the best job is not explained: {error}")
+    except Exception as error:  # the jobs are done, and nothing of them may be lost for a picture
+        warn(f"cnnexp: the best job is not explained: {type(error).__name__}: {redact(str(error))}")
+
+
+def explain_recorded(tracker: Any, run: RunInfo, overrides: list[str], allowed: list[str]) -> list[Path]:
+    """Explain a run of the store on its own test images; see `explain_run`.
+
+    Args:
+        tracker: on the store.
+        run: a finished run.
+        overrides: where things are here.
+        allowed: targets of the user's own in its config.
+
+    Raises:
+        UserError: the data is not that of the run, or the run recorded no model.
+    """
+    values = read_config(tracker, run.run_id)
+    if isinstance(values.get("backbone"), dict):
+        values["backbone"]["weights"] = None  # they are in the model
+    config = typed_record(run.run_id, rebuild(run.run_id, values, overrides))
+    import_tensorflow()
+    check_targets(run.run_id, {"dataset": values.get("dataset")}, allowed)
+    folder = Path(run.tags.get("run_dir", ""))
+    state = read_state(folder) if run.tags.get("run_dir") else None
+    if state is not None and state.run_id == run.run_id:
+        return explain_run(tracker, config, run, folder, None)
+    kept = Path(config.paths.root) / "explain" / run.run_id
+    return explain_run(tracker, config, run, kept, None)
+
+
+def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path, model_file: Path | None) -> list[Path]:
+    """Draw why the worst mistakes of a run were made, measure its heat maps, and record both.
+
+    Args:
+        tracker: where `run` is.
+        config: of the run.
+        run: None: it is recorded nowhere but in `folder`.
+        folder: the pictures are drawn into it.
+        model_file: the network, where the store has none.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        UserError: the images are not those that the run was tested on, or there is no model.
+    """
+    import_tensorflow()
+    import keras
+
+    from cnnexp.commands.assemble import split_images
+    from cnnexp.commands.datasets import load_dataset
+    from cnnexp.commands.heatmaps import draw_mistakes
+    from cnnexp.commands.localisation import localisation_metrics
+    from cnnexp.commands.recorded import load_recorded
+    from cnnexp.models.build import without_flip_averaging
+    from cnnexp.report.predictions import read_predictions
+    from cnnexp.training.runtime import prepare_tensorflow
+
+    prepare_tensorflow(config.seed, config.trainer.deterministic)
+    dataset = load_dataset(config)
+    predictions = read_predictions(_predictions(tracker, run, folder))
+    if tuple(dataset.test.ids) != predictions.ids:
+        raise UserError(f"dataset={dataset.name}: its test images are not those of the run; say where these are")
+    if model_file is not None:
+        network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
+    elif run is not None:
+        network = without_flip_averaging(load_recorded(config, run.run_id).model)
+    else:
+        raise UserError(f"{folder}: has no model, and none is recorded")
+    images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)
+    draw_mistakes(folder, config.name, predictions, images, network)
+    scores = localisation_metrics(network, dataset, images)
+    written = [folder / name for name in WORST if (folder / name).is_file()]
+    if run is not None:
+        _record(tracker, run, folder, written, scores)
+    return written
+
+
+def _predictions(tracker: Any, run: RunInfo | None, folder: Path) -> Path:
+    """The run's answers: in its folder, or fetched from the store."""
+    if run is not None and not (folder / PREDICTIONS).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            shutil.move(tracker.download(run.run_id, PREDICTIONS, scratch), folder / PREDICTIONS)
+    return folder / PREDICTIONS
+
+
+def _record(tracker: Any, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:
+    """Add pictures and figures to a finished run; a figure that it has already stays."""
+    client = tracker.client()
+    for file in files:
+        below = file.parent.relative_to(folder)
+        client.log_artifact(run.run_id, str(file), None if below == Path() else str(below))
+    for name, value in scores.items():
+        if name not in run.metrics:
+            client.log_metric(run.run_id, name, value, step=0)
