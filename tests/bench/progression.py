@@ -4,7 +4,8 @@ Run to the end, the script takes hours. So some steps, the validation of some ph
 are measured on both sides, and the time of the schedule is counted from them: 2000 photos to train on, 1000 to
 validate with after each epoch, 1000 to test with at the end. VGG16 has random weights, which cost what the trained
 ones cost. Ours has the settings of the experiment files, so that its augmented variants keep four passes of features,
-where the script draws anew in each epoch; a sum with new draws shows what is left without that.
+where the script draws anew in each epoch; a sum with new draws shows what is left without that. Left out of ours are
+determinism and all that a run records.
 """
 
 import contextlib

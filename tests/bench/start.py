@@ -7,6 +7,7 @@ second run on.
 import subprocess
 import sys
 import tempfile
+from functools import cache
 
 from bench.table import Row, compare
 
@@ -42,6 +43,7 @@ def rows(repetitions: int) -> list[Row]:
     return [*answers, first_step(repetitions)]
 
 
+@cache  # a row of two groups
 def first_step(repetitions: int) -> Row:
     """From the command to the first step; what the peer imports is a part of it."""
     with tempfile.TemporaryDirectory() as root:

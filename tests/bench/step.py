@@ -1,7 +1,8 @@
 """The training step of `baseline` on photos in memory: ours beside plain Keras and beside PyTorch.
 
 All three train the tutorial's network in batches of 20 with RMSprop on the same decoded photos. An epoch of ours is a
-whole one of the trainer (loader, metrics, report), without validation; the peers' have nothing but the steps.
+whole one of the trainer (loader, metrics, report), without validation, determinism and what a run records; the peers'
+have nothing but the steps.
 """
 
 import subprocess

@@ -2,6 +2,7 @@
 
 A sweep of two small runs is trained for real; the others are copies of them, with everything they recorded, in sweeps
 of eight as theirs is one. Of each copied run a folder with what a finished run leaves for later commands is there, too.
+Left out, by `debug=smoke`, are heat maps and the figures that come from them.
 """
 
 import os

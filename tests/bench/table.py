@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """Our figures and the peer's, of repetitions that took turns: seconds, with `images` shown as images/s, or GiB."""
+    """Our figures and the peer's, of repetitions that took turns: seconds, as images/s with `images`, or `measure`.
+
+    The `note` stands below the table.
+    """
 
     name: str
     peer: str
@@ -30,6 +33,7 @@ class Row:
     peer_each: list[float]
     images: int | None = None
     measure: str = "s"
+    note: str = ""
 
     @property
     def ratios(self) -> list[float]:
@@ -47,6 +51,7 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """Every figure, with the seconds it was made from."""
+        measure = self.measure.lower().replace(" ", "_")
         return {
             "name": self.name,
             "peer": self.peer,
@@ -57,8 +62,9 @@ class Row:
             "ours": self.figure(self.ours_each),
             "peers": self.figure(self.peer_each),
             "images": self.images,
-            f"ours_{self.measure.lower()}": self.ours_each,
-            f"peer_{self.measure.lower()}": self.peer_each,
+            f"ours_{measure}": self.ours_each,
+            f"peer_{measure}": self.peer_each,
+            "note": self.note,
         }
 
 
@@ -130,18 +136,22 @@ def show(facts: dict[str, Any], rows: list[Row]) -> None:
     if facts["photos"]:
         say(f"photos: {facts['photos']}")
     table("", COLUMNS, [_cells(row) for row in rows], left=3)
+    for row in rows:
+        if row.note:
+            say(f"{row.name}: {row.note}")
     pairs = f"median of up to {facts['repetitions']} pairs that took turns"
     say(f"times as fast, or as small: the peer's time, or memory, over ours, {pairs}")
 
 
 def _cells(row: Row) -> list[str]:
     ratios = row.ratios
-    figures = [_three_digits(row.figure(seconds)) for seconds in (row.ours_each, row.peer_each)]
+    figures = [three_digits(row.figure(seconds)) for seconds in (row.ours_each, row.peer_each)]
     spread = f"{min(ratios):.2g} to {max(ratios):.2g}"
     return [row.name, row.peer, row.unit, *figures, f"{median(ratios):.2g}", spread]
 
 
-def _three_digits(figure: float) -> str:
+def three_digits(figure: float) -> str:
+    """A figure as it is shown."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 

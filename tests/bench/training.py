@@ -1,7 +1,8 @@
 """What the feature cache saves: epochs beside those through the whole network, a sweep beside separate runs.
 
-VGG16 at 150 pixels with random weights, which cost what the trained ones cost. Determinism stays off: it could not be
-taken back in this process, and would slow down other peers.
+VGG16 at 150 pixels with random weights, which cost what the trained ones cost. Left out on both sides are determinism,
+which could not be taken back in this process and would slow down other peers, and all that a run records: the group
+`fixed` has the same sweep with it.
 """
 
 import contextlib
@@ -78,7 +79,12 @@ def sweep_row(photos: Path, size: int, limit: int | None) -> Row:
         return time.perf_counter() - began
 
     ours_s, one_s = take_turns("a sweep", 1, lambda: runs(HEADS), lambda: runs([HEADS[len(HEADS) // 2]]))
-    return Row("sweep/8_heads", "8 separate runs (1 measured)", ours_s, [seconds * len(HEADS) for seconds in one_s])
+    return Row(
+        "sweep/8_heads",
+        "8 separate runs (1 measured), nothing recorded",
+        ours_s,
+        [seconds * len(HEADS) for seconds in one_s],
+    )
 
 
 def train(
