@@ -2,16 +2,22 @@
 
 import json
 import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import profiles, run, start, store
+from bench import fixed, history, memory, profiles, progression, run, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, take_turns, write_json
 
 from cnnexp.composition import load_config
-from cnnexp.errors import UserError
+
+BASELINE, FROZEN_AUGMENTED, FINETUNED = 3_453_121, 2_097_665, 9_177_089  # parameters that the tutorial trains
+ROW = Row("data/x", "peer", ours_each=[1.0, 2.0, 4.0], peer_each=[2.0, 8.0, 12.0], images=300, note="and so on")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +26,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(None, 20, tmp_path_factory.mktemp("bench") / "photos", size=40)
 
 
-ROW = Row("data/x", "peer", ours_each=[1.0, 2.0, 4.0], peer_each=[2.0, 8.0, 12.0], images=300)
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where `run.main` writes its figures and its history."""
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "outputs" / "bench.json")
+    monkeypatch.setattr(history, "FILE", tmp_path / "history.jsonl")
+    return run.OUTPUT, history.FILE
+
+
+# --------------------------------------------------------------------------------------- rows, table and files
 
 
 def test_a_row_counts_by_hand():
@@ -29,8 +43,9 @@ def test_a_row_counts_by_hand():
     assert (facts["ratio"], facts["ratio_min"], facts["ratio_max"]) == (3.0, 2.0, 4.0)
     assert (facts["ours"], facts["peers"], facts["unit"]) == (150.0, 37.5, "images/s")  # 300 in 2 s, in 8 s
     seconds = Row("start/x", "peer", ROW.ours_each, ROW.peer_each).as_json()
-    assert (seconds["ours"], seconds["peers"], seconds["unit"]) == (2.0, 8.0, "s")
-    assert seconds["ratio"] == 3.0
+    assert (seconds["ours"], seconds["peers"], seconds["unit"], seconds["ratio"]) == (2.0, 8.0, "s", 3.0)
+    other = Row("x", "peer", [2.0, 1.0], [3.0, 3.0], measure="cpu s").as_json()
+    assert (other["unit"], other["ratio"], other["ours_cpu_s"], other["peer_cpu_s"]) == ("cpu s", 2.25, [2, 1], [3, 3])
 
 
 def test_ours_and_the_peer_take_turns():
@@ -44,53 +59,68 @@ def test_table_and_json(tmp_path, capsys):
     facts = {"machine": machine(), "repetitions": 3, "quick": False, "photos": "300 JPEGs"}
     show(facts, [ROW])
     write_json(tmp_path / "outputs" / "bench.json", facts, [ROW])
-    printed = capsys.readouterr().out
-    before, _, table = printed.partition("what")
+    before, _, table = capsys.readouterr().out.partition("what")
     assert "300 JPEGs" in before and f"{facts['machine']['cores']} cores" in before
     assert "numpy " + np.__version__ in before
     cells = re.split(r"\s{2,}", table.split("data/x")[1].splitlines()[0].strip())
     assert cells[:6] == ["peer", "images/s", "150", "37.5", "3", "2 to 4"]
-    assert "median of up to 3 pairs" in table
+    assert "data/x: and so on" in table and "median of up to 3 pairs" in table
     assert json.loads((tmp_path / "outputs" / "bench.json").read_text()) == {**facts, "rows": [ROW.as_json()]}
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["bench.json"]
 
 
-def test_drawn_photos_are_described(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
+def test_a_quick_run(files, monkeypatch, capsys):
+    one = profiles.Profile("baseline", 2, 0.5, 0.75, {"Conv2D": 0.6, "MaxPool": 0.4})
     monkeypatch.setattr(run, "QUICK_PHOTOS", 4)
-    monkeypatch.setattr(run, "data_rows", lambda photos, repetitions: [])
-    assert run.main(["--quick", "--only", "data"]) == 0
-    assert "photos: 4 JPEGs, the first 360 x 360 pixels" in capsys.readouterr().out
-
-
-def test_quick_run_of_the_start_group(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
     monkeypatch.setattr(start, "ANSWERS", {"start/help": (["--help"], 0)})
     monkeypatch.setattr(start, "first_step", lambda repetitions: ROW)
-    assert run.main(["--quick", "--only", "start"]) == 0
+    monkeypatch.setattr(profiles, "of_variants", lambda photos, quick: [one])
+    assert run.main(["--quick", "--only", "start", "--only", "profile"]) == 0
     printed = capsys.readouterr().out
-    assert "start/help" in printed and "python -c pass" in printed and "photos:" not in printed
-    written = json.loads((tmp_path / "bench.json").read_text())
-    assert (written["quick"], written["repetitions"], written["photos"]) == (True, 2, None)
+    assert "photos: 4 JPEGs, the first 360 x 360 pixels" in printed
+    assert "start/help" in printed and "python -c pass" in printed
+    assert "Conv2D 60%, MaxPool 40%, others 0%" in printed
+    written = json.loads(files[0].read_text())
+    assert (written["quick"], written["repetitions"], written["own_photos"]) == (True, 2, False)
+    assert written["profiles"] == [one.as_json()]
     row, last = written["rows"]
-    assert last["name"] == ROW.name
+    assert last == ROW.as_json()
     assert (row["name"], row["peer"], row["unit"]) == ("start/help", "python -c pass", "s")
-    assert len(row["ours_s"]) == len(row["peer_s"]) == 2
     ratios = [peer / ours for ours, peer in zip(row["ours_s"], row["peer_s"], strict=True)]
-    assert (row["ratio_min"], row["ratio_max"]) == (min(ratios), max(ratios))
+    assert len(ratios) == 2 and (row["ratio_min"], row["ratio_max"]) == (min(ratios), max(ratios))
+    assert not files[1].exists()  # quick figures are not kept
 
 
-def test_an_answer_with_another_exit_code_is_not_timed():
-    with pytest.raises(AssertionError):
-        start.run(["-c", "raise SystemExit(2)"], expected=0)
+def test_full_runs_are_kept_line_by_line_and_a_worse_one_has_a_mark(files, monkeypatch, capsys):
+    measured = [ROW]
+    monkeypatch.setattr(start, "rows", lambda repetitions: measured)
+    monkeypatch.setattr(run, "machine", lambda: machine() | {"cpu": "a cpu", "cores": 2, "load": 0.5})
 
+    def row_printed() -> list[str]:
+        assert run.main(["--only", "start"]) == 0
+        table = capsys.readouterr().out.split("beside the last time on this processor")[1]
+        return next(line for line in table.splitlines() if "data/x" in line).split()
 
-# -------------------------------------------------------------------------------------------------- photos
+    assert row_printed() == ["data/x", "images/s", "150", "3", "never"]
+    (line,) = files[1].read_text().splitlines()
+    date = json.loads(line)["date"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", date)
+    assert line.replace(date, "DATE") == (  # there is no git in the folder
+        '{"date": "DATE", "commit": null, "dirty": null, "cpu": "a cpu", "cores": 2, "load": 0.5, "photos": "drawn", '
+        '"group": "start", "name": "data/x", "unit": "images/s", "ours": 150.0, "peer": 37.5, '
+        '"ratio": 3.0, "ratio_min": 2.0, "ratio_max": 4.0, "repetitions": 3, "quick": false}'
+    )
+    measured[:] = [Row("data/x", "peer", [1.0], [2.3], images=300)]  # 2.3 is 23 % less than 3
+    assert row_printed() == ["data/x", "images/s", "300", "2.3", "150", "3", date[:10], "WORSE"]
+    measured[:] = [Row("data/x", "peer", [1.0], [1.9], images=300)]  # and this 17 % less than 2.3
+    assert row_printed()[-1] == date[:10]
+    monkeypatch.setattr(run, "machine", lambda: machine() | {"cpu": "another cpu"})
+    assert row_printed()[-1] == "never"
+    assert [line["ratio"] for line in history.read(files[1])] == [3.0, 2.3, 1.9, 1.9]
 
 
 def test_own_photos_go_into_two_class_folders(photos, tmp_path):
-    flat = tmp_path / "flat"
-    flat.mkdir()
+    (flat := tmp_path / "flat").mkdir()
     for number, path in enumerate(sorted(photos.glob("*/*.jpg"))):
         (flat / f"{number:02}.JPG").write_bytes(path.read_bytes())
     (flat / "notes.txt").write_text("no photo")
@@ -100,22 +130,106 @@ def test_own_photos_go_into_two_class_folders(photos, tmp_path):
     assert describe(folder).startswith("10 JPEGs, the first 40 x 40 pixels")
 
 
-def test_too_few_photos_are_refused(tmp_path, monkeypatch, capsys):
-    with pytest.raises(UserError, match="has 0 JPEGs"):
-        class_folders(tmp_path, 10, tmp_path / "photos")
-    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
+def test_too_few_photos_are_refused(files, tmp_path, capsys):
     assert run.main(["--only", "data", "--photos", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"bench: --photos {tmp_path}: has 0 JPEGs; give a folder with 20 or more in it\n"
-    assert not (tmp_path / "bench.json").exists()
+    assert not any(file.exists() for file in files)
 
 
-# --------------------------------------------------------------------------------------------- what is timed
+@pytest.mark.parametrize(
+    "process", [lambda line: start.run(line, expected=0), memory.peak_gib, fixed.run], ids=["start", "memory", "fixed"]
+)
+def test_a_process_that_fails_is_not_measured(process: Callable[[list[str]], object]) -> None:
+    with pytest.raises(AssertionError, match="too bad"):
+        process(["-c", "raise SystemExit('too bad')"])
 
 
-def test_every_pass_gives_every_photo_once_and_augmented(photos):
+def test_the_peak_is_that_of_the_process() -> None:
+    held = "x = bytearray(2**28); x[::4096] = b'1' * len(x[::4096])"  # a quarter of a GiB, every page of it
+    assert 0.25 < memory.peak_gib(["-c", held]) < 0.4
+
+
+# ------------------------------------------------------------------------------------------- beside training
+
+TWO_JOBS = """
+import time
+from pathlib import Path
+runs, kept = Path({runs!r}), []
+for job in range(2):
+    kept.append(b"1" * 2**26)  # 64 MiB
+    folder = runs / "now_sweep" / str(job)
+    folder.mkdir(parents=True)
+    (folder / "result.json").touch()
+    while not (runs / f"seen{{job}}").exists():
+        time.sleep(0.01)
+while time.process_time() < 0.3:
+    pass
+time.sleep(0.3)
+"""
+
+
+def test_a_process_is_watched_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, looks = fixed.resident_mib, count()
+    monkeypatch.setattr(fixed, "resident_mib", lambda pid: (look(pid), (tmp_path / f"seen{next(looks)}").touch())[0])
+    spent = fixed.run(["-c", TWO_JOBS.format(runs=str(tmp_path))], tmp_path)
+    assert spent.cpu >= 0.3 and spent.wall >= 0.6  # it computed, then slept
+    if Path("/proc/self/status").exists():
+        first, second = spent.resident
+        assert 60 < second - first < 80
+
+
+def test_a_job_is_told_by_two_sweeps() -> None:
+    def swept(jobs: int, wall: float, cpu: float, training: float, *resident: float) -> fixed.Sweep:
+        return fixed.Sweep(jobs, fixed.Spent(wall, cpu, 0.0, list(resident)), training)
+
+    short, longer = swept(2, 30, 20, 6, 500, 510), swept(8, 90, 68, 24, 1, 2, 3, 4, 5, 600, 606, 620)
+    job = fixed.a_job(short, longer)
+    assert job == fixed.Job(wall=10, cpu=8, training=3)  # 60, 48 and 18 s for six jobs
+    assert fixed.shares([job]) == "training 30%, rest 70%"
+    assert "noise" in fixed.shares([fixed.Job(wall=2, cpu=8, training=3)])
+    (row,) = fixed.memory_rows("x", [longer])
+    assert (row.ours_each, row.peer_each, row.peer) == ([620], [600], "the same after job 6 of 8")
+    assert row.note == "+10.0 MiB a job from job 6 to job 8"
+    assert fixed.memory_rows("x", [swept(2, 30, 20, 6)]) == []  # a system that does not tell it
+
+
+def test_a_sweep_and_an_end_are_read_from_what_runs_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[list[str]] = []
+
+    def trained(line: list[str], runs: Path | None = None) -> fixed.Spent:
+        lines.append(line)
+        root = Path(next(given for given in line if given.startswith("paths.root=")).removeprefix("paths.root="))
+        with closing(sqlite3.connect(root / "mlflow.db")) as db:
+            db.executescript(
+                "CREATE TABLE IF NOT EXISTS latest_metrics (run_uuid, key, value);"
+                "CREATE TABLE IF NOT EXISTS metrics (key, timestamp);"
+                "INSERT INTO latest_metrics VALUES ('0', 'time/train_s', 1.5), ('1', 'time/train_s', 2), ('9', 'x', 9);"
+                "INSERT INTO metrics VALUES ('val/acc', 1000), ('val/acc', 4000), ('test/acc', 5000);"
+            )
+        for job in "01" if runs else "":
+            folder = runs / "now_sweep" / job
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text(json.dumps({"run_id": job}))
+        return fixed.Spent(10.0, 5.0, ended=7.0, resident=[])
+
+    monkeypatch.setattr(fixed, "run", trained)
+    swept = fixed.sweep(tmp_path, ["a=1", f"paths.root={tmp_path}"], 2)
+    assert (swept.jobs, swept.training) == (2, 3.5)
+    assert lines[0][:5] == [*fixed.TRAIN, "-m", "a=1"] and lines[0][-1] == "optimizer.learning_rate=1e-5,2e-5"
+    monkeypatch.setattr(fixed, "take_turns", lambda name, repetitions, ours, peer: ([ours()], [0.5]))
+    row = fixed.end_row(1)
+    assert (row.ours_each, row.peer_each) == ([3.0], [0.5])  # from 4000 ms to 7 s
+    assert load_config(lines[1][len(fixed.TRAIN) :]).tracking.explain is True
+
+
+# -------------------------------------------------------------------------------------------- what is timed
+
+
+def test_every_pass_gives_every_photo_once_and_augmented(photos, monkeypatch):
     """Ours and the peers deliver the same: otherwise their times could not be compared."""
     from bench import data
 
+    monkeypatch.setattr(data, "SIZE", 50)
     split = data.split_of(photos)
     passes = {
         "ours, from files": data.ours(split, keep=False),
@@ -127,8 +241,9 @@ def test_every_pass_gives_every_photo_once_and_augmented(photos):
         "tf.data, decoded": data.tf_data(photos, cached=True),
     }
     for name, take in passes.items():
-        first, second = (list(take(1)) for _ in range(2))
-        for batches in (first, second):
+        first, two = list(take(1)), list(take(2))
+        assert sum(len(x) for x, _ in two) == 40 and len(two) == 2 * len(first), name
+        for batches in (first, second := two[len(first) :]):
             images = np.concatenate([np.asarray(x) for x, _ in batches])
             labels = np.concatenate([np.asarray(y).ravel() for _, y in batches])
             assert images.shape == (20, data.SIZE, data.SIZE, 3), name
@@ -137,11 +252,10 @@ def test_every_pass_gives_every_photo_once_and_augmented(photos):
             assert np.bincount(labels.astype(int)).tolist() == [10, 10], name
         ordered = [np.sort(np.concatenate([np.asarray(x).mean((1, 2, 3)) for x, _ in p])) for p in (first, second)]
         assert np.abs(ordered[0] - ordered[1]).max() > 0.01, f"{name}: the passes are not augmented anew"
-        two = list(take(2))
-        assert sum(len(x) for x, _ in two) == 40 and len(two) == 2 * len(first), name
 
 
-def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monkeypatch):
+@pytest.mark.parametrize("keep", [True, False])
+def test_files_are_decoded_again_in_each_pass_only_without_a_cache(keep, photos, monkeypatch):
     from bench import data
 
     from cnnexp.data import images
@@ -150,13 +264,9 @@ def test_files_are_decoded_again_in_each_pass_only_without_a_cache(photos, monke
     original = images.read_image
     monkeypatch.setattr(images, "read_image", lambda path, least: decoded.append(path) or original(path, least))
     split = data.split_of(photos)
-    passes = data.ours(split, keep=True)
+    passes = data.ours(split, keep=keep)
     assert [data.consume(passes, 1), data.consume(passes, 2)] == [20, 40]
-    assert sorted(decoded) == sorted(split.paths)
-    decoded.clear()
-    passes = data.ours(split, keep=False)
-    assert [data.consume(passes, 1), data.consume(passes, 1)] == [20, 20]
-    assert sorted(decoded) == sorted([*split.paths, *split.paths])
+    assert sorted(decoded) == sorted([*split.paths] * (1 if keep else 3))
 
 
 def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,47 +278,22 @@ def test_an_epoch_and_a_sweep_of_the_features_group(photos: Path, monkeypatch: p
     monkeypatch.setattr(training, "train", lambda folder, given: seen.append(given) or [{"time/epoch_s": 2.0}] * 3)
     row = training.epoch_row("augmented", photos, ["trainer.augmented_passes=1"], repetitions=2, steps=1, epochs=2)
     assert row.ours_each == [2.0, 2.0] and row.peer_each == [8.0, 8.0]  # one of four steps was measured
-    assert [("trainer.feature_cache=false" in given, "trainer.augmented_passes=null" in given) for given in seen] == [
-        (False, False),
-        (True, True),
-    ] * 2
+    full = ("trainer.feature_cache=false", "trainer.augmented_passes=null")
+    assert [[key in given for key in full] for given in seen] == [[False, False], [True, True]] * 2
     seen.clear()
     training.sweep_row(photos, size=32, limit=4)
-    heads = [next(o for o in given if o.startswith("head.units=")) for given in seen]
+    heads, roots = ([next(o for o in given if key in o) for given in seen] for key in ("head.units=", "paths.root="))
     assert heads == ["head.units=4", "head.units=8", "head.units=8"]  # all of them, then the one in the middle
-    roots = [next(o for o in given if o.startswith("paths.root=")) for given in seen]
     assert len(roots) == 3 and roots[0] == roots[1] != roots[2]  # one cache for both, then one run with its own
 
 
-@pytest.mark.slow
-def test_the_features_group_trains(photos: Path, tmp_path: Path) -> None:
-    from bench import training
+def test_the_bare_fit_is_that_of_the_network(photos: Path) -> None:
+    from bench import overhead
 
-    small = ["experiment=frozen", *training.NETWORK, "dataset.image_size=32", "dataset.limit=4", "head.units=2"]
-    assert training.epoch_seconds(photos, [*small, f"paths.root={tmp_path}", "trainer.steps_per_epoch=1"], 2) > 0
-
-
-@pytest.mark.slow
-def test_the_step_group_trains_ours_and_its_peers(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each peer's network is the tutorial's: 3,453,121 parameters."""
-    import keras
-    from bench import step
-
-    sizes: list[int] = []
-    fit = keras.Model.fit
-
-    def counted(model: keras.Model, *arguments: object, **keywords: object) -> object:
-        sizes.append(model.count_params())
-        return fit(model, *arguments, **keywords)
-
-    monkeypatch.setattr(keras.Model, "fit", counted)
-    monkeypatch.setattr(step, "EPOCHS", 2)
-    rows = step.rows(photos, repetitions=1)
-    assert [row.name for row in rows][:1] == ["step/baseline_keras"] and set(sizes) == {3_453_121}
-    assert all(row.images == 10 and min(*row.ours_each, *row.peer_each) > 0 for row in rows)
-
-
-# ------------------------------------------------------------------------------------------------- full stores
+    line = [*overhead.LINE, "dataset=folder", f"dataset.path={photos}"]
+    model, (images, labels), _ = overhead.compiled(load_config(line))
+    assert model.count_params() == BASELINE and images.shape == (10, 150, 150, 3) and labels.shape == (10, 1)
+    assert load_config(line).tracking == load_config([]).tracking  # nothing that is recorded by default is left out
 
 
 def test_a_store_is_filled_with_copies_of_a_sweep(tmp_path):
@@ -238,7 +323,7 @@ def test_a_store_is_filled_with_copies_of_a_sweep(tmp_path):
     assert len(list((outputs / "runs").glob("*/*/run.json"))) == 2 + 8 + 7
 
 
-# ---------------------------------------------------------------------------------------------------- profiles
+# ------------------------------------------------------------------------------------ profiles and progression
 
 
 @pytest.mark.parametrize(
@@ -258,116 +343,31 @@ def test_events_of_a_profile_are_told_apart(event, kind):
     assert profiles.kind_of(event) == kind
 
 
-def test_a_profile_of_a_variant(photos, capsys):
+def test_a_profile_of_a_variant(photos):
     found = profiles.profile("baseline", photos, quick=True)
     assert found.steps == 2 and found.seconds > 0 and 0 < found.busy < 2
     assert sum(found.operations.values()) == pytest.approx(1)
     assert {"FusedConv2D", "Conv2DBackpropFilterWithBias"} & set(found.operations)
-    profiles.show([found])
-    printed = capsys.readouterr().out
-    assert "baseline" in printed and f"{next(iter(found.operations))} " in printed and "others" in printed
 
 
-def test_profiles_stand_beside_the_rows(tmp_path, monkeypatch, capsys):
-    one = profiles.Profile("baseline", 2, 0.5, 0.75, {"Conv2D": 0.6, "MaxPool": 0.4})
-    monkeypatch.setattr(run, "OUTPUT", tmp_path / "bench.json")
-    monkeypatch.setattr(run, "QUICK_PHOTOS", 4)
-    monkeypatch.setattr(profiles, "of_variants", lambda photos, quick: [one])
-    assert run.main(["--quick", "--only", "profile"]) == 0
-    assert "Conv2D 60%, MaxPool 40%, others 0%" in capsys.readouterr().out
-    written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["profiles"] == [one.as_json()] and written["rows"] == []
-
-
-# ------------------------------------------------------------------------------------------------- progression
-
-
-def test_a_schedule_is_counted_from_its_parts_by_hand() -> None:
-    from bench.progression import Cost, Schedule
-
+def test_what_a_schedule_costs_is_counted_by_hand(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 4 epochs of 100 steps, 1000 photos and what comes once an epoch, then 1000 photos once more
-    cost = Cost(step_s=0.5, photo_s=0.01, epoch_s=3, first_s=7)
-    assert cost.of(Schedule(4, 20)) == pytest.approx(7 + 4 * (50 + 10 + 3) + 10)
-
-
-def test_what_an_epoch_costs_beside_its_photos_is_told_by_two_trainings(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench import progression
-
+    cost = progression.Cost(step_s=0.5, photo_s=0.01, epoch_s=3, first_s=7)
+    assert cost.of(progression.Schedule(4, 20)) == pytest.approx(7 + 4 * (50 + 10 + 3) + 10)
+    # two trainings tell what an epoch costs beside its photos: 0.9 s for 180 of them
     beside = {200: progression.Training(0.5, 2.0, 200, 7.0), 20: progression.Training(0.6, 1.1, 20, 8.0)}
     monkeypatch.setattr(progression, "training", lambda name, photos, limit: beside[limit])
-    cost = progression.ours("baseline", photos)  # 0.9 s for 180 photos
+    cost = progression.ours("baseline", photos)
     assert cost == progression.Cost(step_s=0.5, photo_s=pytest.approx(0.005), epoch_s=pytest.approx(1.0), first_s=7.0)
-
-
-def test_the_sum_is_over_all_variants() -> None:
-    from bench.progression import total
-
     found = {"a": Row("a", "", [1.0, 2.0], [10.0, 30.0]), "b": Row("b", "", [3.0, 4.0], [20.0, 50.0])}
-    row = total("sum", found)
+    row = progression.total("sum", found)
     assert (row.name, row.ours_each, row.peer_each) == ("progression/sum", [4.0, 6.0], [30.0, 80.0])
 
 
 @pytest.mark.parametrize(
-    ("name", "trainable"), [("augmented", 3_453_121), ("frozen_augmented", 2_097_665), ("finetuned", 9_177_089)]
+    ("name", "trainable"),
+    [("augmented", BASELINE), ("frozen_augmented", FROZEN_AUGMENTED), ("finetuned", FINETUNED)],
 )
 def test_the_script_trains_the_networks_of_the_tutorial(name: str, trainable: int) -> None:
-    from bench import progression
-
     model = progression.network(progression.SCHEDULES[name])
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == trainable
-
-
-@pytest.mark.slow
-def test_the_parts_of_a_schedule_are_measured_on_both_sides(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import progression
-
-    monkeypatch.setattr(progression, "MEASURED_STEPS", 1)
-    monkeypatch.setattr(progression, "MEASURED_PHOTOS", 6)
-    monkeypatch.setattr(progression, "FEW_PHOTOS", 2)
-    monkeypatch.setattr(progression, "TRAIN", 20)
-    monkeypatch.setitem(progression.SCHEDULES, "frozen", progression.Schedule(1, 4, trained_from="head", steps=2))
-    for name in ("baseline", "frozen"):
-        ours, script = progression.ours(name, photos), progression.script(progression.SCHEDULES[name], photos)
-        assert min(ours.step_s, script.step_s, script.photo_s) > 0
-        assert (ours.first_s > 0) == (script.first_s > 0) == (name == "frozen")
-
-
-# --------------------------------------------------------------------------------------------------- overhead
-
-
-@pytest.mark.slow
-def test_an_epoch_beside_a_bare_fit(tmp_path: Path) -> None:
-    from bench import overhead
-
-    folder = class_folders(None, 20, tmp_path / "photos", size=40)
-    (row,) = overhead.rows(folder, repetitions=1)
-    assert row.name == "overhead/baseline" and min(*row.ours_each, *row.peer_each) > 0
-    model, (images, labels), _ = overhead.compiled(
-        load_config([*overhead.LINE, "dataset=folder", f"dataset.path={folder}"])
-    )
-    assert model.count_params() == 3_453_121 and images.shape == (10, 150, 150, 3) and labels.shape == (10, 1)
-
-
-# --------------------------------------------------------------------------------------------------- memory
-
-
-def test_the_peak_is_that_of_the_process() -> None:
-    from bench.memory import peak_gib
-
-    held = "x = bytearray(2**28); x[::4096] = b'1' * len(x[::4096])"  # a quarter of a GiB, every page of it
-    assert 0.25 < peak_gib(["-c", held]) < 0.4
-    with pytest.raises(AssertionError, match="too bad"):
-        peak_gib(["-c", "raise SystemExit('too bad')"])
-
-
-def test_memory_is_shown_in_its_own_unit() -> None:
-    row = Row("memory/x", "peer", [2.0, 1.0], [3.0, 3.0], measure="GiB")
-    facts = row.as_json()
-    assert (facts["unit"], facts["ratio"], facts["ours_gib"], facts["peer_gib"]) == (
-        "GiB",
-        2.25,
-        [2.0, 1.0],
-        [3.0, 3.0],
-    )
