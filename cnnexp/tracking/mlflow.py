@@ -2,8 +2,10 @@
 
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NullTracker", "RunInfo", "Status", "Tracker"]
 
+TABLES = Path(__file__).with_name("mlflow_tables.sql")  # written by tests/test_tracking_tables.py
 PARAMS_PER_BATCH = 100  # MLflow takes no more at once
 
 
@@ -52,6 +55,19 @@ def quiet_mlflow() -> None:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; the journal says it once
 
 
+def create_tables(file: Path) -> None:
+    """Make the tables of the MLflow whose store is described in TABLES, where that one is installed; else nothing.
+
+    MLflow makes them in sixty migrations, one after the other, which takes seconds.
+    """
+    import mlflow
+
+    text = TABLES.read_text(encoding="utf-8")
+    if text.startswith(f"-- MLflow {mlflow.__version__}\n"):
+        with closing(sqlite3.connect(file)) as connection:
+            connection.executescript(text)
+
+
 def create_sqlite(file: Path, artifact_root: str) -> None:
     """Make an empty store where `file` is missing or empty. It appears whole, and one process makes it."""
     if file.exists() and file.stat().st_size > 0:
@@ -65,6 +81,7 @@ def create_sqlite(file: Path, artifact_root: str) -> None:
 
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-store-") as folder:
             new = Path(folder) / file.name
+            create_tables(new)
             SqlAlchemyStore(f"sqlite:///{new.as_posix()}", artifact_root).engine.dispose()
             os.replace(new, file)
 
