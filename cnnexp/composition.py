@@ -48,7 +48,7 @@ def conf_dir() -> Path:
 
 
 @contextmanager
-def hydra_context(config_dir: str | None = None) -> Iterator[None]:
+def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     """Hydra initialised on `conf/`, for `compose_config` and `plan_jobs`; afterwards it is as it was.
 
     Args:
@@ -67,9 +67,9 @@ def hydra_context(config_dir: str | None = None) -> Iterator[None]:
     version.setbase("1.3")
     before = get_gh_backup()
     GlobalHydra.instance().clear()
-    Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        yield
+        yield hydra
     finally:
         restore_gh_from_backup(before)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -49,11 +49,14 @@ def run(arguments: list[str]) -> int:
         place = [] if folder is None else [folder_override(plan, folder)]
         if not plan.jobs and plan.composed and is_search(plan.composed.hydra):
             place += search_overrides(plan.composed, parsed.overrides)
-    flags = [argument for argument in arguments if argument not in parsed.overrides]
-    sys.argv = [sys.argv[0], *flags, *parsed.overrides, *place]  # Hydra reads no flag between overrides
     failure.clear()
     with sweep.finishing() as finished:
-        hydra_main()
+        if asks_hydra or parsed.cfg or parsed.info:
+            flags = [argument for argument in arguments if argument not in parsed.overrides]
+            sys.argv = [sys.argv[0], *flags, *parsed.overrides]  # Hydra reads no flag between overrides
+            hydra_main()
+        else:
+            run_jobs([*parsed.overrides, *place], plan, parsed.config_dir, parsed.config_name or "config")
     if failure:
         raise failure[0]
     return 1 if finished.failed else 0
@@ -158,14 +161,15 @@ def train_task(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed.
     """
-    from cnnexp.commands.fresh import train_in_fresh_process
     from cnnexp.commands.recording import Job
-    from cnnexp.commands.sweep_job import run_in_sweep, train_here
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
+        from cnnexp.commands.fresh import train_in_fresh_process
+        from cnnexp.commands.sweep_job import run_in_sweep, train_here
+
         train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
         objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
         if math.isnan(objective) and is_search(settings):
@@ -193,7 +197,21 @@ def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:
     return settings.runtime.choices["hydra/launcher"] == "joblib" if wanted is None else wanted
 
 
+def run_jobs(overrides: list[str], plan: Plan, config_dir: str | None, config_name: str) -> None:
+    """Let Hydra run the jobs of a line, by its sweeper and launcher.
+
+    `hydra.main` does the same, after it has composed the config once more to see whether it is a sweep.
+    """
+    assert plan.composed is not None
+    node = plan.composed.get("hydra")
+    if node is None or node.mode is None:  # not said in a file
+        overrides = [*overrides, f"hydra.mode={'MULTIRUN' if plan.multirun else 'RUN'}"]
+    with hydra_context(config_dir) as hydra:
+        run_all = hydra.multirun if plan.multirun else hydra.run
+        run_and_report(lambda: run_all(config_name=config_name, task_function=train_task, overrides=overrides))
+
+
 def hydra_main() -> None:
-    """Hand `sys.argv` to Hydra."""
+    """Hand `sys.argv` to Hydra, for its answers about a config."""
     register()
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(train_task)()

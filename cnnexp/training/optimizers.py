@@ -162,6 +162,11 @@ class OptimizerPlan:
             optimizer = with_fused_updates(optimizer)
         return keras.optimizers.LossScaleOptimizer(optimizer) if scale_loss else optimizer
 
+    @property
+    def constant(self) -> bool:
+        """Whether the rate stays the same."""
+        return self.schedule == "constant" and self.warmup_epochs == 0
+
     def traced(self, epochs: int) -> str | None:
         """What of this plan a traced step holds; None where the optimizer is the user's own, or averages the weights.
 
@@ -170,13 +175,12 @@ class OptimizerPlan:
         function, keywords = (getattr(self.factory, name, None) for name in ("func", "keywords"))
         if not str(getattr(function, "__module__", "")).startswith("keras.") or self.ema_momentum is not None:
             return None
-        constant = self.schedule == "constant" and self.warmup_epochs == 0
-        changing = [] if constant else [self.learning_rate, self.warmup_epochs, self.final_fraction, epochs]
+        changing = [] if self.constant else [self.learning_rate, self.warmup_epochs, self.final_fraction, epochs]
         facts = [function, keywords, self.schedule, changing, self.weight_decay, self.layer_factors]
         return repr(facts)
 
     def _rate(self, epochs: int, steps_per_epoch: int) -> Any:
-        if self.schedule == "constant" and self.warmup_epochs == 0:
+        if self.constant:
             return self.learning_rate
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         steps = epochs * steps_per_epoch

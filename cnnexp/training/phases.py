@@ -96,7 +96,8 @@ class PhaseRun:
             optimizer = self.learner.optimizer
             for variable, value in zip(optimizer.variables, compiled["new"], strict=True):
                 variable.assign(value)
-            optimizer.learning_rate = self.phase.optimizer.learning_rate
+            if self.phase.optimizer.constant:
+                optimizer.learning_rate = self.phase.optimizer.learning_rate
             return
         data, settings, strategy = self.data, self.settings, self.settings.strategy
         one_hot = uses_one_hot(data, settings)

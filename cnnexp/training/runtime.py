@@ -47,9 +47,10 @@ def prepare_tensorflow(seed: int, deterministic: bool) -> None:
     """
     tf.get_logger().setLevel(logging.ERROR)
     keras.backend.clear_session(free_memory=False)
-    gc.collect()
-    if not gc.get_freeze_count():
-        gc.freeze()  # what was imported so far stays: no collection need look through it again
+    if gc.get_freeze_count():
+        gc.collect()
+    else:
+        gc.freeze()  # what was imported so far stays: no collection need look through it
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
