@@ -8,7 +8,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from cnnexp import config
 from cnnexp.config import SCHEMAS, Config, typed
 from cnnexp.errors import UserError, nearest
 from cnnexp.schema import data, network, phases, training
@@ -352,9 +351,3 @@ def test_bind_refuses_a_builtin_without_a_signature() -> None:
 def test_find_returns_functions_and_classes() -> None:
     assert find("a", "math.hypot")(3, 4) == 5
     assert find("a", f"{__name__}.Leaf") is Leaf
-
-
-def test_the_names_that_other_modules_import_are_in_config() -> None:
-    for options in SCHEMAS.values():
-        for node in options.values():
-            assert getattr(config, node.__name__) is node

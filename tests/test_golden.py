@@ -1,0 +1,47 @@
+"""The whole config of each experiment, as kept in tests/golden/: a changed default shows there in all that it reaches.
+
+After a change that is meant, `make golden` writes the files anew; what git shows of them is then what it did.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from cnnexp.composition import compose_config, conf_dir, hydra_context
+
+GOLDEN = Path(__file__).with_name("golden")
+FOLDER = conf_dir() / "experiment"
+EXPERIMENTS = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
+
+
+def golden(experiment: str) -> Path:
+    return GOLDEN / f"{experiment.replace('/', '_')}.yaml"
+
+
+def composed(experiment: str) -> str:
+    """The config as YAML, with the values that are taken from others filled in."""
+    config = OmegaConf.to_container(compose_config([f"experiment={experiment}"]), resolve=True)
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_config_is_the_kept_one(experiment: str) -> None:
+    with hydra_context():
+        assert composed(experiment) == golden(experiment).read_text(), "meant? `make golden`, and look at the diff"
+
+
+def test_no_file_is_left_of_an_experiment_that_is_gone() -> None:
+    assert {file.name for file in GOLDEN.iterdir()} == {golden(experiment).name for experiment in EXPERIMENTS}
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for file in GOLDEN.glob("*.yaml"):
+        file.unlink()
+    with hydra_context():
+        for name in EXPERIMENTS:
+            golden(name).write_text(composed(name))
