@@ -6,7 +6,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo check quick test lint golden bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -14,14 +14,23 @@ help: ## list the targets
 demo: .venv/.installed ## the whole progression in small, from drawn photos to the comparison
 	$(BIN)/cnnexp train sweep=demo $(ARGS)
 
+check: .venv/.installed ## what a change needs while it is made: lint, and the tests that train nothing
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
+
+quick: .venv/.installed
+	$(BIN)/python -m pytest -m "not trains and not slow and not long" $(ARGS)
+
 test: .venv/.installed ## run the tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/.installed ## check style, types and import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+golden: .venv/.installed ## write tests/golden/ anew: the composed config of each experiment
+	$(BIN)/python tests/test_golden.py
 
 bench: .venv/.installed ## measure speed
 	$(BIN)/python tests/bench/run.py $(ARGS)

@@ -1,5 +1,6 @@
-"""What the tests share: quiet libraries, one process, one drawn data set."""
+"""What the tests share: quiet libraries, commands in this process, drawn pictures, a tracked run, stand-ins."""
 
+import gc
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import absl.logging
 import pytest
+import stand_ins
 
 import cnnexp.data.opencv  # before Keras imports OpenCV, as in a command
 from cnnexp.process import quiet_libraries
@@ -20,18 +22,65 @@ quiet_libraries()  # with oneDNN on every processor, as commands compute
 # TensorFlow's log handler closes its stream when Hydra sets up logging: it must not be pytest's
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
+PICTURES = stand_ins.Pictures()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses, and before xdist divides
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains by its fixtures; tests that share a fixture of their module are a group of pytest-xdist."""
+    for item in items:
+        fixtures: dict[str, Any] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+        if {"tracked_run", "no_training", "interrupted"} & set(fixtures):
+            item.add_marker(pytest.mark.trains)
+        shared = [name for name, found in fixtures.items() if found[-1].scope == "module"]
+        if shared:
+            parameters = getattr(item, "callspec", None)
+            chosen = [str(parameters.indices[name]) for name in shared if parameters and name in parameters.indices]
+            item.add_marker(pytest.mark.xdist_group("-".join([item.path.stem, *chosen])))
+
+
+def pytest_collection_finish() -> None:
+    """What the test modules have imported stays: it is not to be searched for garbage, as before each training."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures: those of a whole module that is marked `pictures` draw them, too."""
+    PICTURES.drawn = item.get_closest_marker("pictures") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures() -> Iterator[None]:
+    """Figures are drawn only in tests marked `pictures`; see `stand_ins.Pictures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        PICTURES.stand_in(patch)
+        yield
+
+
+@pytest.fixture
+def draw_pictures() -> Callable[[], None]:
+    """From its call on, pictures are drawn in this test."""
+
+    def start() -> None:
+        PICTURES.drawn = True
+
+    return start
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """New SQLite stores of this process are copies of one: MLflow's migrations take two seconds each."""
     from cnnexp.tracking import mlflow
 
-    real, template = mlflow.create_sqlite, tmp_path_factory.mktemp("store") / "mlflow.db"
+    real = mlflow.create_sqlite
 
     def create(file: Path, artifact_root: str) -> None:
         if file.exists() and file.stat().st_size > 0:
             return
-        real(template, artifact_root)
+        made = stand_ins.once(tmp_path_factory, "store", lambda folder: real(folder / "mlflow.db", artifact_root))
+        template = made / "mlflow.db"
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(template, file)
 
@@ -50,8 +99,29 @@ def nothing_said_yet() -> None:
 
 @pytest.fixture(scope="session")
 def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `paths.root` in which the drawn pictures of `debug=smoke` already lie."""
-    return tmp_path_factory.mktemp("outputs")
+    """A `paths.data` in which the drawn pictures of `debug=smoke` lie, the same for every process."""
+
+    def draw(folder: Path) -> None:
+        stand_ins.command(folder, "prepare", "synthetic", "debug=smoke", f"paths.data={folder}")
+
+    return stand_ins.once(tmp_path_factory, "drawn", draw)
+
+
+@pytest.fixture(scope="session")
+def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> Path:
+    """One tracked smoke run, with its model and heat maps: the folder it was started in. It is only read."""
+
+    def train(folder: Path) -> None:
+        line = ["experiment=baseline", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}", "seed=3"]
+        stand_ins.command(folder, "train", *line, "+tracking.tags.why=test", "tracking.explain=true")
+
+    return stand_ins.once(tmp_path_factory, "tracked", train)
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands train nothing: for what is done with a run before, after and in between; see `stand_ins.fit`."""
+    monkeypatch.setattr("cnnexp.commands.job.fit", stand_ins.fit)
 
 
 @pytest.fixture

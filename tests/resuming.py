@@ -11,7 +11,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def line(drawn_root: Path, *overrides: str) -> list[str]:
-    return ["train", "debug=smoke", "dataset=synthetic", f"paths.data={drawn_root}", *overrides]
+    """A run on a few small pictures, whose model is not recorded."""
+    small = ["debug=smoke", "dataset=synthetic", "dataset.image_size=48", "tracking.log_model=false"]
+    return ["train", *small, f"paths.data={drawn_root}", *overrides]
 
 
 def tracker(root: Path) -> Tracker:

@@ -15,6 +15,8 @@ from cnnexp.commands import artifacts, heatmaps
 from cnnexp.errors import UserError
 from cnnexp.report.mistakes import read_mistakes
 
+pytestmark = [pytest.mark.pictures, pytest.mark.trains]
+
 Run = Callable[..., tuple[int, str, str]]
 OPTIONAL = {"errors.png", "roc_pr.png", "explain/heatmaps.png"}
 

@@ -11,6 +11,7 @@ import pytest
 from cnnexp.data.opencv import cv2
 
 Run = Callable[..., tuple[int, str, str]]
+TRAIN = ["train", "dataset=folder", "debug=smoke", "dataset.image_size=48", "tracking=none"]
 
 
 @pytest.mark.parametrize(
@@ -63,16 +64,18 @@ def test_prepare_shows_the_splits(cnnexp: Run, photos: Path) -> None:
     assert out.count("2 apple, 2 pear, 2 plum") == 2
 
 
+@pytest.mark.trains
 def test_a_folder_of_three_classes_trains(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
-    code, _, err = cnnexp("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
+    code, _, err = cnnexp(*TRAIN, f"dataset.path={photos}")
     assert code == 0, err
     (predictions,) = tmp_path.glob("outputs/runs/*/predictions.csv")
     assert predictions.read_text().splitlines()[0] == "file,truth,predicted,p_apple,p_pear,p_plum"
 
 
+@pytest.mark.trains
 def test_a_broken_file_ends_in_one_line_or_is_skipped(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "apple" / "0.png").write_bytes(b"no picture")
-    arguments = ("train", "dataset=folder", f"dataset.path={photos}", "debug=smoke", "tracking=none")
+    arguments = (*TRAIN, f"dataset.path={photos}")
     code, _, err = cnnexp(*arguments, "dataset.limit=null")
     assert code == 2
     assert "apple/0.png" in err
@@ -119,9 +122,10 @@ def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:
     assert named() == []
 
 
+@pytest.mark.trains
 def test_the_number_of_loader_threads_changes_nothing(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
     """Files that are decoded anew for each batch, augmented in every way; the probabilities agree to the last digit."""
-    line = ["train", "dataset=folder", f"dataset.path={photos}", "augmentation=strong", "debug=smoke", "tracking=none"]
+    line = [*TRAIN, f"dataset.path={photos}", "augmentation=strong"]
     found = []
     for threads in (1, 2, 8):
         root = tmp_path / f"threads{threads}"

@@ -83,12 +83,6 @@ def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
             assert (node.mode if group == "freeze_policy" else node.name) == option
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if "/" not in name])
-def test_every_experiment_composes_and_is_named_after_its_file(experiment: str) -> None:
-    """Those of `demo/` are composed with their sweep, below."""
-    assert composed(f"experiment={experiment}").name == experiment
-
-
 @pytest.mark.parametrize("name", APPLICATION_FILES)
 def test_pretrained_backbones_say_what_their_weights_expect_and_where_fine_tuning_begins(name: str) -> None:
     backbone = composed(f"backbone={name}").backbone

@@ -39,6 +39,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
     return json.loads(finished.stdout.splitlines()[-1])
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("case", ["plain", "averaged", "classes", "cached", "resumed"])
 def test_two_devices_train_as_one(trainings: dict[str, list[dict[str, Any]]], case: str) -> None:
     one, two = trainings[case]
@@ -49,6 +50,7 @@ def test_two_devices_train_as_one(trainings: dict[str, list[dict[str, Any]]], ca
     np.testing.assert_allclose(two["test"], one["test"], rtol=1e-12)
 
 
+@pytest.mark.trains
 def test_a_batch_that_does_not_divide_trains_the_same(trainings: dict[str, list[dict[str, Any]]]) -> None:
     one, two = trainings["not_divisible"]
     assert one["weights"] != trainings["plain"][0]["weights"]
@@ -56,10 +58,11 @@ def test_a_batch_that_does_not_divide_trains_the_same(trainings: dict[str, list[
     np.testing.assert_allclose(two["figures"]["val/loss"], one["figures"]["val/loss"], rtol=1e-6)
 
 
+@pytest.mark.trains
 def test_a_run_on_two_devices_is_recorded_whole(tmp_path: Path, drawn_root: Path) -> None:
     line = [sys.executable, "-c", "from cnnexp.cli import main; raise SystemExit(main())"]
     line += ["train", "experiment=demo/finetuned", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}"]
-    line += ["trainer.strategy=mirrored", "trainer.virtual_cpus=2", "trainer.threads=2"]
+    line += ["dataset.image_size=48", "trainer.strategy=mirrored", "trainer.virtual_cpus=2", "trainer.threads=2"]
     as_a_user = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     finished = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=600, env=as_a_user)
     assert finished.returncode == 0, finished.stderr

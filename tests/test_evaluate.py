@@ -16,6 +16,8 @@ from cnnexp.errors import UserError
 from cnnexp.report.predictions import read_predictions
 from cnnexp.report.statistics import wilson_interval
 
+pytestmark = pytest.mark.trains
+
 Run = Callable[..., tuple[int, str, str]]
 CLASSES = ("apple", "pear", "plum")
 

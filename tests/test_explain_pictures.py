@@ -17,6 +17,8 @@ from cnnexp.explain import activations
 from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
 from cnnexp.sheet import write_png
 
+pytestmark = pytest.mark.pictures
+
 # ------------------------------------------------------------------------------------------------- activations
 
 

@@ -28,7 +28,7 @@ from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.runtime import prepare_tensorflow
 from cnnexp.training.trainer import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.trains, pytest.mark.slow]
 
 
 def network(name: str, image_size: int) -> Network:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.composition import compose_config, conf_dir, hydra_context
+from cnnexp.config import typed
 
 GOLDEN = Path(__file__).with_name("golden")
 FOLDER = conf_dir() / "experiment"
@@ -22,16 +23,18 @@ def golden(experiment: str) -> Path:
     return GOLDEN / f"{experiment.replace('/', '_')}.yaml"
 
 
-def composed(experiment: str) -> str:
-    """The config as YAML, with the values that are taken from others filled in."""
-    config = OmegaConf.to_container(compose_config([f"experiment={experiment}"]), resolve=True)
-    return yaml.safe_dump(config, sort_keys=False)
+def as_yaml(config: DictConfig) -> str:
+    """With the values that are taken from others filled in."""
+    return yaml.safe_dump(OmegaConf.to_container(config, resolve=True), sort_keys=False)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_config_is_the_kept_one(experiment: str) -> None:
+    """And it fits the schema, and has the name of its file."""
     with hydra_context():
-        assert composed(experiment) == golden(experiment).read_text(), "meant? `make golden`, and look at the diff"
+        config = compose_config([f"experiment={experiment}"])
+        assert as_yaml(config) == golden(experiment).read_text(), "meant? `make golden`, and look at the diff"
+        assert typed(config).name == Path(experiment).name
 
 
 def test_no_file_is_left_of_an_experiment_that_is_gone() -> None:
@@ -44,4 +47,4 @@ if __name__ == "__main__":
         file.unlink()
     with hydra_context():
         for name in EXPERIMENTS:
-            golden(name).write_text(composed(name))
+            golden(name).write_text(as_yaml(compose_config([f"experiment={name}"])))

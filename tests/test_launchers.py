@@ -27,7 +27,8 @@ LAUNCHERS = {
 
 
 def sweep(drawn_root: Path, *overrides: str) -> list[str]:
-    return ["train", "-m", "debug=smoke", "dataset=synthetic", f"paths.data={drawn_root}", *overrides]
+    small = ["debug=smoke", "dataset=synthetic", "dataset.image_size=48", "tracking.log_model=false"]
+    return ["train", "-m", *small, f"paths.data={drawn_root}", *overrides]
 
 
 def parent_and_children(root: Path) -> tuple[RunInfo, list[RunInfo]]:
@@ -61,6 +62,7 @@ def predictions(root: Path) -> dict[str, bytes]:
     return {file.parent.name: file.read_bytes() for file in files}
 
 
+@pytest.mark.trains
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launchers_give_the_same(
@@ -76,10 +78,12 @@ def test_launchers_give_the_same(
     assert parent.status == "FINISHED" and [child.status for child in children] == ["FINISHED"] * 2
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) -> None:
     (tmp_path / "deadly").touch()
     given = ["train", "-m", "debug=smoke", "dataset=custom", "dataset._target_=deadly.pictures"]
+    given += ["dataset.image_size=48", "tracking.log_model=false"]
     given += [f"+dataset.arguments.path={tmp_path / 'drawn'}", "+dataset.arguments.deadly_file=deadly,none"]
     code, out, err = cnnexp(*given, "sweep.fresh_process=true")
     assert code == 1

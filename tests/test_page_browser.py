@@ -9,7 +9,7 @@ from made_runs import keep_mistakes, picture, progression
 
 from cnnexp.commands.reporting import write_report
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER)]
+pytestmark = [pytest.mark.pictures, pytest.mark.browser, pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER)]
 
 
 @pytest.fixture(scope="module")

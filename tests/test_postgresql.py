@@ -32,6 +32,7 @@ PROGRAMS = find_programs()
 AS_USER = "postgres" if hasattr(os, "geteuid") and os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
 DRIVER = importlib.util.find_spec("psycopg") is not None  # which SQLAlchemy 2.1 takes for postgresql://
 pytestmark = [
+    pytest.mark.trains,
     pytest.mark.slow,
     pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL (initdb) found"),
     pytest.mark.skipif(not DRIVER, reason="no psycopg: pip install 'cnnexp[postgresql]'"),
@@ -168,7 +169,7 @@ def test_a_database_that_is_restarted_costs_nothing(
 def test_train_and_predict(server: str, cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     address = server.replace("://", f"://me:{PASSWORD}@")
     uri = f"tracking.uri={address}"
-    code, out, err = cnnexp("train", "debug=smoke", f"paths.data={drawn_root}", uri)
+    code, out, err = cnnexp("train", "debug=smoke", "dataset.image_size=48", f"paths.data={drawn_root}", uri)
     assert code == 0, err
     printed = out + err
     tracker = Tracker(address, "cnnexp", "unused")

@@ -19,6 +19,8 @@ from cnnexp.training.features import cut_model, features_key
 from cnnexp.training.phases import Settings
 from cnnexp.training.runtime import check_precision, prepare_tensorflow
 
+pytestmark = pytest.mark.trains
+
 Run = Callable[..., tuple[int, str, str]]
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.float32)
 
@@ -135,9 +137,11 @@ def test_a_run_in_mixed_precision_is_recorded_explained_and_reproduced(
 ) -> None:
     monkeypatch.setattr(runtime, "_processor_flags", lambda: {"amx_bf16"})
     given = ["train", "experiment=demo/finetuned", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}"]
+    given += ["dataset.image_size=48"]
     found = []
-    for policy in ("float32", "mixed_bfloat16"):
-        code, _, err = cnnexp(*given, f"trainer.dtype_policy={policy}")
+    for policy in ("float32", "mixed_bfloat16"):  # only the model of the second is read
+        kept = f"tracking.log_model={str(policy != 'float32').lower()}"
+        code, _, err = cnnexp(*given, f"trainer.dtype_policy={policy}", kept)
         assert code == 0 and not err.strip(), err
         newest = max((tmp_path / "outputs" / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
         with (newest / "predictions.csv").open() as file:

@@ -13,17 +13,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> Path:
-    """The `paths.root` of one tracked and registered smoke run."""
-    folder = tmp_path_factory.mktemp("predict")
-    from cnnexp.cli import main
-
-    line = ["experiment=baseline", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("sys.argv", ["cnnexp"])
-        assert main(["train", *line, f"paths.root={folder}"]) == 0
-    return folder
+def root(tracked_run: Path) -> Path:
+    """The `paths.root` of one tracked smoke run."""
+    return tracked_run / "outputs"
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +92,33 @@ def test_what_cannot_be_read_is_named_and_skipped(
     assert err.splitlines()[-1] == "cnnexp: cnnexp predict: none of the images could be read"
 
 
-def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]]) -> None:
+def test_a_damaged_jpeg_is_skipped(
+    cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    where = f"paths.root={root}"
+    jpeg = Path(next(iter(recorded))).read_bytes()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/good.jpg").write_bytes(jpeg)
+    for damaged in (b"nothing", jpeg[: len(jpeg) // 2] + jpeg[-2:]):
+        (tmp_path / "pictures/bad.jpg").write_bytes(damaged)
+        code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
+        assert code == 0
+        assert out.splitlines()[0] == "file,predicted,p_cat,p_dog"
+        assert len(out.splitlines()) == 2
+        assert "bad.jpg" in err
+    (line,) = err.splitlines()
+    assert "skipped: pictures/bad.jpg" in line and "damaged or cut short (premature end of data segment)" in line
+    assert cnnexp("predict", "latest", "pictures/bad.jpg", where)[0] == 2
+    assert cnnexp("predict", "latest", "nowhere/*.jpg", where)[0] == 2
+    assert cnnexp("predict", "ffff", "pictures", where)[0] == 2
+
+
+def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path) -> None:
     from cnnexp.commands.stores import open_tracker, register_model
     from cnnexp.composition import load_config
 
+    shutil.copyfile(root / "mlflow.db", tmp_path / "mlflow.db")  # the model stays where it is
+    root = tmp_path
     tracker = open_tracker(load_config([f"paths.root={root}"]))
     assert register_model(tracker, tracker.find_run("latest").run_id, "cats or dogs") == "models:/cats or dogs/1"
     expected = as_json(cnnexp, root, "latest", *recorded)

@@ -43,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tracker, dict
     return root, tracker, ids
 
 
+@pytest.mark.pictures
 def test_the_newest_sweep(cnnexp: Run, store: Any, tmp_path: Path) -> None:
     root, tracker, ids = store
     code, out, err = cnnexp("compare", f"paths.root={root}")

@@ -14,6 +14,8 @@ from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
 from cnnexp.sheet import Sheet
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

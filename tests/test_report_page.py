@@ -15,6 +15,8 @@ from cnnexp.report.page import MOST_NAMES, MOST_PICTURES, write_page
 from cnnexp.report.statistics import mcnemar_exact
 from cnnexp.report.tables import table_rows
 
+pytestmark = pytest.mark.pictures
+
 
 class Page(HTMLParser):
     """Checks that tags are closed in order, and collects what a browser would load."""

@@ -84,6 +84,7 @@ def values(root: Path, first: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ whole command
 
 
+@pytest.mark.trains
 def test_the_same_figures(cnnexp: Run, root: Path, first: str) -> None:
     code, out, err = cnnexp("reproduce", first[:12], f"paths.root={root / 'out'}")
     assert code == 0, out + err
@@ -102,6 +103,7 @@ def test_the_same_figures(cnnexp: Run, root: Path, first: str) -> None:
     assert new.data.metrics["test/loss"] == old.data.metrics["test/loss"]
 
 
+@pytest.mark.trains
 def test_one_changed_photo(cnnexp: Run, root: Path, first: str, tmp_path: Path) -> None:
     shutil.copytree(root / "photos", tmp_path / "photos")
     photo = tmp_path / "photos/apple/0.png"
@@ -115,6 +117,7 @@ def test_one_changed_photo(cnnexp: Run, root: Path, first: str, tmp_path: Path) 
     assert runs(root)[0].data.tags["reproduction"] == "differs"
 
 
+@pytest.mark.trains
 def test_a_varied_run_and_the_tolerance(cnnexp: Run, root: Path, first: str) -> None:
     where = f"paths.root={root / 'out'}"
     code, out, err = cnnexp("reproduce", "latest", "seed=4", "--tolerance", "100", where)
@@ -130,6 +133,7 @@ def test_a_varied_run_and_the_tolerance(cnnexp: Run, root: Path, first: str) -> 
         assert (code, len(err.splitlines())) == (2, 1)
 
 
+@pytest.mark.trains
 def test_what_cannot_be_reproduced(cnnexp: Run, root: Path, first: str) -> None:
     where = f"paths.root={root / 'out'}"
     parent = client(root).get_run(first).data.tags["mlflow.parentRunId"]
@@ -156,6 +160,7 @@ def test_what_cannot_be_reproduced(cnnexp: Run, root: Path, first: str) -> None:
 # ------------------------------------------------------------------------------------------------ rebuilt config
 
 
+@pytest.mark.trains
 def test_the_config_is_the_recorded_one_at_places_of_here(values: dict[str, Any], tmp_path: Path) -> None:
     config = typed(rebuild("r", values, [f"paths.root={tmp_path}", "trainer.epochs=1"]))
     assert config.paths.cache == f"{tmp_path}/cache"
@@ -166,6 +171,7 @@ def test_the_config_is_the_recorded_one_at_places_of_here(values: dict[str, Any]
     assert config.dataset.path == values["dataset"]["path"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.trains
 def test_a_group_chosen_anew(values: dict[str, Any]) -> None:
     config = typed(rebuild("r", values, ["dataset=digits", "optimizer=adam", "optimizer.beta_1=0.8"]))
     assert (config.dataset.name, config.optimizer.name) == ("digits", "adam")
@@ -175,6 +181,7 @@ def test_a_group_chosen_anew(values: dict[str, Any]) -> None:
     assert frozen.phases["finetune"].freeze_policy.first_trainable_layer == "conv_2"
 
 
+@pytest.mark.trains
 def test_older_and_newer_records(values: dict[str, Any]) -> None:
     older = OmegaConf.to_container(OmegaConf.create(values))
     assert isinstance(older, dict)
@@ -196,6 +203,7 @@ def test_older_and_newer_records(values: dict[str, Any]) -> None:
         typed_record("r", rebuild("r", {**values, "backbone": {**values["backbone"], "filters": [[], 1]}}, []))
 
 
+@pytest.mark.trains
 def test_phases_keep_their_optimizers(values: dict[str, Any]) -> None:
     phase = {"epochs": 2, "freeze_policy": {"mode": "none"}, "optimizer": values["optimizer"], "learning_rate": None}
     config = typed(rebuild("r", {**values, "phases": {"all": phase}}, []))
@@ -203,6 +211,7 @@ def test_phases_keep_their_optimizers(values: dict[str, Any]) -> None:
     assert config.phases["all"].optimizer.rho == values["optimizer"]["rho"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.trains
 def test_where_the_data_lies(values: dict[str, Any], tmp_path: Path) -> None:
     def path(recorded: str, *overrides: str) -> str:
         changed = {**values, "paths": {"data": "/gone/data"}, "dataset": {**values["dataset"], "path": recorded}}

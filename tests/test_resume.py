@@ -58,6 +58,7 @@ def test_an_interrupted_run_goes_on_in_its_folder_and_its_tracked_run(
             assert value == unbroken.metrics[name], name
 
 
+@pytest.mark.usefixtures("no_training")
 def test_without_the_option_a_run_begins_anew(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
@@ -67,6 +68,7 @@ def test_without_the_option_a_run_begins_anew(
     assert code == 0 and "epoch   1/2" in out and len(folders(tmp_path)) == 2
 
 
+@pytest.mark.usefixtures("no_training")
 def test_nothing_to_resume_is_said(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     code, out, _ = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
     assert code == 0 and "no unfinished run of this config" in out and len(folders(tmp_path)) == 1
@@ -74,6 +76,7 @@ def test_nothing_to_resume_is_said(cnnexp: Run, drawn_root: Path, tmp_path: Path
     assert code == 0 and "no unfinished run of this config" in out and len(folders(tmp_path)) == 2
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_run_killed_while_it_was_opened_is_the_one_that_goes_on(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_run_killed_while_it_was_opened_is_the_one_that_goes_on(
     assert run.status == "FINISHED" and run.params["seed"] == "0"
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_run_with_other_images_is_not_resumed(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
@@ -105,6 +109,7 @@ def test_a_run_with_other_images_is_not_resumed(
     assert (folder / CHECKPOINT).is_file()
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_run_that_is_alive_is_not_resumed(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:

@@ -14,6 +14,8 @@ from resuming import Run, folders, line, tracker
 
 from cnnexp.commands.unfinished import RunState, decisive, write_state
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.slow
 def test_a_sweep_with_a_failed_and_a_killed_job_is_finished_by_the_same_line(
@@ -25,6 +27,7 @@ def test_a_sweep_with_a_failed_and_a_killed_job_is_finished_by_the_same_line(
     for name in "abdef":
         (tmp_path / name).symlink_to(pictures)
     given = ["-m", "debug=smoke", "dataset=folder", "dataset.path=a,b,c,d,e,f"]
+    given += ["dataset.image_size=48", "tracking.log_model=false"]
     first = kill.in_process(tmp_path, given, "log_metrics:14")  # each job that is well calls it 4 times
     assert first.returncode == -signal.SIGKILL, first.stderr
     assert "job 2 failed: dataset.path=c: does not exist" in first.stderr
@@ -49,6 +52,7 @@ def test_a_sweep_with_a_failed_and_a_killed_job_is_finished_by_the_same_line(
 # ------------------------------------------------------------------------------------------------- sweeps
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_line_given_again_does_nothing_twice(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     given = ["train", "-m", *line(drawn_root, "seed=0,1")[1:]]
     assert cnnexp(*given)[0] == 0
@@ -60,6 +64,7 @@ def test_a_line_given_again_does_nothing_twice(cnnexp: Run, drawn_root: Path, tm
     assert len(tracker(tmp_path).find_runs()) == 6
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_job_with_other_values_is_trained_anew(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     given = ["train", "-m", *line(drawn_root, "tracking=none", "seed=0,1")[1:]]
     assert cnnexp(*given)[0] == 0
@@ -70,6 +75,7 @@ def test_a_job_with_other_values_is_trained_anew(cnnexp: Run, drawn_root: Path, 
     assert code == 0 and out.count("is done already") == 1 and out.count("epoch   1/2") == 1
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(("policy", "started"), [("continue", 3), ("stop", 1)])
 def test_on_failure(
     cnnexp: Run, drawn_root: Path, interrupted: Callable[..., None], tmp_path: Path, policy: str, started: int
@@ -86,6 +92,7 @@ def test_on_failure(
     assert code == 0 and out.count("epoch   1/2") == 3 - started and "goes on with run" in out
 
 
+@pytest.mark.usefixtures("no_training")
 def test_an_interrupted_sweep_goes_on(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
@@ -105,6 +112,7 @@ def test_what_only_steers_a_sweep_does_not_make_it_another() -> None:
     assert decisive([*given, "trainer.epochs=3"]) != given
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_resumed_run_keeps_the_objective(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     """What a sweeper is told of a job that is done is what it was told when it was trained."""
     given = ["train", "-m", *line(drawn_root, "tracking=none", "seed=0")[1:]]

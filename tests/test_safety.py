@@ -22,6 +22,8 @@ from cnnexp.errors import UserError
 from cnnexp.targets import check_recorded
 from cnnexp.tracking.mlflow import Tracker
 
+pytestmark = pytest.mark.trains
+
 Run = Callable[..., tuple[int, str, str]]
 
 

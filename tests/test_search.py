@@ -68,9 +68,12 @@ def test_ready_spaces(name: str) -> None:
                 typed(compose_config([f"sweep={name}", "experiment=demo/finetuned", f"{key}={value.strip()}"]))
 
 
+@pytest.mark.trains
+@pytest.mark.pictures
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_asks_for_the_same(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     given = ["-m", SEARCH, "debug=smoke", "dataset=synthetic", f"paths.data={drawn_root}", "hydra.sweeper.n_trials=4"]
+    given += ["dataset.image_size=48", "tracking.log_model=false"]
     given += ["optimizer.learning_rate=tag(log,interval(1e-5,1e-1))", "head.dropout=choice(0,0.5)"]
     killed = kill.in_process(tmp_path, given, "log_metrics:10")  # each job calls it four times
     assert killed.returncode == -9, killed.stderr
@@ -109,6 +112,7 @@ def orange(file: Path) -> np.ndarray:
     return (red > 200) & (green < 150) & (blue < 80)
 
 
+@pytest.mark.pictures
 def test_the_best_trial_stands_out(tmp_path: Path) -> None:
     """It is drawn from low to high, or with a loss from high to low."""
     ends = {}
@@ -120,6 +124,7 @@ def test_the_best_trial_stands_out(tmp_path: Path) -> None:
     assert ends[True] < ends[False] - 100  # (1, 0.9) is a line at the top, (0, 0.5) one at the bottom
 
 
+@pytest.mark.pictures
 def test_importance_has_a_bar_for_each(tmp_path: Path) -> None:
     draw_importance(tmp_path / "i.png", {"a": 0.25, "b": 0.75}, "val/acc")
     picture = cv2.imread(str(tmp_path / "i.png")).astype(int)

@@ -12,6 +12,8 @@ import pytest
 
 from cnnexp.tracking.mlflow import Tracker
 
+pytestmark = pytest.mark.trains
+
 PROCESSES, METRICS = 8, 200
 
 WRITER = """

@@ -14,6 +14,8 @@ from cnnexp.composition import conf_dir, load_config
 from cnnexp.errors import UserError
 from cnnexp.targets import bind
 
+pytestmark = pytest.mark.trains
+
 Run = Callable[..., tuple[int, str, str]]
 EXPERIMENTS = sorted(
     str(file.relative_to(conf_dir() / "experiment").with_suffix(""))
@@ -22,8 +24,8 @@ EXPERIMENTS = sorted(
 
 
 def line(drawn_root: Path, *overrides: str) -> list[str]:
-    """A smoke run on the shared drawn pictures, written below the working folder."""
-    return ["train", "debug=smoke", f"paths.data={drawn_root}", *overrides]
+    """A smoke run on the shared drawn pictures in small, written below the working folder."""
+    return ["train", "debug=smoke", "dataset.image_size=48", f"paths.data={drawn_root}", *overrides]
 
 
 def results(root: Path) -> list[dict[str, object]]:
@@ -40,31 +42,6 @@ def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, ex
     epochs = 4 if experiment.startswith("finetuned") else 2  # two phases
     assert result["epochs"] == epochs
     assert f"epoch   {epochs}/{epochs}" in out
-
-
-@pytest.fixture(scope="module")
-def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> Path:
-    """One tracked smoke run; returns the folder it was started in."""
-    root = tmp_path_factory.mktemp("tracked")
-    from cnnexp.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setattr("sys.argv", ["cnnexp"])
-        assert (
-            main(
-                line(
-                    drawn_root,
-                    "experiment=baseline",
-                    "dataset=synthetic",
-                    "seed=3",
-                    "+tracking.tags.why=test",
-                    "tracking.explain=true",
-                )
-            )
-            == 0
-        )
-    return root
 
 
 def test_a_run_leaves_its_files(tracked_run: Path) -> None:
@@ -155,7 +132,10 @@ def test_cached_and_uncached_training_agree(cnnexp: Run, drawn_root: Path, tmp_p
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
-def test_a_sweep_is_a_parent_with_its_jobs(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_training")
+def test_a_sweep_is_a_parent_with_its_jobs(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, draw_pictures: Callable[[], None]
+) -> None:
     from mlflow.tracking import MlflowClient
 
     code, out, err = cnnexp(
@@ -180,12 +160,14 @@ def test_a_sweep_is_a_parent_with_its_jobs(cnnexp: Run, drawn_root: Path, tmp_pa
     assert named[1] == "baseline optimizer=rmsprop head.dropout=0.5"
     assert len(set(named)) == 4
 
+    draw_pictures()
     code, out, err = cnnexp("compare", f"paths.root={tmp_path / 'outputs'}")
     assert code == 0, err
     assert "comparison.html" in out
     assert (tmp_path / "outputs/compare" / parent.info.run_id / "comparison.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("no_training")
 def test_a_failing_job_does_not_end_the_sweep(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     code, _, err = cnnexp(
         *line(drawn_root, "-m", "experiment=baseline", "dataset=synthetic", "tracking.log_model=false"),
@@ -241,39 +223,7 @@ def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
     assert check("block2_conv") == 5
 
 
-def test_predict_gives_what_the_run_recorded(cnnexp: Run, tracked_run: Path) -> None:
-    root, ids = tracked_pictures(tracked_run)
-    where = f"paths.root={tracked_run / 'outputs'}"
-    code, out, err = cnnexp("predict", "latest", *(str(root / name) for name in ids), "--json", where)
-    assert code == 0, err
-    (folder,) = (tracked_run / "outputs/runs").iterdir()
-    recorded = [float(row.split(",")[-1]) for row in (folder / "predictions.csv").read_text().splitlines()[1:]]
-    assert [row["probabilities"]["dog"] for row in json.loads(out)] == pytest.approx(recorded, abs=1e-5)
-
-
-def test_predict_skips_what_it_cannot_read(cnnexp: Run, tracked_run: Path, tmp_path: Path) -> None:
-    root, ids = tracked_pictures(tracked_run)
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/good.jpg").write_bytes((root / ids[0]).read_bytes())
-    (tmp_path / "pictures/bad.jpg").write_bytes(b"nothing")
-    where = f"paths.root={tracked_run / 'outputs'}"
-    code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
-    assert code == 0
-    assert out.splitlines()[0] == "file,predicted,p_cat,p_dog"
-    assert len(out.splitlines()) == 2
-    assert "bad.jpg" in err
-    jpeg = (root / ids[0]).read_bytes()
-    half = len(jpeg) // 2
-    (tmp_path / "pictures/bad.jpg").write_bytes(jpeg[:half] + jpeg[-2:])
-    code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
-    assert code == 0 and len(out.splitlines()) == 2
-    (line,) = err.splitlines()
-    assert "skipped: pictures/bad.jpg" in line and "damaged or cut short (premature end of data segment)" in line
-    assert cnnexp("predict", "latest", "pictures/bad.jpg", where)[0] == 2
-    assert cnnexp("predict", "latest", "nowhere/*.jpg", where)[0] == 2
-    assert cnnexp("predict", "ffff", "pictures", where)[0] == 2
-
-
+@pytest.mark.pictures
 def test_explain_draws_what_is_asked_for(cnnexp: Run, tracked_run: Path) -> None:
     from cnnexp.data.images import read_image
 

@@ -20,6 +20,8 @@ from cnnexp.training.phases import Phase, Settings, frozen_digest
 from cnnexp.training.runtime import prepare_tensorflow
 from cnnexp.training.trainer import FitResult, train
 
+pytestmark = pytest.mark.trains
+
 SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
 
 
