@@ -112,7 +112,7 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> P
     """One tracked smoke run, with its model and heat maps: the folder it was started in. It is only read."""
 
     def train(folder: Path) -> None:
-        line = ["experiment=baseline", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}", "seed=3"]
+        line = ["experiment=baseline", "debug=smoke", f"paths.data={drawn_root}", "dataset=synthetic", "seed=3"]
         stand_ins.command(folder, "train", *line, "+tracking.tags.why=test", "tracking.explain=true")
 
     return stand_ins.once(tmp_path_factory, "tracked", train)

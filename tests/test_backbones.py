@@ -160,8 +160,14 @@ def test_fine_tuning_trains_what_lies_behind_the_cut(name: str) -> None:
     check_cut(name, *{**SMALL_CUTS, **LITE_CUTS}[name])
 
 
+ONE_OF_THEIR_KIND = ("densenet121", "nasnet_mobile")  # whose kind is in no other table
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LARGE_CUTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ONE_OF_THEIR_KIND else pytest.mark.long) for name in LARGE_CUTS],
+)
 def test_fine_tuning_trains_what_lies_behind_the_cut_of_a_large_network(name: str) -> None:
     check_cut(name, *LARGE_CUTS[name])
 

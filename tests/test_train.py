@@ -32,7 +32,10 @@ def results(root: Path) -> list[dict[str, object]]:
     return [json.loads(file.read_text()) for file in sorted(root.glob("outputs/runs/**/result.json"))]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment",  # those of `demo/` are run by `make demo`, too, which .ci/run does
+    [pytest.param(name, marks=pytest.mark.long if name.startswith("demo/") else ()) for name in EXPERIMENTS],
+)
 def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, experiment: str) -> None:
     dataset = "digits" if experiment == "mnist" else "synthetic"
     code, out, err = cnnexp(*line(drawn_root, f"experiment={experiment}", f"dataset={dataset}", "tracking=none"))
