@@ -36,7 +36,13 @@ def written(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
         monkeypatch.setattr(artifacts, "write", spy)
         code, _, err = cnnexp(
-            "train", "debug=smoke", "tracking=none", "tracking.explain=true", f"paths.root={drawn_root}", *overrides
+            "train",
+            "debug=smoke",
+            "dataset.image_size=48",
+            "tracking=none",
+            "tracking.explain=true",
+            f"paths.data={drawn_root}",
+            *overrides,
         )
         monkeypatch.setattr(artifacts, "write", write)
         assert code == 0, err

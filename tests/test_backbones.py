@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cnnexp.composition import load_config
+from cnnexp.config import PretrainedConfig
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network
 from cnnexp.models.efficientnet_lite import VARIANTS
@@ -47,11 +48,12 @@ def outline(name: str) -> tuple[keras.KerasTensor, Backbone]:
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_every_application_has_its_file(name: str) -> None:
+def test_every_application_has_its_file_which_says_where_fine_tuning_begins(name: str) -> None:
     backbone = configured(name)
-    assert backbone.name == name
-    assert backbone.weights == "imagenet"
-    assert backbone.preprocessing == APPLICATIONS[name].preprocessing
+    assert isinstance(backbone, PretrainedConfig)
+    assert (backbone._target_, backbone.name) == ("cnnexp.models.applications.application", name)
+    assert (backbone.weights, backbone.preprocessing) == ("imagenet", APPLICATIONS[name].preprocessing)
+    assert backbone.finetune_from or name.startswith("nasnet")  # whose layers are numbered by process
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,7 +10,6 @@ import pytest
 from cnnexp.composition import compose_config, conf_dir, hydra_context, load_config, plan_jobs
 from cnnexp.config import (
     Config,
-    PretrainedConfig,
     SyntheticConfig,
     typed,
 )
@@ -81,15 +80,6 @@ def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
         node = getattr(result, group)
         if group not in ("trainer", "tracking", "paths", "phases"):
             assert (node.mode if group == "freeze_policy" else node.name) == option
-
-
-@pytest.mark.parametrize("name", APPLICATION_FILES)
-def test_pretrained_backbones_say_what_their_weights_expect_and_where_fine_tuning_begins(name: str) -> None:
-    backbone = composed(f"backbone={name}").backbone
-    assert isinstance(backbone, PretrainedConfig)
-    assert (backbone._target_, backbone.name) == ("cnnexp.models.applications.application", name)
-    assert (backbone.weights, backbone.preprocessing) == ("imagenet", APPLICATIONS[name].preprocessing)
-    assert backbone.finetune_from or name.startswith("nasnet")  # whose layers are numbered by process
 
 
 def test_each_backbone_of_a_sweep_may_have_its_weights_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The project's own rules: import directions, pins, what files may name."""
+"""The project's own rules: what is imported when, pins, what files may name. `make lint` has those of imports."""
 
 import ast
 import re
@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from importlinter.cli import lint_imports
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -40,14 +39,6 @@ def pins() -> dict[str, Version]:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if not line.startswith("#")]
     return {canonicalize_name(r.name): Version(str(r.specifier).removeprefix("==")) for r in requirements}
-
-
-def test_import_rules(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", list(sys.path))  # lint_imports adds to it
-    monkeypatch.setattr("importlinter.cli._configure_logging", lambda verbose: None)  # it turns other loggers off
-    code = lint_imports(config_filename="pyproject.toml", no_cache=True, no_logo=True)
-    assert code == 0, capsys.readouterr().out
 
 
 def test_modules_that_answer_at_once_import_nothing_heavy():
