@@ -18,7 +18,7 @@ check: .venv/.installed ## what a change needs while it is made: lint, and the t
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest -m "not trains and not slow and not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not (trains or slow or long or campaign)" $(ARGS)
 
 test: .venv/.installed ## run the tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
