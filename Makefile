@@ -21,7 +21,7 @@ quick: .venv/.installed
 	$(BIN)/python -m pytest -m "not (trains or slow or long or campaign)" $(ARGS)
 
 test: .venv/.installed ## run the tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: .venv/.installed ## check style, types and import directions
 	$(BIN)/ruff check

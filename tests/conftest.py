@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,40 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 PICTURES = stand_ins.Pictures()
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses, and before xdist divides
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains by its fixtures; tests that share a fixture of their module are a group of pytest-xdist."""
+    """What trains can be told by its fixtures."""
     for item in items:
-        fixtures: dict[str, Any] = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
-        if {"tracked_run", "no_training", "interrupted"} & set(fixtures):
+        if {"tracked_run", "no_training", "interrupted"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.trains)
-        shared = [name for name, found in fixtures.items() if found[-1].scope == "module"]
-        if shared:
-            parameters = getattr(item, "callspec", None)
-            chosen = [str(parameters.indices[name]) for name in shared if parameters and name in parameters.indices]
-            item.add_marker(pytest.mark.xdist_group("-".join([item.path.stem, *chosen])))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, tests are divided one by one, but for those of a file that share a fixture."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid, config.rootpath)
+
+    return Scheduling(config, log)
+
+
+def scope(test: str, root: Path) -> str:
+    """What is to run in one process with this test: its file, or of a file whose fixtures have parameters its part."""
+    file = test.partition("::")[0]
+    text = source(root / file)
+    if 'scope="module", params=' in text:
+        return file + test[test.find("[") :]
+    return file if 'scope="module"' in text else test
+
+
+@cache
+def source(file: Path) -> str:
+    return file.read_text()
 
 
 def pytest_collection_finish() -> None:
