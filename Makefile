@@ -14,11 +14,11 @@ help: ## list the targets
 demo: .venv/.installed ## the whole progression in small, from drawn photos to the comparison
 	$(BIN)/cnnexp train sweep=demo $(ARGS)
 
-check: .venv/.installed ## what a change needs while it is made: lint, and the tests that train nothing
+check: .venv/.installed ## lint and the tests without TensorFlow: what a change needs while it is made
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest -m "not (trains or slow or long or campaign)" $(ARGS)
+	$(BIN)/python -m pytest --light $(ARGS)
 
 test: .venv/.installed ## run the tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -26,12 +27,34 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 PICTURES = stand_ins.Pictures()
 
 
+# what a test file that needs TensorFlow imports at its top, or is marked with as a whole
+HEAVY = re.compile(
+    r"^(?:import|from) (?:keras|tensorflow|explained|test_trainer|cnnexp\.(?:training|explain|models\.(?!names)))\b"
+    r"|^pytestmark = .*(?:\n    .*)*mark\.(?:trains|slow|long)\b",
+    re.MULTILINE,
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--light", action="store_true", help="leave out what trains, is slow or imports TensorFlow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--light`, TensorFlow is not even imported: that takes as long as all light tests together."""
+    wanted = config.getoption("light") and collection_path.suffix == ".py"
+    return True if wanted and HEAVY.search(source(collection_path)) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What trains can be told by its fixtures."""
     for item in items:
         if {"tracked_run", "no_training", "interrupted"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.trains)
+    if config.getoption("light"):
+        heavy = [item for item in items if item.get_closest_marker("trains") or item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in set(heavy)]
 
 
 @pytest.hookimpl(optionalhook=True)

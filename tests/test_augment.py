@@ -52,6 +52,7 @@ def moved(row: list[int], draw: Draw, fill_mode: str = "nearest") -> list[int]:
 # ------------------------------------------------------------------------------------------------- the map
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # Keras names an old module of SciPy
 @pytest.mark.parametrize("fill_mode", ["nearest", "reflect"])
 @pytest.mark.parametrize("shape", [(64, 64, 3), (40, 70, 3), (55, 30, 1)])

@@ -185,6 +185,7 @@ def test_info_shows_the_defaults_list(cnnexp: Run, jobs: list[object]) -> None:
     assert jobs == []
 
 
+@pytest.mark.slow
 def test_help_of_train_is_hydras(cnnexp: Run, jobs: list[object]) -> None:
     code, out, _ = cnnexp("train", "--help")
     assert code == 0

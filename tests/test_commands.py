@@ -14,6 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 TRAIN = ["train", "dataset=folder", "debug=smoke", "dataset.image_size=48", "tracking=none"]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("experiment", "said"),
     [
@@ -34,6 +35,7 @@ def test_summary_gives_the_tutorials_counts(cnnexp: Run, experiment: str, said: 
         assert text in out
 
 
+@pytest.mark.trains
 def test_summary_of_a_pretrained_network_with_batch_norm(cnnexp: Run) -> None:
     code, out, _ = cnnexp("summary", "experiment=finetuned", "backbone=efficientnet_lite0")
     assert code == 0

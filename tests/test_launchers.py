@@ -98,6 +98,7 @@ def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) 
     assert code == 0 and out.count("is done already") == 1, err
 
 
+@pytest.mark.trains
 def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr("cnnexp.commands.fresh.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
@@ -138,6 +139,7 @@ def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pyt
         assert f"hydra/{choice}: " in err and f"pip install 'cnnexp[{extra}]'" in err
 
 
+@pytest.mark.trains
 def test_threads_stay_for_the_life_of_a_process(cnnexp: Run, drawn_root: Path) -> None:
     import tensorflow as tf
 

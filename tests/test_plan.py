@@ -11,6 +11,8 @@ import pytest
 
 from cnnexp.commands.unfinished import STATE
 
+pytestmark = pytest.mark.trains
+
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["debug=smoke", "dataset=synthetic", "tracking=none", "backbone=efficientnet_lite0"]
 

@@ -57,6 +57,7 @@ def test_which_searches_repeat_themselves() -> None:
         assert not repeats_itself(compose_config([SEARCH, "hydra/sweeper/sampler=random"], with_hydra=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["search_head", "search_finetuning", "search_augmentation"])
 def test_ready_spaces(name: str) -> None:
     """Every key of a space is one of the config, and both of its ends are allowed."""

@@ -215,6 +215,7 @@ def answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return labels, odds / odds.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:sklearn")
 def test_figures_of_200_tests_equal_scikit_learn() -> None:
     seen = set()
