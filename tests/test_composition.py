@@ -6,8 +6,17 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from cnnexp.composition import compose_config, conf_dir, hydra_context, load_config, plan_jobs
+from cnnexp.composition import (
+    JobComposer,
+    compose_config,
+    conf_dir,
+    hydra_context,
+    jobs_checked,
+    load_config,
+    plan_jobs,
+)
 from cnnexp.config import (
     Config,
     SyntheticConfig,
@@ -367,3 +376,36 @@ def test_mistakes_beside_a_further_folder() -> None:
 def test_load_config_leaves_hydra_as_it_was() -> None:
     assert load_config(["experiment=best", "seed=4"]).seed == 4
     assert typed(compose_config(["seed=5"])).seed == 5  # in what the fixture of the file has set up
+
+
+def test_jobs_that_differ_in_values_are_composed_as_each_alone():
+    lines = [
+        ["experiment=frozen", "seed=1", "optimizer.learning_rate=0.1", "augmentation.seed=${seed}"],
+        ["experiment=frozen", "seed=2", "optimizer.learning_rate=1e-3", "augmentation.seed=${seed}"],
+        ["experiment=frozen", "seed=2", "optimizer=adam", "optimizer.learning_rate=0.2"],
+        ["experiment=frozen", "seed=3", "optimizer=adam", "optimizer.learning_rate=0.3"],
+        ["experiment=frozen", "seed=3", "optimizer=sgd", "optimizer.learning_rate=0.3"],
+        ["experiment=baseline", "backbone.filters=[4,8]", "tracking.tags={a: b}", "optimizer.weight_decay=null"],
+        ["experiment=baseline", "backbone.filters=[2]", "tracking.tags={c: d}", "optimizer.weight_decay=0.5"],
+        ["experiment=baseline", "+tracking.tags.a=1", "seed=4"],
+        ["experiment=baseline", "+tracking.tags.a=2", "seed=5"],
+    ]
+
+    def plain(config):
+        return OmegaConf.to_container(config, resolve=True), typed(config)
+
+    with hydra_context():
+        compose_job = JobComposer()
+        for line in lines:
+            assert plain(compose_job(line)) == plain(compose_config(line)), line
+        with pytest.raises(UserError, match=r"optimizer\.learning_rate=fast"):
+            compose_job(["experiment=frozen", "seed=1", "optimizer.learning_rate=fast", "augmentation.seed=3"])
+
+
+def test_jobs_are_not_composed_once_more_to_see_whether_they_can_be():
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    checked = BasicSweeper.validate_batch_is_legal
+    with jobs_checked():
+        assert BasicSweeper.validate_batch_is_legal is not checked
+    assert BasicSweeper.validate_batch_is_legal is checked

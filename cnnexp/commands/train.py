@@ -21,9 +21,9 @@ from cnnexp.commands.completion import check_action
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.search import is_search, repeats_itself, search_overrides
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
-from cnnexp.composition import Plan, compose_config, conf_dir, hydra_context, plan_jobs
+from cnnexp.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.config import Config, register, typed
-from cnnexp.console import say
+from cnnexp.console import progress, say
 from cnnexp.errors import UserError, nearest
 from cnnexp.tracking.record import config_hash, redact
 
@@ -70,8 +70,9 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
     """
     with hydra_context(config_dir):
         plan = plan_jobs(overrides, multirun, config_name)
-        for job in reversed(plan.jobs):
-            plan.composed = compose_config(job, name=config_name) if plan.multirun else plan.composed
+        compose_job = JobComposer(config_name)
+        for job in progress(list(reversed(plan.jobs)), "checking jobs"):
+            plan.composed = compose_job(job) if plan.multirun else plan.composed
             assert plan.composed is not None
             typed(plan.composed)
     return plan
@@ -206,7 +207,7 @@ def run_jobs(overrides: list[str], plan: Plan, config_dir: str | None, config_na
     node = plan.composed.get("hydra")
     if node is None or node.mode is None:  # not said in a file
         overrides = [*overrides, f"hydra.mode={'MULTIRUN' if plan.multirun else 'RUN'}"]
-    with hydra_context(config_dir) as hydra:
+    with hydra_context(config_dir) as hydra, jobs_checked():
         run_all = hydra.multirun if plan.multirun else hydra.run
         run_and_report(lambda: run_all(config_name=config_name, task_function=train_task, overrides=overrides))
 
