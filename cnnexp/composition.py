@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -133,11 +134,17 @@ class JobComposer:
 @contextmanager
 def jobs_checked() -> Iterator[None]:
     """While Hydra's basic sweeper runs jobs that were composed and checked before: it would compose each once more."""
-    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    real = Sweeper.validate_batch_is_legal
+
+    def validate(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+        if type(sweeper).__name__ != "BasicSweeper":  # Hydra's plugin loader makes a class of its own of it
+            real(sweeper, batch)
+
+    Sweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del BasicSweeper.validate_batch_is_legal  # Hydra's own is inherited
+        Sweeper.validate_batch_is_legal = real  # type: ignore[method-assign]
 
 
 def load_config(overrides: Sequence[str]) -> config.Config:

@@ -6,6 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
 from cnnexp.composition import (
@@ -385,8 +387,8 @@ def test_jobs_that_differ_in_values_are_composed_as_each_alone():
         ["experiment=frozen", "seed=2", "optimizer=adam", "optimizer.learning_rate=0.2"],
         ["experiment=frozen", "seed=3", "optimizer=adam", "optimizer.learning_rate=0.3"],
         ["experiment=frozen", "seed=3", "optimizer=sgd", "optimizer.learning_rate=0.3"],
-        ["experiment=baseline", "backbone.filters=[4,8]", "tracking.tags={a: b}", "optimizer.weight_decay=null"],
-        ["experiment=baseline", "backbone.filters=[2]", "tracking.tags={c: d}", "optimizer.weight_decay=0.5"],
+        ["experiment=baseline", "backbone.filters=[4,8]", "head.dropout=0.1", "optimizer.weight_decay=null"],
+        ["experiment=baseline", "backbone.filters=[2]", "head.dropout=0.2", "optimizer.weight_decay=0.5"],
         ["experiment=baseline", "+tracking.tags.a=1", "seed=4"],
         ["experiment=baseline", "+tracking.tags.a=2", "seed=5"],
     ]
@@ -403,9 +405,20 @@ def test_jobs_that_differ_in_values_are_composed_as_each_alone():
 
 
 def test_jobs_are_not_composed_once_more_to_see_whether_they_can_be():
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    """By Hydra's basic sweeper; those of another sweeper are."""
+    asked = []
 
-    checked = BasicSweeper.validate_batch_is_legal
+    class Loader:
+        def load_sweep_config(self, master_config, sweep_overrides):
+            asked.append(sweep_overrides)
+
+    def sweeper(name):
+        made = type(name, (Sweeper,), {"setup": None, "sweep": None})()
+        made.hydra_context, made.config = HydraContext(Loader(), None), {}
+        return made
+
     with jobs_checked():
-        assert BasicSweeper.validate_batch_is_legal is not checked
-    assert BasicSweeper.validate_batch_is_legal is checked
+        sweeper("BasicSweeper").validate_batch_is_legal([["a=1"]])
+        sweeper("OptunaSweeper").validate_batch_is_legal([["a=2"]])
+    sweeper("BasicSweeper").validate_batch_is_legal([["a=3"]])
+    assert asked == [["a=2"], ["a=3"]]
