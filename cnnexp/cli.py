@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except UserError as error:
         print(f"cnnexp: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("cnnexp: interrupted", file=sys.stderr)
         return 130

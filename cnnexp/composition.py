@@ -140,7 +140,7 @@ def jobs_checked() -> Iterator[None]:
         if type(sweeper).__name__ != "BasicSweeper":  # Hydra's plugin loader makes a class of its own of it
             real(sweeper, batch)
 
-    Sweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
+    Sweeper.validate_batch_is_legal = validate  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

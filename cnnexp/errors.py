@@ -7,6 +7,14 @@ class UserError(ValueError):
     The message names the key or file, what was given, what is allowed, and how to fix it.
     """
 
+    exit_code = 2
+
+
+class RunError(UserError):
+    """A run failed, for a reason that is not in its config: the same message, another exit code."""
+
+    exit_code = 1
+
 
 def nearest(given: str, allowed: list[str]) -> list[str]:
     """`allowed`, with the names closest to `given` first."""

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from cnnexp.commands.unfinished import JOURNAL, RunState
 from cnnexp.config import Config, typed
 from cnnexp.console import say, warn
 from cnnexp.data.dataset import Dataset
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
+from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
 from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
@@ -107,14 +108,27 @@ def log_input(tracker: Tracker | NullTracker, dataset: Dataset, config: Config) 
 
 @contextmanager
 def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) -> Iterator[None]:
-    """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error."""
+    """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error.
+
+    Raises:
+        RunError: the disk is full. What could still be recorded is; a training that was done is not done again.
+    """
     try:
         yield
     except BaseException as error:
         ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
+        full = is_disk_full(error)
+        with suppress(Exception) if full else nullcontext():
+            tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
         kind = type(error).__name__ if ending == "FAILED" else "interrupted"
-        tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)
-        write_result(job.folder, make_result(job, run_id, order, status=ending))
+        with suppress(Exception) if full else nullcontext():
+            tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)
+        with suppress(OSError) if full else nullcontext():
+            write_result(job.folder, make_result(job, run_id, order, status=ending))
+        if full:
+            raise RunError(
+                f"{job.folder}: the disk is full, so the run is {ending}; make room, and go on with it: the same line "
+                "with trainer.resume=true"
+            ) from error
         raise
     tracker.end_run("FINISHED")
