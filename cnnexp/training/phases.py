@@ -25,6 +25,7 @@ from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, mixed, targets
 
 MAX_STEPS_PER_EXECUTION = 16
+FIRST_CHECKPOINT_S = 1.0  # seconds after the start of a phase
 CHECKPOINT_SHARE = 0.05  # of the time, at most: epochs on cached features can be shorter than writing a checkpoint
 
 
@@ -172,6 +173,7 @@ class PhaseRun:
         steps = len(self.batches)
         shown = ShowProgress(last, steps)
         self.began = time.perf_counter()
+        self.next_write = self.began + FIRST_CHECKPOINT_S
         kept: list[Receiver] = [*receivers, shown.show_epoch, self._keep]
         report = EpochReport(self.batches.images_per_epoch, kept)
         try:
@@ -184,11 +186,9 @@ class PhaseRun:
                 shuffle=False,  # the stream has its own order
                 verbose=0,
             )
-        except BaseException:
-            self.write(late=True)
-            raise
         finally:
             shown.progress.stop()
+            self.write(late=True)
 
     def _validate(self) -> tuple[float, float]:
         with averaged_weights(self.learner.optimizer, self.learner.trainable_variables):
@@ -233,8 +233,8 @@ class PhaseRun:
     def write(self, late: bool = False) -> None:
         """Write what `save` took down, unless that would take more than a part of the training's time.
 
-        A run that is killed meanwhile goes on some seconds further back; one that is interrupted, or fails, does not:
-        it writes then, `late`.
+        A run that is killed meanwhile goes on some seconds further back; one that is interrupted, or fails, or is done
+        with the phase, does not: it writes then, `late`.
         """
         if self.unwritten is None or not (late or time.perf_counter() >= self.next_write):
             return
