@@ -55,7 +55,8 @@ def split_images(config: Config, split: Split, image_size: int, channels: int) -
         folder=Path(config.paths.cache) / "images",
         folder_bytes=int(trainer.image_cache_limit * GIB),
     )
-    key = (split.name, split.digest, image_size, channels, trainer.loader_threads, room)
+    lies = split.paths[0] if split.paths is not None and len(split.paths) else None
+    key = (split.name, split.digest, lies, image_size, channels, trainer.loader_threads, room)
     if key not in _images:
         while len(_images) >= SPLITS:
             del _images[next(iter(_images))]
