@@ -71,6 +71,10 @@ class SweepCallback(Callback):
         current.folder, current.tracker, current.run_id = folder, tracker, run_id
         current.name, current.line, current.monitor = name, line, str(config.trainer.monitor)
 
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """Let go of the job's config, which Hydra would keep until the end of the sweep: megabytes of small objects."""
+        job_return.cfg = job_return.hydra_cfg = None
+
 
 def swept(line: list[str], params: dict[str, Any]) -> list[str]:
     """The overrides with several values, those of the command line and those that a file gives the sweeper."""
