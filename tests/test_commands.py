@@ -138,3 +138,15 @@ def test_the_number_of_loader_threads_changes_nothing(cnnexp: Run, photos: Path,
         (predictions,) = root.glob("runs/*/predictions.csv")
         found.append((epochs, predictions.read_text()))
     assert len(found[0][0]) == 2 and found[0] == found[1] == found[2]
+
+
+def test_a_sweep_keeps_no_config_of_a_job_that_is_done() -> None:
+    from hydra.core.utils import JobReturn
+    from omegaconf import OmegaConf
+
+    from cnnexp.commands.sweep import SweepCallback
+
+    done = JobReturn(cfg=OmegaConf.create({"a": 1}), hydra_cfg=OmegaConf.create({"hydra": {}}), task_name="train")
+    done.return_value = 0.5
+    SweepCallback().on_job_end(OmegaConf.create(), job_return=done)
+    assert (done.cfg, done.hydra_cfg, done.task_name) == (None, None, "train")

@@ -125,6 +125,18 @@ def test_images_are_decoded_once_where_there_is_room(
     assert [file.stat().st_size for file in (tmp_path / "cache").glob("*.images")] == [BYTES] * (where == "file")
 
 
+@pytest.mark.parametrize(("where", "counts"), [("memory", [2, 3, 10, 10]), ("file", [2, 3, 10, 10])])
+def test_a_few_images_are_decoded_alone_until_they_are_half_of_all(
+    files: tuple[str, ...], tmp_path: Path, reads: list[str], where: str, counts: list[int]
+) -> None:
+    images = Images(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
+    for wanted, count in zip(([4, 2], [5], [6], [0, 1, 2]), counts, strict=True):  # of 7; 3 are less than half
+        found = images.take_few(np.array(wanted))
+        assert len(reads) == count
+        assert (found == np.stack([read_square(files[index], SIZE, 3) for index in wanted])).all()
+        del reads[count:]  # what was expected
+
+
 @pytest.mark.parametrize("where", ["memory", "file", "none", "no folder"])
 def test_load_finds_a_bad_file(files: tuple[str, ...], tmp_path: Path, where: str) -> None:
     room = rooms(tmp_path / "cache")[where]
