@@ -74,7 +74,7 @@ def style(axes: Axes, x_label: str, y_label: str, subtitle: str = "") -> None:
     axes.tick_params(colors=MUTED, length=0, labelsize=10)
     axes.set_xlabel(x_label, color=MUTED, fontsize=10)
     axes.set_ylabel(y_label, color=MUTED, fontsize=10)
-    axes.set_title(subtitle, loc="left", fontsize=11, **PLAIN)
+    axes.set_title(subtitle, loc="left", y=1.0, fontsize=11, **PLAIN)  # with a place given, none is looked for
 
 
 def draw_curves(path: str | Path, history: dict[str, list[float]], title: str) -> None:
