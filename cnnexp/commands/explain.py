@@ -22,7 +22,7 @@ HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
 The likeliest classes of images, and heat maps over them: which places speak for a class. With --activations also
 every channel of the chosen layers. The pictures go to PATHS.ROOT/explain; what cannot be read is named on standard
 error and skipped. Without images, the run's own pictures: why its worst mistakes were made, and on drawn pictures how
-well its heat maps point; they are added to the run (those of a grid or a search explain only the chosen job).
+well its heat maps point; they are added to the run (of a grid or a search the chosen job alone has them already).
 
   RUN            an MLflow run id, a unique prefix of one, or `latest`
   IMAGE          files, folders, or patterns in quotes, as 'photos/*.jpg'; scaled to the size the network takes

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from cnnexp.commands import artifacts
-from cnnexp.commands.assemble import check_layer_names, fit, network_for, training_data
+from cnnexp.commands.assemble import build_network, check_layer_names, fit, network_for, training_data
 from cnnexp.commands.datasets import load_dataset
 from cnnexp.commands.localisation import localisation_metrics
 from cnnexp.commands.recording import Job, log_input, note, open_run, recorded
@@ -70,7 +70,8 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     strategy = chosen_strategy(config.trainer.strategy)
     dataset = load_dataset(config)
     data = training_data(config, dataset)
-    network = network_for(config, dataset.channels, len(dataset.class_names), strategy)
+    build = network_for if parent else build_network  # a run of its own has none to share it with
+    network = build(config, dataset.channels, len(dataset.class_names), strategy)
     counts = totals(network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")

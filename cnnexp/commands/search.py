@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cnnexp.commands.unfinished import rises
 from cnnexp.errors import UserError
 
 _studies: list[Any] = []  # the storage of the search of this process
@@ -51,7 +52,7 @@ def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str
         UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`.
     """
     monitor, sweeper = composed.trainer.monitor, composed.hydra.sweeper
-    direction = "minimize" if monitor.endswith("loss") else "maximize"
+    direction = "maximize" if rises(monitor) else "minimize"
     for override in overrides:
         if override.startswith("hydra.sweeper.direction=") and override != f"hydra.sweeper.direction={direction}":
             raise UserError(f"{override}: trainer.monitor={monitor} is better with {direction}; leave it out")
