@@ -3,6 +3,8 @@
 Lengths are in pixels, places are (left, top) of the sheet's upper left corner.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,10 @@ from cnnexp.files import write_whole
 
 INK, MUTED, PAPER, RED, GREEN = "#1c2733", "#66727f", "#ffffff", "#c23b3b", "#23855a"
 ENLARGED_BELOW = 64  # pixels: the pixels of smaller pictures are shown as squares
+PANEL, MARGIN, HEAD = 270, 10, 50  # pixels
+SIDE = PANEL - 2 * MARGIN  # of the square that a picture is fitted into
+LINE, LETTERS = 17, 12  # of a caption, and the size of its letters
+LINE_LETTERS = 34
 
 
 class Sheet:
@@ -59,10 +65,60 @@ class Sheet:
         write_png(path, np.asarray(self.image))
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a sheet: `image` (H, W, 3) uint8 RGB or (H, W, 1) grey, a `caption` of some lines."""
+
+    image: np.ndarray
+    caption: str
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as a PNG that appears whole or not at all; its folder is made."""
     packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
     write_whole(path, packed.tobytes())
+
+
+def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
+    """Write pictures with captions as a PNG: one row a photo, the photo first, then its overlays.
+
+    Args:
+        path: the PNG file; its folder is made.
+        rows: the panels, each 270 pixels wide; rows may differ in length. A long line of a caption is cut.
+        title: headline of the sheet.
+    """
+    pictures = [max(_height(panel) for panel in row) for row in rows]
+    captions = [[panel.caption.splitlines() for panel in row] for row in rows]
+    heads = [LINE * max(map(len, row)) for row in captions]
+    height = sum(pictures) + sum(heads) + 2 * MARGIN * len(rows)
+    sheet = Sheet(PANEL * max(len(row) for row in rows), round(height) + (HEAD if title else 0))
+    top = 0.0
+    if title:
+        sheet.text(title, MARGIN, 14, 18, bold=True)
+        top = float(HEAD)
+    for row, texts, head, picture in zip(rows, captions, heads, pictures, strict=True):
+        top += MARGIN
+        for column, (panel, lines) in enumerate(zip(row, texts, strict=True)):
+            left = column * PANEL + MARGIN
+            first = top + head - LINE * len(lines)
+            for number, line in enumerate(lines):
+                sheet.text(_shortened(line), left, round(first + LINE * number), LETTERS)
+            high = _height(panel)
+            wide = min(SIDE, high * panel.image.shape[1] / panel.image.shape[0])
+            sheet.picture(panel.image, left, round(top + head), round(wide), round(high))
+        top += head + picture + MARGIN
+    sheet.save(path)
+
+
+def _height(panel: Panel) -> float:
+    """Of the picture in pixels, fitted into a square of SIDE."""
+    height, width = panel.image.shape[:2]
+    return SIDE * min(height / width, 1.0)
+
+
+def _shortened(line: str) -> str:
+    """A line cut to what a panel is wide."""
+    return line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…"
 
 
 @lru_cache(maxsize=16)

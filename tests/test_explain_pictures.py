@@ -14,8 +14,8 @@ from explained import PHOTOS, network
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import activations
-from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
-from cnnexp.sheet import write_png
+from cnnexp.explain.overlay import caption, overlay, top_classes
+from cnnexp.sheet import Panel, contact_sheet, write_png
 
 pytestmark = pytest.mark.pictures
 

@@ -10,10 +10,11 @@ from cnnexp.console import warn
 from cnnexp.data.loading import Images
 from cnnexp.errors import UserError
 from cnnexp.explain.methods import METHODS
-from cnnexp.explain.overlay import Panel, caption, contact_sheet, overlay, top_classes
+from cnnexp.explain.overlay import caption, overlay, top_classes
 from cnnexp.explain.placement import cell_grid
 from cnnexp.report.figures import MOST_ERRORS, draw_errors
 from cnnexp.report.predictions import Predictions, worst_mistakes
+from cnnexp.sheet import Panel, contact_sheet
 
 EXPLAINED = 8  # images on the sheet of a run
 HEAT_MAPS = "explain/heatmaps.png"

@@ -1,31 +1,16 @@
-"""Heat maps laid over photos, and sheets of them with captions."""
+"""Heat maps laid over photos, and their captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.placement import Grid, even_grid
-from cnnexp.sheet import Sheet
 
 WEIGHT = 0.4  # of the heat map, as in the tutorial
-PANEL, MARGIN, HEAD = 270, 10, 50  # pixels
-SIDE = PANEL - 2 * MARGIN  # of the square that a picture is fitted into
-LINE, LETTERS = 17, 12  # of a caption, and the size of its letters
-LINE_LETTERS = 34
 TOP = 5  # classes that are named, at most
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture of a sheet: `image` (H, W, 3) uint8 RGB or (H, W, 1) grey, a `caption` of some lines."""
-
-    image: np.ndarray
-    caption: str
 
 
 def overlay(photo: np.ndarray, heatmap: np.ndarray, grid: Grid | None = None, weight: float = WEIGHT) -> np.ndarray:
@@ -83,45 +68,3 @@ def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: in
 def caption(name: str, classes: Sequence[tuple[str, float]]) -> str:
     """A picture's name and a line for each class: `97.3 % dog`."""
     return "\n".join([name, *(f"{100 * probability:.1f} % {label}" for label, probability in classes)])
-
-
-def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
-    """Write pictures with captions as a PNG: one row a photo, the photo first, then its overlays.
-
-    Args:
-        path: the PNG file; its folder is made.
-        rows: the panels, each 270 pixels wide; rows may differ in length. A long line of a caption is cut.
-        title: headline of the sheet.
-    """
-    pictures = [max(_height(panel) for panel in row) for row in rows]
-    captions = [[panel.caption.splitlines() for panel in row] for row in rows]
-    heads = [LINE * max(map(len, row)) for row in captions]
-    height = sum(pictures) + sum(heads) + 2 * MARGIN * len(rows)
-    sheet = Sheet(PANEL * max(len(row) for row in rows), round(height) + (HEAD if title else 0))
-    top = 0.0
-    if title:
-        sheet.text(title, MARGIN, 14, 18, bold=True)
-        top = float(HEAD)
-    for row, texts, head, picture in zip(rows, captions, heads, pictures, strict=True):
-        top += MARGIN
-        for column, (panel, lines) in enumerate(zip(row, texts, strict=True)):
-            left = column * PANEL + MARGIN
-            first = top + head - LINE * len(lines)
-            for number, line in enumerate(lines):
-                sheet.text(_shortened(line), left, round(first + LINE * number), LETTERS)
-            high = _height(panel)
-            wide = min(SIDE, high * panel.image.shape[1] / panel.image.shape[0])
-            sheet.picture(panel.image, left, round(top + head), round(wide), round(high))
-        top += head + picture + MARGIN
-    sheet.save(path)
-
-
-def _height(panel: Panel) -> float:
-    """Of the picture in pixels, fitted into a square of SIDE."""
-    height, width = panel.image.shape[:2]
-    return SIDE * min(height / width, 1.0)
-
-
-def _shortened(line: str) -> str:
-    """A line cut to what a panel is wide."""
-    return line if len(line) <= LINE_LETTERS else f"{line[: LINE_LETTERS - 1]}…"
