@@ -105,6 +105,12 @@ def blank_pictures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def drawing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are run in this process have no drawing process, in which the stand-ins would not be known."""
+    monkeypatch.setattr("cnnexp.drawing._cores", lambda: 1)
+
+
 @pytest.fixture
 def draw_pictures() -> Callable[[], None]:
     """From its call on, pictures are drawn in this test."""

@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         path.touch()
 
     def start() -> None:
-        for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "heatmaps.draw_sheet"):
+        for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "heatmaps.contact_sheet"):
             monkeypatch.setattr(f"cnnexp.commands.{name}", touch)
         monkeypatch.setattr(artifacts, "requirements_text", lambda: "")
 
@@ -69,8 +69,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def again(arguments: list[Any], folder: Path, probabilities: np.ndarray) -> dict[str, float]:
     """`artifacts.write` once more, as if the network had answered with these probabilities (N, 1)."""
-    *others, fit, explain = arguments[1:]
-    return artifacts.write(folder, *others, replace(fit, probabilities=probabilities.astype(np.float32)), explain)
+    *others, fit, explain, draw = arguments[1:]
+    fit = replace(fit, probabilities=probabilities.astype(np.float32))
+    return artifacts.write(folder, *others, fit, explain, draw)
 
 
 def names(folder: Path) -> set[str]:
@@ -144,7 +145,7 @@ def test_ten_classes_of_a_network_without_maps(
     assert 0 <= metrics["test/brier"] <= 2
     # the test images of one class alone
     quick()
-    fit = arguments[-2]
+    fit = arguments[-3]
     arguments[4] = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
     metrics = again(arguments, tmp_path / "sevens", fit.probabilities)
     assert set(metrics) == {"test/ece", "test/brier"}

@@ -9,6 +9,7 @@ import yaml
 from cnnexp.commands.heatmaps import ERRORS, HEAT_MAPS, draw_mistakes
 from cnnexp.data.dataset import Dataset
 from cnnexp.data.loading import Images
+from cnnexp.drawing import Draw
 from cnnexp.files import write_whole
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
@@ -44,9 +45,10 @@ def write(
     dataset: Dataset,
     data: TrainingData,
     fit: FitResult,
-    explain: bool = True,
+    explain: bool,
+    draw: Draw,
 ) -> dict[str, float]:
-    """Write the files of `FILES` into `folder`; some only where there is something to show.
+    """Write the files of `FILES` into `folder`; some only where there is something to show, pictures by `draw`.
 
     `errors.png` needs errors, `roc_pr.png` test images of two classes, `explain/heatmaps.png` a network with maps.
     Without `explain` there are no heat maps.
@@ -65,24 +67,24 @@ def write(
         write_whole(folder / name, text.encode())
     title = network.model.name
     history = {key: [epoch[key] for epoch in fit.history] for key in fit.history[0]}
-    figures.draw_curves(folder / "curves.png", history, title)
+    draw(figures.draw_curves, folder / "curves.png", history, title)
     write_predictions(
         folder / "predictions.csv", dataset.test.ids, dataset.test.labels, _all_classes(fit), dataset.class_names
     )
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
-    _draw_scores(folder, title, predictions)
+    _draw_scores(draw, folder, title, predictions)
     _keep_mistakes(folder / MISTAKES, predictions, data.test.images)
-    draw_mistakes(folder, title, predictions, data.test.images, network.model if explain else None)
+    draw_mistakes(folder, title, predictions, data.test.images, network.model if explain else None, draw)
     return metrics
 
 
-def _draw_scores(folder: Path, title: str, predictions: Predictions) -> None:
+def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions) -> None:
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
-    figures.draw_confusion(folder / "confusion.png", matrix, predictions.class_names, title)
+    draw(figures.draw_confusion, folder / "confusion.png", matrix, predictions.class_names, title)
     if np.isfinite(predictions.probabilities).all():
-        draw_reliability(folder / "reliability.png", predictions.confidence, predictions.correct, title)
-        draw_roc_pr(folder / "roc_pr.png", predictions, title)
+        draw(draw_reliability, folder / "reliability.png", predictions.confidence, predictions.correct, title)
+        draw(draw_roc_pr, folder / "roc_pr.png", predictions, title)
 
 
 def _keep_mistakes(path: Path, predictions: Predictions, images: Images) -> None:

@@ -63,9 +63,10 @@ def run(arguments: list[str]) -> int:
     if request.imagenet is None and len(request.names) == 1:
         return _explain_own(config, request)
     import_tensorflow()
-    from cnnexp.commands.heatmaps import draw_sheet, overlaid
+    from cnnexp.commands.heatmaps import overlaid, sheet_rows
     from cnnexp.commands.imagenet import imagenet_network
     from cnnexp.commands.recorded import class_probabilities, find_images, load_recorded, read_batch
+    from cnnexp.sheet import contact_sheet
 
     found = find_images(request.names if request.imagenet else request.names[1:])
     if request.imagenet:
@@ -87,7 +88,8 @@ def run(arguments: list[str]) -> int:
     sheet = folder / "heatmaps.png"
     names = [file.name for file in files]
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
-    draw_sheet(sheet, title, explained.class_names, names, images, probabilities, classes, overlays)
+    rows = sheet_rows(explained.class_names, names, images, probabilities, classes, overlays)
+    contact_sheet(sheet, rows, title)
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))
     if request.activations:

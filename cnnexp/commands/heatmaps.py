@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnexp.console import warn
 from cnnexp.data.loading import Images
+from cnnexp.drawing import Draw, draw_now
 from cnnexp.errors import UserError
 from cnnexp.explain.methods import METHODS
 from cnnexp.explain.overlay import caption, overlay, top_classes
@@ -22,7 +23,12 @@ ERRORS = "errors.png"
 
 
 def draw_mistakes(
-    folder: Path, title: str, predictions: Predictions, images: Images, model: keras.Model | None = None
+    folder: Path,
+    title: str,
+    predictions: Predictions,
+    images: Images,
+    model: keras.Model | None = None,
+    draw: Draw = draw_now,
 ) -> None:
     """Draw the worst mistakes into `folder/errors.png`; with `model` also why they were made.
 
@@ -35,6 +41,7 @@ def draw_mistakes(
         predictions: of the test images.
         images: the test images.
         model: the network without flip averaging, or None. Where it has no heat maps, that is said.
+        draw: draws, now or soon.
     """
     wrong = worst_mistakes(predictions, MOST_ERRORS)
     shown = wrong if len(wrong) or model is None else np.arange(min(EXPLAINED, len(predictions.labels)))
@@ -51,11 +58,18 @@ def draw_mistakes(
     if len(wrong):
         truths, answers = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
         confidence = predictions.confidence[shown].tolist()
-        draw_errors(folder / ERRORS, list(pictures), truths, answers, confidence, ids, title, overlays)
+        draw(draw_errors, folder / ERRORS, list(pictures), truths, answers, confidence, ids, title, overlays)
     if overlays is not None:
         some = slice(EXPLAINED)
-        rows = (ids[some], pictures[some], predictions.probabilities[shown[some]], classes[some])
-        draw_sheet(folder / HEAT_MAPS, title, names, *rows, {"gradcam": overlays[some]})
+        rows = sheet_rows(
+            names,
+            ids[some],
+            pictures[some],
+            predictions.probabilities[shown[some]],
+            classes[some],
+            {"gradcam": overlays[some]},
+        )
+        draw(contact_sheet, folder / HEAT_MAPS, rows, title)
 
 
 def overlaid(
@@ -80,20 +94,18 @@ def overlaid(
     return np.stack([overlay(image, heatmap, grid) for image, heatmap in zip(images, maps, strict=True)])
 
 
-def draw_sheet(
-    path: Path,
-    title: str,
+def sheet_rows(
     class_names: Sequence[str],
     names: Sequence[str],
     images: np.ndarray,
     probabilities: np.ndarray,
     classes: np.ndarray,
     overlays: dict[str, np.ndarray],
-) -> None:
-    """Write one row a photo: the photo with its top classes, then its overlay for each method.
+) -> list[list[Panel]]:
+    """One row a photo for `contact_sheet`: the photo with its top classes, then its overlay for each method.
 
     Args:
-        path: the PNG file.
+        class_names: of all classes.
         names: N captions.
         images: (N, H, W, C) uint8, raw.
         probabilities: (N, classes).
@@ -106,4 +118,4 @@ def draw_sheet(
         for method, pictures in overlays.items():
             row.append(Panel(pictures[index], f"{method}\nfor {class_names[classes[index]]}"))
         rows.append(row)
-    contact_sheet(path, rows, title)
+    return rows

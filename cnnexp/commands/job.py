@@ -29,6 +29,7 @@ from cnnexp.commands.unfinished import (
 )
 from cnnexp.console import say
 from cnnexp.data.dataset import Dataset
+from cnnexp.drawing import drawing
 from cnnexp.errors import UserError
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
@@ -141,15 +142,16 @@ def _record_files(
     tracking = job.config.tracking
     chosen_later = tracking.explain == "auto" and chooses(job.folder.parent)
     explain = bool(tracking.explain) and not chosen_later
-    scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted, explain)
-    if explain:
-        scores |= localisation_metrics(network.model, dataset, data.test.images)
-    tracker.log_metrics(scores, step=0)
+    with drawing() as draw:
+        scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted, explain, draw)
+        if explain:
+            scores |= localisation_metrics(network.model, dataset, data.test.images)
+        tracker.log_metrics(scores, step=0)
+        if tracking.log_model:
+            tracker.log_model(fitted.model, data.test.images.take_few(np.arange(1)), dataset.class_names)
     for file in artifacts.FILES:
         if (job.folder / file).is_file():
             tracker.log_artifact(job.folder / file, folder=str(Path(file).parent) if "/" in file else None)
-    if tracking.log_model:
-        tracker.log_model(fitted.model, data.test.images.take_few(np.arange(1)), dataset.class_names)
     if chosen_later and not (tracking.log_model and tracking.uri):
         _keep_model_of_best(job, network, monitored(job.config.trainer.monitor, fitted))
 

@@ -10,7 +10,7 @@ import yaml
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
 from cnnexp.report.chart import draw_progression
-from cnnexp.report.compare import Comparison, Result
+from cnnexp.report.compare import Comparison, Result, summarise
 from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
 from cnnexp.report.tables import table_rows, write_csv
@@ -53,6 +53,13 @@ def write_report(folder: Path, comparison: Comparison, title: str) -> list[Path]
     write_page(page, comparison, chart, title, mistakes_by_variant(comparison))
     write_csv(figures, comparison)
     return [chart, page, figures]
+
+
+def draw_so_far(folder: Path, name: str) -> None:
+    """Draw comparison.png of the jobs of a sweep that are done so far, if there are any."""
+    results = read_results(folder)
+    if results:
+        draw_progression(folder / "comparison.png", summarise(results), f"{name}: {len(results)} runs so far")
 
 
 def mistakes_by_variant(comparison: Comparison) -> dict[str, dict[str, Mistake]]:

@@ -24,6 +24,7 @@ from cnnexp.commands.stores import open_tracker
 from cnnexp.composition import load_config
 from cnnexp.config import Config
 from cnnexp.console import say, warn
+from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
     from cnnexp.commands.recording import Job
 
     folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    run_job(Job.from_hydra(composed, folder, overrides))
+    with drawing_process():
+        run_job(Job.from_hydra(composed, folder, overrides))
     return str(json.loads((folder / "result.json").read_text())["run_id"])
 
 

@@ -1,7 +1,10 @@
 """A sweep: its parent run, opened before the first job, and the table and chart at its end."""
 
 import json
+import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.commands import search
 from cnnexp.commands.unfinished import STOPPED, SWEEP_FILE, held
 from cnnexp.console import say, warn
+from cnnexp.drawing import draw_aside
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["progression", "grid", "search"]
+
+CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
 
 @dataclass
@@ -35,6 +41,20 @@ class Sweep:
     monitor: str = "val/acc"
     failed: bool = False
     lock: ExitStack = field(default_factory=ExitStack)  # keeps other processes out of the folder
+    chart: "Future[None] | None" = None  # of the jobs that are done so far
+    charted: float = -math.inf  # when it was last begun, by the monotonic clock
+
+    def draw_so_far(self) -> None:
+        """Have the chart drawn, unless it was or is being drawn a moment ago; its failure is none of the sweep."""
+        from cnnexp.commands.reporting import draw_so_far
+
+        assert self.folder is not None
+        if time.monotonic() - self.charted < CHART_AGAIN_S or (self.chart and not self.chart.done()):
+            return
+        first = self.chart is None
+        self.chart, self.charted = draw_aside(draw_so_far, self.folder, self.name), time.monotonic()
+        if first and self.chart:
+            say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
 
 
 current = Sweep()
@@ -72,8 +92,13 @@ class SweepCallback(Callback):
         current.name, current.line, current.monitor = name, line, str(config.trainer.monitor)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Let go of the job's config, which Hydra would keep until the end of the sweep: megabytes of small objects."""
+        """Let go of the job's config, which Hydra would keep until the end of the sweep: megabytes of small objects.
+
+        And have the chart of what is done so far drawn, beside the next job.
+        """
         job_return.cfg = job_return.hydra_cfg = None
+        if current.folder:
+            current.draw_so_far()
 
 
 def swept(line: list[str], params: dict[str, Any]) -> list[str]:
@@ -124,6 +149,7 @@ def finishing() -> Iterator[Sweep]:
     current.folder = current.tracker = None
     search.forget()
     current.failed = False
+    current.chart, current.charted = None, -math.inf
     try:
         yield current
         if current.folder:
@@ -143,6 +169,8 @@ def _finish(sweep: Sweep) -> None:
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     assert sweep.folder is not None
+    if sweep.chart:
+        wait([sweep.chart])
     results = read_results(sweep.folder)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results

@@ -24,6 +24,7 @@ from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_he
 from cnnexp.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.config import Config, register, typed
 from cnnexp.console import progress, say
+from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError, nearest
 from cnnexp.tracking.record import config_hash, redact
 
@@ -207,7 +208,7 @@ def run_jobs(overrides: list[str], plan: Plan, config_dir: str | None, config_na
     node = plan.composed.get("hydra")
     if node is None or node.mode is None:  # not said in a file
         overrides = [*overrides, f"hydra.mode={'MULTIRUN' if plan.multirun else 'RUN'}"]
-    with hydra_context(config_dir) as hydra, jobs_checked():
+    with hydra_context(config_dir) as hydra, jobs_checked(), drawing_process():
         run_all = hydra.multirun if plan.multirun else hydra.run
         run_and_report(lambda: run_all(config_name=config_name, task_function=train_task, overrides=overrides))
 

@@ -60,7 +60,8 @@ def gradient_heatmaps(
     indices = np.broadcast_to(np.asarray(class_index, np.int64), (len(images),))
     check_classes(network.outputs[1].shape[-1], indices)
     if len(images) > FEW:
-        run = once_for(network, "gradients", lambda: tf.function(partial(activations_and_gradients, network)))
+        step = partial(activations_and_gradients, network)
+        run = once_for(network, "gradients", lambda: tf.function(step, autograph=False))
     else:
         run = partial(activations_and_gradients, network)
     maps: dict[str, list[np.ndarray]] = {name: [] for name in combinations}

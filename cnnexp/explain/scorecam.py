@@ -62,7 +62,7 @@ def _jobs(activations: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 def _run(network: keras.Model, images: np.ndarray) -> tuple[np.ndarray, tf.Tensor]:
     """Feature maps and logits of at most BATCH_SIZE images; compiled for that size, to which others are filled up."""
-    run = once_for(network, "outputs", lambda: tf.function(partial(network, training=False)))
+    run = once_for(network, "outputs", lambda: tf.function(partial(network, training=False), autograph=False))
     rows = np.resize(np.arange(len(images)), BATCH_SIZE)
     activations, logits = run(tf.constant(images[rows], tf.float32))
     return tf.cast(activations, tf.float32).numpy()[: len(images)], tf.cast(logits, tf.float32)[: len(images)]

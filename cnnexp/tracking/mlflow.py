@@ -4,8 +4,8 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,22 @@ def quiet_mlflow() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; the journal says it once
+
+
+@contextmanager
+def _pins_taken_as_installed() -> Iterator[None]:
+    """Spare MLflow the look through every installed package for what `pins` have just been read from.
+
+    It would only warn where a requirement is not what is installed. It takes a second, once a process.
+    """
+    from mlflow.utils import environment
+
+    check = environment.warn_dependency_requirement_mismatches
+    environment.warn_dependency_requirement_mismatches = lambda _: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        environment.warn_dependency_requirement_mismatches = check
 
 
 def create_tables(file: Path) -> None:
@@ -269,7 +285,7 @@ class Tracker(RunReader, RunWriter):
         entry = insist(client.create_logged_model, self._experiment_id, name="model", source_run_id=run_id)
         try:
             insist(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, _pins_taken_as_installed():
                 flavor.save_model(
                     keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
                     folder,  # exists, which mlflow.keras expects where there is an input example

@@ -107,7 +107,7 @@ def with_fused_updates(optimizer: keras.optimizers.Optimizer) -> keras.optimizer
             update_step(gradient, variable, learning_rate)
             return
 
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def update(gradient: tf.Tensor, rate: tf.Tensor) -> None:
             update_step(gradient, variable, rate)
 
