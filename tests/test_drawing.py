@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 
 from cnnexp import drawing
+from cnnexp.commands import sweep
+from cnnexp.commands.sweep import SweepCallback
 from cnnexp.drawing import draw_aside, drawing_process
 
 STARTED_S = 60  # that a new Python may take on a slow machine to import Matplotlib
 KILLED = """
 import os, signal, time
 from cnnexp import drawing
+from cnnexp.commands import sweep
+from cnnexp.commands.sweep import SweepCallback
 with drawing.drawing_process():
     print(drawing._running[0]._process.pid, flush=True)
     drawing.draw_aside(time.sleep, 0.5)
@@ -106,3 +110,32 @@ def test_with_one_core_figures_are_drawn_at_once(tmp_path: Path) -> None:
     with drawing_process(), drawing.drawing() as draw:
         draw(os.mkdir, tmp_path / "here")
         assert (tmp_path / "here").is_dir()
+
+
+def test_the_chart_of_a_sweep_grows_with_its_jobs(
+    cnnexp: Callable[..., tuple[int, str, str]],
+    no_training: None,
+    drawn_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(drawing, "_cores", lambda: 2)
+    seen: list[tuple[int, bool]] = []  # after each job: how many were done, and whether there is a chart
+
+    def on_job_end(self: SweepCallback, **arguments: Any) -> None:
+        real(self, **arguments)
+        chart = sweep.current.chart
+        assert chart is not None and sweep.current.folder is not None
+        if not chart.done():
+            chart.result(timeout=STARTED_S)
+        done = len(list(sweep.current.folder.glob("*/result.json")))
+        seen.append((done, (sweep.current.folder / "comparison.png").stat().st_size > 10_000))
+
+    real = SweepCallback.on_job_end
+    monkeypatch.setattr(SweepCallback, "on_job_end", on_job_end)
+    line = ("debug=smoke", "tracking=none", f"paths.data={drawn_root}", "seed=1,2")
+    code, out, err = cnnexp("train", "-m", *line)
+    assert code == 0, err
+    assert seen == [(1, True), (2, True)]
+    assert out.count("which grows with the jobs") == 1
+    assert {file.name for file in tmp_path.rglob("0/*.png")} >= {"curves.png", "confusion.png", "reliability.png"}

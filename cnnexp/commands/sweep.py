@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,7 +145,7 @@ def shared_overrides(folder: Path) -> list[str]:
 
 @contextmanager
 def finishing() -> Iterator[Sweep]:
-    """Around Hydra's run: at the end of a sweep, show what came out and close its parent run, whatever happened."""
+    """Around Hydra's run and its drawing process: show a sweep's results, and close its parent run whatever happens."""
     current.folder = current.tracker = None
     search.forget()
     current.failed = False
@@ -169,8 +169,6 @@ def _finish(sweep: Sweep) -> None:
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     assert sweep.folder is not None
-    if sweep.chart:
-        wait([sweep.chart])
     results = read_results(sweep.folder)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results
