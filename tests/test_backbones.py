@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.composition import load_config
 from cnnexp.config import PretrainedConfig
+from cnnexp.config.composition import load_config
+from cnnexp.config.network import BackboneConfig
+from cnnexp.config.targets import bind
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network
 from cnnexp.models.efficientnet_lite import VARIANTS
 from cnnexp.models.freeze import apply_freeze_policy
 from cnnexp.models.names import APPLICATIONS
-from cnnexp.schema.network import BackboneConfig
-from cnnexp.targets import bind
 
 SIZE = 75  # pixels; what all of them take
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)

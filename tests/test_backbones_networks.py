@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
+from cnnexp.config.targets import bind
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy
 from cnnexp.models.heads import pooled
 from cnnexp.models.names import APPLICATIONS
-from cnnexp.targets import bind
 from cnnexp.training.features import cut_model
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from bench import fixed, history, memory, profiles, progression, run, start, sto
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, take_turns, write_json
 
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 
 BASELINE, FROZEN_AUGMENTED, FINETUNED = 3_453_121, 2_097_665, 9_177_089  # parameters that the tutorial trains
 ROW = Row("data/x", "peer", ours_each=[1.0, 2.0, 4.0], peer_each=[2.0, 8.0, 12.0], images=300, note="and so on")

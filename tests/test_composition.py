@@ -10,7 +10,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
-from cnnexp.composition import (
+from cnnexp.config import (
+    Config,
+    SyntheticConfig,
+    typed,
+)
+from cnnexp.config.composition import (
     JobComposer,
     compose_config,
     conf_dir,
@@ -18,11 +23,6 @@ from cnnexp.composition import (
     jobs_checked,
     load_config,
     plan_jobs,
-)
-from cnnexp.config import (
-    Config,
-    SyntheticConfig,
-    typed,
 )
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS

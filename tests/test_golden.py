@@ -11,8 +11,8 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.composition import compose_config, conf_dir, hydra_context
 from cnnexp.config import typed
+from cnnexp.config.composition import compose_config, conf_dir, hydra_context
 
 GOLDEN = Path(__file__).with_name("golden")
 FOLDER = conf_dir() / "experiment"

@@ -13,13 +13,13 @@ import pytest
 
 from cnnexp.commands import assemble
 from cnnexp.commands.datasets import load_dataset
-from cnnexp.composition import load_config
 from cnnexp.config import SCHEMAS
+from cnnexp.config.composition import load_config
+from cnnexp.config.training import TrainerConfig
 from cnnexp.models import kept
 from cnnexp.models.build import build_model
 from cnnexp.models.cnn import convnet
 from cnnexp.models.heads import pooled
-from cnnexp.schema.training import TrainerConfig
 from cnnexp.training.runtime import prepare_tensorflow
 
 LINE = [

@@ -13,7 +13,7 @@ import pytest
 
 from cnnexp.commands import fresh
 from cnnexp.commands.unfinished import decisive
-from cnnexp.composition import compose_config, hydra_context
+from cnnexp.config.composition import compose_config, hydra_context
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.runs import RunInfo
 
@@ -132,7 +132,7 @@ def test_a_worker_of_a_ray_cluster_begins_in_the_folder_of_the_command(
 
 
 def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnexp.composition.find_spec", lambda name: None)
+    monkeypatch.setattr("cnnexp.config.composition.find_spec", lambda name: None)
     for choice, extra in (("launcher=ray", "ray"), ("launcher=submitit_slurm", "slurm"), ("launcher=joblib", "joblib")):
         code, _, err = cnnexp("train", "-m", f"hydra/{choice}", "seed=0,1")
         assert code == 2 and len(err.splitlines()) == 1

@@ -15,8 +15,8 @@ import pytest
 
 from cnnexp.commands.assemble import build_network, fit, training_data
 from cnnexp.commands.datasets import load_dataset
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.explain import gradcam, hirescam
 from cnnexp.explain.measure import Localisation, localisation, randomisation_check, randomised, read_masks

@@ -45,7 +45,7 @@ def test_modules_that_answer_at_once_import_nothing_heavy():
     """The modules behind `cnnexp --help` and the config checks: TensorFlow takes 10 to 60 s to import."""
     program = (
         "import sys\n"
-        "import cnnexp, cnnexp.cli, cnnexp.composition, cnnexp.config, cnnexp.console, cnnexp.errors\n"
+        "import cnnexp, cnnexp.cli, cnnexp.config.composition, cnnexp.config, cnnexp.console, cnnexp.errors\n"
         "heavy = {'tensorflow', 'keras', 'mlflow', 'cv2', 'matplotlib', 'sklearn', 'scipy', 'pandas'}\n"
         "print(*sorted(heavy & set(sys.modules)))"
     )

@@ -16,8 +16,8 @@ from cnnexp.commands.differences import read_pins, show_code, show_packages
 from cnnexp.commands.rebuild import rebuild, typed_record, variations
 from cnnexp.commands.reproduce import same_figures
 from cnnexp.commands.stores import open_tracker
-from cnnexp.composition import load_config
 from cnnexp.config import typed
+from cnnexp.config.composition import load_config
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnnexp.commands import sweep
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.registry import best_run

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from cnnexp.commands import assemble
-from cnnexp.composition import conf_dir, load_config
+from cnnexp.config.composition import conf_dir, load_config
+from cnnexp.config.targets import bind
 from cnnexp.errors import UserError
-from cnnexp.targets import bind
 
 pytestmark = pytest.mark.trains
 

@@ -9,15 +9,15 @@ from typing import Any
 import keras
 
 from cnnexp.config import Config
+from cnnexp.config.network import FreezePolicyConfig
+from cnnexp.config.targets import bind
+from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import Images, Room
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
-from cnnexp.schema.network import FreezePolicyConfig
-from cnnexp.schema.training import OptimizerConfig
-from cnnexp.targets import bind
 from cnnexp.training.callbacks import Receiver
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import GIB, FeatureStore

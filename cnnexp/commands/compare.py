@@ -5,7 +5,7 @@ from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.commands.stores import open_tracker
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact

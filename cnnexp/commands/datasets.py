@@ -1,9 +1,9 @@
 """From the config to the data set; without TensorFlow."""
 
 from cnnexp.config import Config
+from cnnexp.config.targets import bind
 from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
-from cnnexp.targets import bind
 
 
 def load_dataset(config: Config) -> Dataset:

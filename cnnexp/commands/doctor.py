@@ -13,8 +13,8 @@ from pathlib import Path
 from cnnexp.commands.arguments import split_overrides, take_flag
 from cnnexp.commands.stores import open_tracker
 from cnnexp.commands.unfinished import JOURNAL, STATE, is_held, is_locked, status
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
 from cnnexp.tracking.journal import replay

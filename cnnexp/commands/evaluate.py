@@ -13,8 +13,8 @@ from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.rebuild import OF_HERE, rebuild, typed_record
 from cnnexp.commands.recorded_config import check_targets, find_single, read_config, take_allowed
 from cnnexp.commands.stores import open_tracker
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 

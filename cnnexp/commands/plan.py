@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.commands.arguments import take_flag
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.unfinished import CHECKPOINT, find_unfinished, is_held, read_state, status
-from cnnexp.composition import Plan, compose_config
 from cnnexp.config import Config, typed
+from cnnexp.config.composition import Plan, compose_config
 from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import config_hash
@@ -102,7 +102,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _compose(plan: Plan, config_dir: str | None, name: str) -> list[DictConfig]:
-    from cnnexp.composition import hydra_context
+    from cnnexp.config.composition import hydra_context
 
     with hydra_context(config_dir):
         return [compose_config(job, name=name) for job in plan.jobs] if plan.multirun else [_only(plan)]

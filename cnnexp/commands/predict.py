@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.console import progress, table
 from cnnexp.errors import UserError
 

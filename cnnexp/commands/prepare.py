@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnexp.commands.arguments import split_overrides
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
+from cnnexp.config.data import DogsVsCatsConfig
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
-from cnnexp.schema.data import DogsVsCatsConfig
 
 if TYPE_CHECKING:
     from cnnexp.data.preflight import Report

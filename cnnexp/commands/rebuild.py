@@ -12,10 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from cnnexp.composition import compose_config, hydra_context
 from cnnexp.config import SCHEMAS, Config, typed
+from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.config.phases import PhaseConfig
 from cnnexp.errors import UserError, nearest
-from cnnexp.schema.phases import PhaseConfig
 
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records

@@ -1,7 +1,7 @@
 """The configuration of a run as the tracking store holds it: read as data, and checked.
 
 Whoever can write to the store can write into it. So it is parsed as plain YAML, may hold no interpolation, and names
-only targets that belong to its leaves (see `cnnexp.targets.check_recorded`).
+only targets that belong to its leaves (see `cnnexp.config.targets.check_recorded`).
 """
 
 import re
@@ -15,8 +15,8 @@ import yaml
 
 from cnnexp.commands.arguments import take_option
 from cnnexp.config import SCHEMAS
+from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError
-from cnnexp.targets import check_recorded
 
 if TYPE_CHECKING:
     from cnnexp.tracking.runs import RunInfo

@@ -21,8 +21,8 @@ from cnnexp.commands.recorded_config import (
     take_allowed,
 )
 from cnnexp.commands.stores import open_tracker
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError

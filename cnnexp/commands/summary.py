@@ -2,8 +2,8 @@
 
 from cnnexp.commands.arguments import split_overrides
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import load_config
 from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig
+from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 

@@ -21,8 +21,8 @@ from cnnexp.commands.completion import check_action
 from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.search import is_search, repeats_itself, search_overrides
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
-from cnnexp.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.config import Config, register, typed
+from cnnexp.config.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.console import progress, say
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError, nearest

@@ -4,7 +4,7 @@ import subprocess
 
 from cnnexp.commands.arguments import take_option
 from cnnexp.commands.stores import open_tracker
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.console import say
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact

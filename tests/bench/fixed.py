@@ -22,7 +22,7 @@ from statistics import median
 
 from bench import start
 from bench.table import Row, take_turns
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from bench.table import Row, take_turns
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import load_config
 from cnnexp.config import Config
+from cnnexp.config.composition import load_config
 
 LINE = ["experiment=baseline", "trainer.deterministic=false"]
 EPOCHS = 4  # the first compiles, and does not count

@@ -26,7 +26,7 @@ from bench.step import SIZE, convnet
 from bench.table import Row, take_turns
 from bench.training import fitted
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 from cnnexp.console import progress
 
 TRAIN, VALIDATION, TEST = 2000, 1000, 1000  # photos of the tutorial

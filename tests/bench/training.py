@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from bench.table import Row, take_turns
 from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.composition import load_config
+from cnnexp.config.composition import load_config
 
 if TYPE_CHECKING:
     from cnnexp.training.trainer import FitResult

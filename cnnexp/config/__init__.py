@@ -1,4 +1,4 @@
-"""The typed schema of the whole configuration; the part of each group, with its limits, is in `schema/`.
+"""The typed schema of the whole configuration; the part of each group, with its limits, in the file of its name.
 
 The values themselves stand in `conf/`. Hydra composes them into these dataclasses and refuses an unknown key
 or a wrong type; `typed` checks the rest (ranges, choices, relations) before anything heavy is imported.
@@ -13,8 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from cnnexp.errors import UserError, nearest
-from cnnexp.schema.data import (
+from cnnexp.config.data import (
     AugmentationConfig,
     DatasetConfig,
     DigitsConfig,
@@ -25,8 +24,8 @@ from cnnexp.schema.data import (
     StrongConfig,
     SyntheticConfig,
 )
-from cnnexp.schema.limits import check_limits, option
-from cnnexp.schema.network import (
+from cnnexp.config.limits import check_limits, option
+from cnnexp.config.network import (
     BackboneConfig,
     ConvnetConfig,
     FlattenDenseConfig,
@@ -35,8 +34,8 @@ from cnnexp.schema.network import (
     PooledConfig,
     PretrainedConfig,
 )
-from cnnexp.schema.phases import PhaseConfig
-from cnnexp.schema.training import (
+from cnnexp.config.phases import PhaseConfig
+from cnnexp.config.training import (
     AdamConfig,
     AdamwConfig,
     OptimizerConfig,
@@ -47,6 +46,7 @@ from cnnexp.schema.training import (
     TrackingConfig,
     TrainerConfig,
 )
+from cnnexp.errors import UserError, nearest
 
 
 @dataclass

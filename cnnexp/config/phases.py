@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Optional
 
-from cnnexp.schema.limits import option
-from cnnexp.schema.network import FreezePolicyConfig
-from cnnexp.schema.training import OptimizerConfig
+from cnnexp.config.limits import option
+from cnnexp.config.network import FreezePolicyConfig
+from cnnexp.config.training import OptimizerConfig
 
 
 @dataclass

@@ -42,7 +42,7 @@ ROOT_KEYS = [item.name for item in fields(config.Config)]
 
 def conf_dir() -> Path:
     """The folder of YAML files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return folder

@@ -5,8 +5,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from cnnexp.config.limits import option
 from cnnexp.errors import UserError
-from cnnexp.schema.limits import option
 
 
 @dataclass
