@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.data import archive
-from cnnexp.data.archive import ArchiveError, file_names, innermost, is_archive, unpack, unpack_all
+from cnnexp.data.fetch import archive
+from cnnexp.data.fetch.archive import ArchiveError, file_names, innermost, is_archive, unpack, unpack_all
 from cnnexp.errors import UserError
 
 FILES = {"photos/apple/1.jpg": b"apple 1" * 1000, "photos/pear/2.jpg": b"pear 2" * 2000, "photos/about.txt": b"hello"}

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import dogs_vs_cats, prepare
-from cnnexp.data.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
-from cnnexp.data.download import Promise
+from cnnexp import files
+from cnnexp.data.fetch import dogs_vs_cats
+from cnnexp.data.fetch.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
+from cnnexp.data.fetch.download import Promise
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 
@@ -174,7 +175,7 @@ def test_two_at_once_copy_once(raw: Path, tmp_path: Path, monkeypatch: pytest.Mo
         said.append(line)
         waiting.set()
 
-    monkeypatch.setattr(prepare, "say", say)
+    monkeypatch.setattr(files, "say", say)
     monkeypatch.setattr(shutil, "copyfile", copyfile)
     prepared(raw, tmp_path / "set")
     second.join(timeout=10)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import dogs_vs_cats, download
-from cnnexp.data.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
-from cnnexp.data.download import Promise, file_name, is_url, shown
+from cnnexp.data.fetch import dogs_vs_cats, download
+from cnnexp.data.fetch.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
+from cnnexp.data.fetch.download import Promise, file_name, is_url, shown
 from cnnexp.data.opencv import cv2
 from cnnexp.data.sources import folder
 from cnnexp.errors import UserError
@@ -166,7 +166,7 @@ def test_without_a_length_the_end_is_the_end(server: Server, tmp_path: Path) -> 
 def test_a_killed_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
     server.pause_s = 0.02
     script = (
-        "import sys\nfrom pathlib import Path\nfrom cnnexp.data.download import download\n"
+        "import sys\nfrom pathlib import Path\nfrom cnnexp.data.fetch.download import download\n"
         "download(sys.argv[1], Path(sys.argv[2]))\n"
     )
     command = [sys.executable, "-c", script, server.url, str(tmp_path / "x.zip")]

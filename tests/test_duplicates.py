@@ -7,7 +7,7 @@ import pytest
 from odd_files import encoded, picture
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from cnnexp.data.duplicates import MOST_BITS, fingerprint, originals, similar
+from cnnexp.data.check.duplicates import MOST_BITS, fingerprint, originals, similar
 
 CHANGES = {
     "saved again": lambda image: Image.open(io.BytesIO(encoded(image, "JPEG", quality=20))),

@@ -16,9 +16,8 @@ import pytest
 from cnnexp.data import images as images_module
 from cnnexp.data import loading
 from cnnexp.data.augment import Strong
-from cnnexp.data.codec_warnings import warnings_caught
 from cnnexp.data.dataset import Split
-from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
+from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels, warnings_caught
 from cnnexp.data.loading import Images, Room
 from cnnexp.data.opencv import cv2
 from cnnexp.data.parallel import in_order, in_parts

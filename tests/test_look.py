@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from odd_files import BAD, ODD, PLAIN, jpeg, other_kinds, png_that_says
 
-from cnnexp.data.look import look, look_at
+from cnnexp.data.check.look import look, look_at
 from cnnexp.data.opencv import MOST_PIXELS
 
 
@@ -66,7 +66,7 @@ def test_a_picture_that_says_it_is_absurdly_large_takes_no_memory(tmp_path: Path
         (tmp_path / f"{number}.png").write_bytes(data)
     script = (
         "import resource, sys\n"
-        "from cnnexp.data.look import look\n"
+        "from cnnexp.data.check.look import look\n"
         "from cnnexp.data.images import ImageError, read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"

@@ -10,11 +10,11 @@ from odd_files import BAD, ODD, PLAIN, encoded, jpeg, other_kinds, picture
 
 from cnnexp.commands import prepare
 from cnnexp.console import warn_once
-from cnnexp.data import preflight
+from cnnexp.data.check import preflight
+from cnnexp.data.check.manifest import TICK_NS, stamp
+from cnnexp.data.check.preflight import PreflightError
 from cnnexp.data.dataset import Dataset
 from cnnexp.data.loading import Images
-from cnnexp.data.manifest import TICK_NS, stamp
-from cnnexp.data.preflight import PreflightError
 from cnnexp.data.sources import folder
 from cnnexp.errors import UserError
 

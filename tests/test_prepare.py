@@ -4,21 +4,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import prepare
-from cnnexp.data.mnist import read_mnist
-from cnnexp.data.prepare import draw_synthetic
+from cnnexp.data.drawing import synthetic
+from cnnexp.data.drawing.synthetic import draw_synthetic
+from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.errors import UserError
 
 
 def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
-    draw = prepare.draw_dataset
+    draw = synthetic.draw_dataset
 
     def counted(*given: Any) -> None:
         calls.append(given)
         draw(*given)
 
-    monkeypatch.setattr(prepare, "draw_dataset", counted)
+    monkeypatch.setattr(synthetic, "draw_dataset", counted)
     for seed in (0, 0, 1):
         draw_synthetic(tmp_path / f"drawn{seed}", 2, 2, 2, 32, seed)
     assert [given[1:] for given in calls] == [(2, 2, 2, 32, 0, 0), (2, 2, 2, 32, 1, 0)]

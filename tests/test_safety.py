@@ -160,9 +160,9 @@ def test_targets_are_judged_by_the_object_that_they_lead_to() -> None:
             "keras.optimizers", "kerasx.Adam", "builtins.eval", "tensorflow.keras.optimizers.Adam", "", None, 7, [1],
         ],
         "dataset": [
-            "cnnexp.data.prepare.draw_synthetic", "cnnexp.data.sources.prepare_dogs_vs_cats", "os.system\nnext line",
-            "cnnexp.data.sources._dataset", "cnnexp.data.sources.hashlib", "cnnexp.data.sources.Path",
-            "cnnexp.files.write_whole", "cnnexp.data.sourcesx.a",
+            "cnnexp.data.drawing.synthetic.draw_synthetic", "cnnexp.data.sources.prepare_dogs_vs_cats",
+            "os.system\nnext line", "cnnexp.data.sources._dataset", "cnnexp.data.sources.hashlib",
+            "cnnexp.data.sources.Path", "cnnexp.files.write_whole", "cnnexp.data.sourcesx.a",
         ],
         "backbone": ["cnnexp.models.efficientnet_lite.importlib.import_module", "cnnexp.models.names.APPLICATIONS"],
         "head": ["cnnexp.data.sources.folder", "cnnexp.models.heads.keras"],

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data import dogs_vs_cats as kaggle
+from cnnexp.data.check.preflight import PreflightError
 from cnnexp.data.dataset import Dataset, Split
+from cnnexp.data.fetch import dogs_vs_cats as kaggle
 from cnnexp.data.opencv import cv2
-from cnnexp.data.preflight import PreflightError
 from cnnexp.data.sources import digits, dogs_vs_cats, folder, mnist, synthetic
 from cnnexp.errors import UserError
 
@@ -272,7 +272,7 @@ def test_synthetic_is_drawn_at_the_first_use(tmp_path: Path, monkeypatch: pytest
         for name, path in zip(split.ids, split.paths or (), strict=True):
             assert Path(path) == tmp_path / "6-4-2-32-0" / name
             assert (Path(dataset.masks) / name).with_suffix(".png").is_file()
-    monkeypatch.setattr("cnnexp.data.prepare.draw_dataset", None)  # not called again
+    monkeypatch.setattr("cnnexp.data.drawing.synthetic.draw_dataset", None)  # not called again
     assert synthetic(path=str(tmp_path), **DRAWN).digest == dataset.digest
 
 

@@ -12,10 +12,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnnexp.data import synthetic
+from cnnexp.data.drawing import synthetic
 from cnnexp.data.drawing.canvas import SUPERSAMPLING, mark
+from cnnexp.data.drawing.synthetic import compose, draw, draw_dataset, is_drawn
 from cnnexp.data.opencv import cv2
-from cnnexp.data.synthetic import compose, draw, draw_dataset, is_drawn
 from cnnexp.errors import UserError
 
 ARGUMENTS = {"train": 4, "validation": 2, "test": 2, "size": 64, "seed": 0}
@@ -135,7 +135,7 @@ def test_the_layout_of_a_data_set(written: Path) -> None:
     expected = {f"{name}.jpg" for name in names} | {f"masks/{name}.png" for name in names} | {"dataset.json"}
     assert set(tree(written)) == expected
     assert json.loads((written / "dataset.json").read_text()) == {
-        "drawn_by": "cnnexp.data.synthetic",
+        "drawn_by": "cnnexp.data.drawing.synthetic",
         "version": synthetic.VERSION,
         "classes": ["cat", "dog"],
         **ARGUMENTS,

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnexp.data.fetch.tables import read_table
 from cnnexp.data.opencv import cv2
 from cnnexp.data.sources import folder
-from cnnexp.data.tables import read_table
 from cnnexp.errors import UserError
 
 FRACTIONS: dict[str, Any] = {"validation_fraction": 0.25, "test_fraction": 0.25, "split_seed": 0}

@@ -200,7 +200,7 @@ def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> st
 def lies_ready(config: Config) -> bool:
     """Whether the data set can be read without drawing, preparing or downloading anything."""
     from cnnexp.config import DigitsConfig, SyntheticConfig
-    from cnnexp.data.synthetic import drawing, is_drawn
+    from cnnexp.data.drawing.synthetic import drawing, is_drawn
 
     node = config.dataset
     if isinstance(node, SyntheticConfig):

@@ -11,7 +11,7 @@ from cnnexp.console import say, table
 from cnnexp.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnexp.data.preflight import Report
+    from cnnexp.data.check.preflight import Report
 
 HELP = """usage: cnnexp prepare DATASET [OVERRIDES]
 
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     ):
         config.dataset.download = True  # `cnnexp train` never begins with that
     from cnnexp.commands.datasets import load_dataset
-    from cnnexp.data.preflight import PreflightError
+    from cnnexp.data.check.preflight import PreflightError
 
     try:
         dataset = load_dataset(config)

@@ -12,8 +12,7 @@ from cnnexp.commands.recorded_config import find_single
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.console import warn
-from cnnexp.data.codec_warnings import damage, warnings_caught
-from cnnexp.data.images import ImageError, read_square, refusal
+from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.data.preflight import Report, Rules, preflight
+from cnnexp.data.check.preflight import Report, Rules, preflight
 from cnnexp.data.splits import SPLITS, Listing, array_digests, combined_digest, find_images, limit_evenly
 from cnnexp.errors import UserError
 

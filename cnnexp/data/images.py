@@ -1,6 +1,13 @@
 """Image files to arrays, with OpenCV inside: everything that comes out is uint8, 0..255, RGB or grey."""
 
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 
@@ -16,6 +23,15 @@ REDUCED = (
     (1, cv2.IMREAD_COLOR),
 )
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk's name and check sum
+
+# jerror.h, those given to WARNMS; png.c, png_default_warning and png_default_error
+WARNING = re.compile(
+    r"Corrupt JPEG data: |Premature end of JPEG file|Warning: unknown JFIF revision|Inconsistent progression sequence"
+    r"|Invalid SOS parameters|Unknown Adobe color transform|libpng (warning|error): "
+)
+DAMAGE = re.compile(r"Corrupt JPEG data: (premature end of data segment|bad Huffman code|found marker .*)")
+SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker \w+")
+_caught_by_one = RLock()
 
 
 class ImageError(UserError):
@@ -164,3 +180,35 @@ def read_square(path: str, size: int, channels: int = 3) -> np.ndarray:
         ImageError: as `read_image`.
     """
     return to_channels(resize(read_image(path, least=size), size), channels)
+
+
+def damage(warnings: str) -> str:
+    """Why a picture cannot be used, in words, if one of the warnings is of data that are missing or wrong."""
+    found = DAMAGE.search(warnings)
+    return f"it is damaged or cut short ({found.group(1)})" if found else ""
+
+
+@contextmanager
+def warnings_caught() -> Iterator[Callable[[], str]]:
+    """Keep the warnings off the console; gives a function that returns them, afterwards.
+
+    The libraries know nothing of `sys.stderr`: the file descriptor itself leads to a file meanwhile. What else was
+    written to it is written again at the end. One thread at a time.
+    """
+    warnings = ""
+    with _caught_by_one, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: warnings
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines = file.read().decode(errors="surrogateescape").splitlines(keepends=True)
+            warnings = "".join(line for line in lines if WARNING.match(line))
+            others = "".join(line for line in lines if not WARNING.match(line))
+            if others:
+                os.write(2, others.encode(errors="surrogateescape"))

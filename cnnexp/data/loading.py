@@ -12,9 +12,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cnnexp.console import progress, say
-from cnnexp.data.codec_warnings import warnings_caught
 from cnnexp.data.dataset import Split
-from cnnexp.data.images import read_square, resize, to_channels
+from cnnexp.data.images import read_square, resize, to_channels, warnings_caught
 from cnnexp.data.parallel import in_parts
 from cnnexp.errors import UserError
 

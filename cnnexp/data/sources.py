@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.console import warn
-from cnnexp.data.archive import ArchiveError, innermost, is_archive, unpack_all
+from cnnexp.data.check.preflight import Rules
 from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
-from cnnexp.data.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
-from cnnexp.data.download import Promise, download, file_name, is_url
-from cnnexp.data.mnist import read_mnist
-from cnnexp.data.preflight import Rules
-from cnnexp.data.prepare import draw_synthetic
+from cnnexp.data.drawing.synthetic import draw_synthetic, drawing
+from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpack_all
+from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
+from cnnexp.data.fetch.download import Promise, download, file_name, is_url
+from cnnexp.data.fetch.mnist import read_mnist
+from cnnexp.data.fetch.tables import read_table
 from cnnexp.data.splits import Listing, divide, find_images
-from cnnexp.data.synthetic import drawing
-from cnnexp.data.tables import read_table
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from cnnexp.data.drawing.synthetic import draw_dataset
 from cnnexp.data.images import read_image
-from cnnexp.data.synthetic import draw_dataset
 from cnnexp.errors import UserError
 
 SIZE = 360  # pixels; the Kaggle photos have about 400 x 360

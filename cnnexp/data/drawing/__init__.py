@@ -1,1 +1,1 @@
-"""How `cnnexp.data.synthetic` draws: canvas, scenery, animals, and the evidence that tells them apart."""
+"""Draws the synthetic data set: canvas, scenery, animals, and the evidence that tells them apart."""

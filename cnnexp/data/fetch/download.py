@@ -18,9 +18,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from cnnexp import __version__
 from cnnexp.console import byte_progress, warn
-from cnnexp.data.prepare import alone
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import alone, write_whole
 
 SCHEMES = ("http", "https", "file")
 WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before another attempt, as long as none gets further than those before it

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnexp.console import progress, warn
-from cnnexp.data.archive import file_names, is_archive, unpack
-from cnnexp.data.download import Promise, download, file_name, file_sha256, is_url, shown
+from cnnexp.data.fetch.archive import file_names, is_archive, unpack
+from cnnexp.data.fetch.download import Promise, download, file_name, file_sha256, is_url, shown
 from cnnexp.data.images import ImageError, read_image
-from cnnexp.data.prepare import alone, appearing
 from cnnexp.data.splits import combined_digest, file_digests
 from cnnexp.errors import UserError
+from cnnexp.files import alone, appearing
 
 ANIMALS = ("cat", "dog")
 NUMBERS = {"train": range(1000), "validation": range(1000, 1500), "test": range(1500, 2000)}  # of each animal

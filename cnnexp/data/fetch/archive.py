@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from cnnexp.console import byte_progress
-from cnnexp.data.prepare import alone, appearing
 from cnnexp.errors import UserError
+from cnnexp.files import alone, appearing
 
 ZIP_START = b"PK"
 MOST_FILES = 5_000_000

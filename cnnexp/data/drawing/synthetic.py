@@ -24,7 +24,9 @@ from cnnexp.data.drawing.evidence import evidence
 from cnnexp.data.drawing.scenery import background, decoys, distractors, occluders, photograph
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.files import alone
 
+DRAWN_BY = "cnnexp.data.synthetic"  # the mark in a folder of drawings; what bears it may be drawn anew
 VERSION = 1  # of the drawing code: raise it when the same seed gives other pictures
 CLASSES = ("cat", "dog")
 SPLITS = ("train", "validation", "test")
@@ -192,7 +194,7 @@ def drawing(
 
 def _wanted(train: int, validation: int, test: int, size: int, seed: int, decoy_count: int) -> dict[str, object]:
     facts: dict[str, object] = {
-        "drawn_by": "cnnexp.data.synthetic",
+        "drawn_by": DRAWN_BY,
         "version": VERSION,
         "classes": list(CLASSES),
         "train": train,
@@ -210,7 +212,7 @@ def _parameters(folder: Path) -> dict[str, object] | None:
         found = json.loads((folder / "dataset.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("drawn_by") == "cnnexp.data.synthetic" else None
+    return found if isinstance(found, dict) and found.get("drawn_by") == DRAWN_BY else None
 
 
 def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int, decoy_count: int) -> None:
@@ -242,3 +244,21 @@ def _job(
         (folder / "masks" / f"{name}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 
     return write
+
+
+def draw_synthetic(
+    path: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0
+) -> None:
+    """Draw cats and dogs into `path` with `synthetic.draw_dataset`, unless they lie there already.
+
+    Of two processes, one waits for the other.
+
+    Raises:
+        UserError: `path` holds something else; the disk is full.
+    """
+    counts = (train, validation, test, size, seed, decoy_count)
+    if is_drawn(path, *counts):
+        return
+    with alone(path):
+        if not is_drawn(path, *counts):
+            draw_dataset(path, *counts)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.console import progress, warn_once
-from cnnexp.data.duplicates import originals
+from cnnexp.data.check.duplicates import originals
+from cnnexp.data.check.look import Look, look_at, thumbnails
+from cnnexp.data.check.manifest import Manifest, manifest_file, read_manifest, stamp, write_csv, write_manifest
 from cnnexp.data.images import refusal
-from cnnexp.data.look import Look, look_at, thumbnails
-from cnnexp.data.manifest import Manifest, manifest_file, read_manifest, stamp, write_csv, write_manifest
 from cnnexp.data.splits import SPLITS, THREADS, Listing
 from cnnexp.errors import UserError
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnexp.console import warn
-from cnnexp.data.duplicates import THUMBNAIL
-from cnnexp.data.look import Look, thumbnails
+from cnnexp.data.check.duplicates import THUMBNAIL
+from cnnexp.data.check.look import Look, thumbnails
 from cnnexp.data.opencv import cv2
 from cnnexp.files import write_whole
 

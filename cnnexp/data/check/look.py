@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnexp.data.codec_warnings import SURPLUS, damage, warnings_caught
-from cnnexp.data.duplicates import HASHED, THUMBNAIL, fingerprint
+from cnnexp.data.check.duplicates import HASHED, THUMBNAIL, fingerprint
 from cnnexp.data.headers import ENDINGS, Header, read_header
-from cnnexp.data.images import ImageError, decode_image
+from cnnexp.data.images import SURPLUS, ImageError, damage, decode_image, warnings_caught
 from cnnexp.data.opencv import MOST_PIXELS
 
 MOST_BYTES = 3 * MOST_PIXELS  # of a file: the largest picture, uncompressed
