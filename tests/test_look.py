@@ -9,7 +9,7 @@ import pytest
 from odd_files import BAD, ODD, PLAIN, jpeg, other_kinds, png_that_says
 
 from cnnexp.data.check.look import look, look_at
-from cnnexp.data.opencv import MOST_PIXELS
+from cnnexp.process import MOST_PIXELS
 
 
 @pytest.mark.parametrize("name", BAD)

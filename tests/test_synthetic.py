@@ -135,7 +135,7 @@ def test_the_layout_of_a_data_set(written: Path) -> None:
     expected = {f"{name}.jpg" for name in names} | {f"masks/{name}.png" for name in names} | {"dataset.json"}
     assert set(tree(written)) == expected
     assert json.loads((written / "dataset.json").read_text()) == {
-        "drawn_by": "cnnexp.data.drawing.synthetic",
+        "drawn_by": "cnnexp.data.synthetic",
         "version": synthetic.VERSION,
         "classes": ["cat", "dog"],
         **ARGUMENTS,

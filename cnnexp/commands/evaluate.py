@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.rebuild import OF_HERE, rebuild, typed_record
 from cnnexp.commands.recorded_config import check_targets, find_single, read_config, take_allowed
 from cnnexp.commands.stores import open_tracker
@@ -17,6 +16,7 @@ from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np

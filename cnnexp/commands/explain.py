@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.recorded_config import find_single, take_allowed
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
@@ -14,6 +13,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError, nearest
 from cnnexp.explain.names import IMAGENET_NETWORKS, METHOD_NAMES
+from cnnexp.process import import_tensorflow
 
 HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
        cnnexp explain RUN [OVERRIDES]

@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.rebuild import as_recorded, rebuild, typed_record
 from cnnexp.commands.recorded_config import check_targets, read_config
 from cnnexp.commands.unfinished import MODEL, read_state
 from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
 from cnnexp.tracking.record import redact
 

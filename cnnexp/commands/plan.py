@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commands.arguments import take_flag
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.unfinished import CHECKPOINT, find_unfinished, is_held, read_state, status
 from cnnexp.config import Config, typed
 from cnnexp.config.composition import Plan, compose_config
 from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:

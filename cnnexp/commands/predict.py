@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config.composition import load_config
 from cnnexp.console import progress, table
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 
 HELP = """usage: cnnexp predict RUN IMAGE... [--json | --csv] [OVERRIDES]
 

@@ -1,7 +1,6 @@
 """Imported once by the server that `cnnexp.commands.fresh` forks processes from; importing it is all it is for."""
 
-from cnnexp.commands.quiet import import_tensorflow
-from cnnexp.process import quiet_libraries
+from cnnexp.process import import_tensorflow, quiet_libraries
 
 quiet_libraries()
 import_tensorflow()

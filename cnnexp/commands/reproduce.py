@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cnnexp.commands.arguments import split_overrides, take_option
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.rebuild import OF_HERE, rebuild, typed_record, variations
 from cnnexp.commands.recorded_config import (
     check_targets,
@@ -26,6 +25,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 
 if TYPE_CHECKING:
     from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker

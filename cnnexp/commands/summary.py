@@ -1,11 +1,11 @@
 """`cnnexp summary`: the network, layer by layer, without training it."""
 
 from cnnexp.commands.arguments import split_overrides
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 
 HELP = """usage: cnnexp summary [OVERRIDES]
 

@@ -5,13 +5,13 @@ import traceback
 from collections.abc import Callable
 
 from cnnexp.commands.datasets import load_dataset
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.recording import Job, start_run
 from cnnexp.commands.results import RESULT, make_result, write_result
 from cnnexp.commands.stores import open_tracker
 from cnnexp.commands.unfinished import JOURNAL, STOPPED, RunState, read_state, status
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commands import sweep
 from cnnexp.commands.completion import check_action
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.commands.search import is_search, repeats_itself, search_overrides
 from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
 from cnnexp.config import Config, register, typed
@@ -26,6 +25,7 @@ from cnnexp.config.composition import JobComposer, Plan, conf_dir, hydra_context
 from cnnexp.console import progress, say
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError, nearest
+from cnnexp.process import import_tensorflow
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)

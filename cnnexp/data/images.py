@@ -12,8 +12,9 @@ from threading import RLock
 import numpy as np
 
 from cnnexp.data.headers import JPEG_FRAMES, JPEG_START, PNG_START, jpeg_segments, other_kind, png_fault
-from cnnexp.data.opencv import MOST_PIXELS, cv2
+from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.process import MOST_PIXELS
 
 JPEG_END = b"\xff\xd9"
 REDUCED = (

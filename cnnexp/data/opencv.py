@@ -1,17 +1,9 @@
 """OpenCV, imported in one place: `from cnnexp.data.opencv import cv2`."""
 
-import os
-
 from cnnexp.errors import UserError
+from cnnexp.process import limit_opencv
 
-# What a decoder may allocate: half a GiB of 24-bit RGB. Pillow refuses the same number (twice its MAX_IMAGE_PIXELS):
-# a file of some kB may say that it has billions. OpenCV, which reads the variable at import, asks before it allocates.
-MOST_PIXELS = 178_956_970
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
-
-# A file that cannot be decoded becomes an ImageError; OpenCV's own lines about it would only repeat that.
-# The variable, read when cv2 is imported, works in any version; the function for it changed its name twice.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+limit_opencv()
 
 try:
     import cv2

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from bench.table import Row, compare
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config.training import TrainerConfig
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images, Room
 from cnnexp.data.pipeline import TrainBatches
+from cnnexp.process import import_tensorflow
 
 SIZE, BATCH = 150, 32  # of the experiment `augmented`
 FROM_FILES, FROM_MEMORY = 1, 5  # passes

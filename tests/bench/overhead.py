@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from bench.table import Row, take_turns
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
+from cnnexp.process import import_tensorflow
 
 LINE = ["experiment=baseline", "trainer.deterministic=false"]
 EPOCHS = 4  # the first compiles, and does not count

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.training import train
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.console import progress, table
+from cnnexp.process import import_tensorflow
 
 VARIANTS: dict[str, list[str]] = {
     "baseline": [],

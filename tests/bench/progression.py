@@ -25,9 +25,9 @@ from bench.data import PARAMETERS
 from bench.step import SIZE, convnet
 from bench.table import Row, take_turns
 from bench.training import fitted
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config.composition import load_config
 from cnnexp.console import progress
+from cnnexp.process import import_tensorflow
 
 TRAIN, VALIDATION, TEST = 2000, 1000, 1000  # photos of the tutorial
 MEASURED_STEPS = 20  # of an epoch; where a head alone is trained, the whole of it

@@ -20,9 +20,9 @@ import numpy as np
 from bench.data import split_of
 from bench.table import Row, take_turns
 from bench.training import train
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.console import say
 from cnnexp.data.loading import Images
+from cnnexp.process import import_tensorflow
 
 if TYPE_CHECKING:
     import keras

@@ -15,8 +15,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.table import Row, take_turns
-from cnnexp.commands.quiet import import_tensorflow
 from cnnexp.config.composition import load_config
+from cnnexp.process import import_tensorflow
 
 if TYPE_CHECKING:
     from cnnexp.training.trainer import FitResult

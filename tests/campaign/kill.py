@@ -59,7 +59,7 @@ def in_process(root: Path, line: list[str], kill: str | None = None) -> subproce
 def child(kill: str, line: list[str]) -> int:
     """What runs in the process: the command, with a kill prepared."""
     from cnnexp.cli import main
-    from cnnexp.commands.quiet import import_tensorflow
+    from cnnexp.process import import_tensorflow
 
     import_tensorflow()
     _leave_pictures_blank()

@@ -15,7 +15,7 @@ import numpy as np
 from cnnexp.data.check.duplicates import HASHED, THUMBNAIL, fingerprint
 from cnnexp.data.headers import ENDINGS, Header, read_header
 from cnnexp.data.images import SURPLUS, ImageError, damage, decode_image, warnings_caught
-from cnnexp.data.opencv import MOST_PIXELS
+from cnnexp.process import MOST_PIXELS
 
 MOST_BYTES = 3 * MOST_PIXELS  # of a file: the largest picture, uncompressed
 LARGE_PIXELS = 2**24  # pictures from here on are decoded one after the other
