@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         path.touch()
 
     def start() -> None:
-        for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "heatmaps.contact_sheet"):
+        for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "artifacts.contact_sheet"):
             monkeypatch.setattr(f"cnnexp.commands.{name}", touch)
         monkeypatch.setattr(artifacts, "requirements_text", lambda: "")
 
@@ -137,7 +137,7 @@ def test_ten_classes_of_a_network_without_maps(
     def none(*_: Any) -> np.ndarray:
         raise UserError("no maps")
 
-    monkeypatch.setattr("cnnexp.commands.heatmaps.overlaid", none)
+    monkeypatch.setattr("cnnexp.explain.heatmaps.overlaid", none)
     arguments, metrics = written("experiment=mnist", "dataset=digits")
     folder, dataset = arguments[0], arguments[4]
     assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}

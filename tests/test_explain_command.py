@@ -16,14 +16,14 @@ import pytest
 from explained import PHOTOS, network
 from keras import layers
 
-from cnnexp.commands import imagenet
-from cnnexp.commands.heatmaps import overlaid
 from cnnexp.data.images import read_image
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, layercam
+from cnnexp.explain.heatmaps import overlaid
 from cnnexp.explain.overlay import overlay
 from cnnexp.explain.placement import cell_grid
+from cnnexp.models import imagenet
 from cnnexp.sheet import write_png
 
 pytestmark = pytest.mark.pictures

@@ -11,13 +11,12 @@ import pytest
 from explained import network
 from keras import layers
 
-from cnnexp.commands import localisation
-from cnnexp.commands.localisation import localisation_metrics, multiply_adds, spread
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import Images
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.explain import gradcam
+from cnnexp.explain import gradcam, localisation
+from cnnexp.explain.localisation import localisation_metrics, multiply_adds, spread
 from cnnexp.explain.measure import randomisation_check
 from cnnexp.explain.names import METHOD_NAMES
 from cnnexp.explain.placement import Grid

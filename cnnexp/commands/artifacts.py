@@ -3,24 +3,32 @@
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import yaml
 
-from cnnexp.commands.heatmaps import ERRORS, HEAT_MAPS, draw_mistakes
+from cnnexp.console import warn
 from cnnexp.data.dataset import Dataset
 from cnnexp.data.loading import Images
-from cnnexp.drawing import Draw
+from cnnexp.drawing import Draw, draw_now
+from cnnexp.errors import UserError
+from cnnexp.explain.heatmaps import overlaid, sheet_rows
 from cnnexp.files import write_whole
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
+from cnnexp.report.figures import MOST_ERRORS, draw_errors
 from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
 from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions
 from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
 from cnnexp.report.statistics import confusion_matrix
+from cnnexp.sheet import contact_sheet
 from cnnexp.tracking.record import requirements_text
 from cnnexp.training.trainer import FitResult, TrainingData
 
+EXPLAINED = 8  # images on the sheet of a run
+HEAT_MAPS = "explain/heatmaps.png"
+ERRORS = "errors.png"
 FILES = (
     "config.yaml",
     "overrides.yaml",
@@ -115,3 +123,53 @@ def _all_classes(fit: FitResult) -> np.ndarray:
     if fit.probabilities.shape[1] > 1:
         return fit.probabilities
     return np.concatenate([1 - fit.probabilities, fit.probabilities], axis=1)
+
+
+def draw_mistakes(
+    folder: Path,
+    title: str,
+    predictions: Predictions,
+    images: Images,
+    model: keras.Model | None = None,
+    draw: Draw = draw_now,
+) -> None:
+    """Draw the worst mistakes into `folder/errors.png`; with `model` also why they were made.
+
+    Then each stands beside its heat map, for the class that was answered, and the first of them are drawn large in
+    `folder/explain/heatmaps.png`; where there are no mistakes, why the first images were got right.
+
+    Args:
+        folder: of the run.
+        title: headline of the sheets.
+        predictions: of the test images.
+        images: the test images.
+        model: the network without flip averaging, or None. Where it has no heat maps, that is said.
+        draw: draws, now or soon.
+    """
+    wrong = worst_mistakes(predictions, MOST_ERRORS)
+    shown = wrong if len(wrong) or model is None else np.arange(min(EXPLAINED, len(predictions.labels)))
+    if not len(shown):
+        return
+    pictures, classes = images.take_few(shown), predictions.predicted[shown]
+    names, ids = predictions.class_names, [predictions.ids[index] for index in shown]
+    overlays = None
+    if model is not None:
+        try:
+            overlays = overlaid(model, pictures, classes)
+        except UserError as error:  # a network of one's own may have no maps to show
+            warn(f"cnnexp: no heat maps: {error}")
+    if len(wrong):
+        truths, answers = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
+        confidence = predictions.confidence[shown].tolist()
+        draw(draw_errors, folder / ERRORS, list(pictures), truths, answers, confidence, ids, title, overlays)
+    if overlays is not None:
+        some = slice(EXPLAINED)
+        rows = sheet_rows(
+            names,
+            ids[some],
+            pictures[some],
+            predictions.probabilities[shown[some]],
+            classes[some],
+            {"gradcam": overlays[some]},
+        )
+        draw(contact_sheet, folder / HEAT_MAPS, rows, title)

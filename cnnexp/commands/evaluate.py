@@ -21,8 +21,8 @@ from cnnexp.process import import_tensorflow
 if TYPE_CHECKING:
     import numpy as np
 
-    from cnnexp.commands.recorded import RecordedModel
     from cnnexp.data.dataset import Dataset, Split
+    from cnnexp.models.classifier import RecordedModel
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.runs import RunInfo
 
@@ -149,7 +149,7 @@ def _evaluate(
 ) -> Evaluation:
     import numpy as np
 
-    from cnnexp.commands.recorded import class_probabilities
+    from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
     from cnnexp.report.statistics import calibration
     from cnnexp.training.callbacks import loss_and_accuracy

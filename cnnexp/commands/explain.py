@@ -10,9 +10,10 @@ from cnnexp.commands.recorded_config import find_single, take_allowed
 from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
-from cnnexp.console import progress, say, table
+from cnnexp.console import say, table
 from cnnexp.errors import UserError, nearest
-from cnnexp.explain.names import IMAGENET_NETWORKS, METHOD_NAMES
+from cnnexp.explain.names import METHOD_NAMES
+from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.process import import_tensorflow
 
 HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
@@ -63,9 +64,10 @@ def run(arguments: list[str]) -> int:
     if request.imagenet is None and len(request.names) == 1:
         return _explain_own(config, request)
     import_tensorflow()
-    from cnnexp.commands.heatmaps import overlaid, sheet_rows
-    from cnnexp.commands.imagenet import imagenet_network
-    from cnnexp.commands.recorded import class_probabilities, find_images, load_recorded, read_batch
+    from cnnexp.commands.recorded import find_images, load_recorded, read_batch
+    from cnnexp.explain.heatmaps import overlaid, sheet_rows
+    from cnnexp.models.classifier import class_probabilities
+    from cnnexp.models.imagenet import imagenet_network
     from cnnexp.sheet import contact_sheet
 
     found = find_images(request.names if request.imagenet else request.names[1:])
@@ -93,7 +95,9 @@ def run(arguments: list[str]) -> int:
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))
     if request.activations:
-        for file in _draw_activations(folder, explained.model, files, images, request.layer):
+        from cnnexp.explain.activations import draw_activations
+
+        for file in draw_activations(folder, explained.model, files, images, request.layer):
             say(str(file))
     return 0
 
@@ -165,15 +169,3 @@ def _show(title: str, files: Sequence[Path], probabilities: Any, class_names: Se
         for name, probability in top_classes(values, class_names)
     ]
     table(title, ["file", "class", "probability"], rows, left=2)
-
-
-def _draw_activations(folder: Path, model: Any, files: list[Path], images: Any, layer: str | None) -> list[Path]:
-    from cnnexp.explain.activations import activation_grids
-    from cnnexp.sheet import write_png
-
-    written = []
-    for number, (file, image) in enumerate(zip(progress(files, "activations"), images, strict=True)):
-        for name, grid in activation_grids(model, image, [layer] if layer else None).items():
-            written.append(folder / f"{number}_{file.stem}" / f"{name}.png")
-            write_png(written[-1], grid)
-    return written

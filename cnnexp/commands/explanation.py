@@ -87,11 +87,11 @@ def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path,
     import_tensorflow()
     import keras
 
+    from cnnexp.commands.artifacts import draw_mistakes
     from cnnexp.commands.assemble import split_images
     from cnnexp.commands.datasets import load_dataset
-    from cnnexp.commands.heatmaps import draw_mistakes
-    from cnnexp.commands.localisation import localisation_metrics
     from cnnexp.commands.recorded import load_recorded
+    from cnnexp.explain.localisation import localisation_metrics
     from cnnexp.models.build import without_flip_averaging
     from cnnexp.report.predictions import read_predictions
     from cnnexp.training.runtime import prepare_tensorflow

@@ -11,7 +11,6 @@ import numpy as np
 from cnnexp.commands import artifacts
 from cnnexp.commands.assemble import build_network, check_layer_names, fit, network_for, training_data
 from cnnexp.commands.datasets import load_dataset
-from cnnexp.commands.localisation import localisation_metrics
 from cnnexp.commands.recording import Job, log_input, note, open_run, recorded
 from cnnexp.commands.results import RESULT, final_metrics, make_result, monitored, show, write_result
 from cnnexp.commands.stores import open_tracker, register_model
@@ -31,6 +30,7 @@ from cnnexp.console import say
 from cnnexp.data.dataset import Dataset
 from cnnexp.drawing import drawing
 from cnnexp.errors import UserError
+from cnnexp.explain.localisation import localisation_metrics
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.tracking.mlflow import NullTracker, Tracker

@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _predictions(recorded: Any, files: list[Any], quiet: bool) -> Iterator[dict[str, Any]]:
-    from cnnexp.commands.recorded import class_probabilities, read_batch
+    from cnnexp.commands.recorded import read_batch
+    from cnnexp.models.classifier import class_probabilities
 
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     recorded.model.jit_compile = False

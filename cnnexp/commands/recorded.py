@@ -1,6 +1,5 @@
 """A model as a run recorded it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -14,20 +13,9 @@ from cnnexp.config import Config
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
+from cnnexp.models.classifier import RecordedModel
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-
-@dataclass(frozen=True)
-class RecordedModel:
-    """`model` takes (B, H, W, C) raw 0..255; `image_size` and `channels` are what it wants."""
-
-    run_id: str
-    name: str
-    model: keras.Model
-    class_names: tuple[str, ...]
-    image_size: int
-    channels: int
 
 
 def load_recorded(config: Config, run: str) -> RecordedModel:
@@ -104,8 +92,3 @@ def read_batch(files: list[Path], recorded: RecordedModel) -> tuple[list[Path], 
         images.append(image)
     shape = (0, recorded.image_size, recorded.image_size, recorded.channels)
     return read, np.stack(images) if images else np.empty(shape, np.uint8)
-
-
-def class_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """(B, classes), also of a model whose one output is the probability of class 1."""
-    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs

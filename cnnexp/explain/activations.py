@@ -4,14 +4,17 @@ with Python" (1st edition), section 5.4.1."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
+from cnnexp.console import progress
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.cam import check_images
 from cnnexp.explain.target import feature_map, feature_maps, flattened
+from cnnexp.sheet import write_png
 
 CHANNELS_PER_ROW = 16
 WHITE = 255  # where a row has no channel left
@@ -89,3 +92,22 @@ def enlarged(grid: np.ndarray, width: int) -> np.ndarray:
     """Repeat pixels, (H, W, 3) -> (n x H, n x W, 3), with the smallest n that makes the grid `width` wide."""
     factor = max(-(-width // grid.shape[1]), 1)
     return grid.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def draw_activations(
+    folder: Path, model: keras.Model, files: Sequence[Path], images: np.ndarray, layer: str | None
+) -> list[Path]:
+    """Write `activation_grids` of each image into a folder of its own, and return the files.
+
+    Args:
+        folder: theirs is named after the number and the name of the image's file.
+        files: N, of the images.
+        images: (N, H, W, C) uint8, raw.
+        layer: the only one that is drawn; None: all.
+    """
+    written = []
+    for number, (file, image) in enumerate(zip(progress(files, "activations"), images, strict=True)):
+        for name, grid in activation_grids(model, image, [layer] if layer else None).items():
+            written.append(folder / f"{number}_{file.stem}" / f"{name}.png")
+            write_png(written[-1], grid)
+    return written

@@ -1,4 +1,3 @@
 """The names of the methods and of the ImageNet networks, for those who do not want to load TensorFlow."""
 
 METHOD_NAMES = ("gradcam", "gradcam_plusplus", "hirescam", "layercam", "scorecam")
-IMAGENET_NETWORKS = ("efficientnet_lite0", "vgg16")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+IMAGENET_NETWORKS = ("efficientnet_lite0", "vgg16")
+
 
 class Application(NamedTuple):
     """Where to find a network, and what its ImageNet weights were trained on.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import keras
 
-from cnnexp.commands.recorded import RecordedModel
 from cnnexp.errors import UserError
-from cnnexp.explain.names import IMAGENET_NETWORKS
 from cnnexp.models.applications import download_weights
 from cnnexp.models.backbone import one_line
+from cnnexp.models.classifier import RecordedModel
 from cnnexp.models.efficientnet_lite import IMAGENET_CLASSES, imagenet_classifier
+from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.models.preprocessing import preprocess
 
 VGG16_SIZE = 224  # pixels
