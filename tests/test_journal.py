@@ -13,8 +13,9 @@ import pytest
 
 from cnnexp.errors import UserError
 from cnnexp.tracking import journal
-from cnnexp.tracking.journal import Journal, is_outage, replay
+from cnnexp.tracking.journal import Journal, is_outage
 from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.writer import replay
 
 
 class Line:

@@ -14,8 +14,8 @@ import pytest
 from cnnexp.commands import fresh
 from cnnexp.commands.unfinished import decisive
 from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
-from cnnexp.tracking.runs import RunInfo
 
 Run = Callable[..., tuple[int, str, str]]
 

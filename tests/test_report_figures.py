@@ -9,7 +9,7 @@ from made_runs import guesses, picture, progression, result, texts
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cnnexp.report import figures, scoring
+from cnnexp.report import figures, scoring, style
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
 from cnnexp.sheet import Sheet
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.pictures
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are saved while the test runs."""
     seen: list[Any] = []
-    save = figures.save_png
+    save = style.save_png
 
     def keep(figure: Figure, path: str | Path) -> None:
         seen.append(figure)

@@ -20,7 +20,8 @@ import pytest
 from cnnexp.errors import UserError
 from cnnexp.tracking import record
 from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
-from cnnexp.tracking.runs import PARENT_TAG, resolve_uri
+from cnnexp.tracking.reader import PARENT_TAG
+from cnnexp.tracking.stores import resolve_uri
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
 
@@ -474,7 +475,7 @@ def test_sweeps_and_children(tracker):
 
 
 def test_find_run_by_prefix(tracker, uri, monkeypatch):
-    monkeypatch.setattr("cnnexp.tracking.runs.RUNS_PER_PAGE", 5)  # several pages
+    monkeypatch.setattr("cnnexp.tracking.reader.RUNS_PER_PAGE", 5)  # several pages
     ids = [tracker.start_run("n", {}, {}) for _ in range(17)]  # two of them begin with the same hex digit
     assert len(tracker.find_runs()) == 17
     firsts = [run_id[0] for run_id in ids]

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.training.callbacks import EpochReport, TrainingDivergedError, loss_and_accuracy
+from cnnexp.training.callbacks import EpochReport, TrainingDivergedError
 from cnnexp.training.optimizers import OptimizerPlan, WarmupSchedule
+from cnnexp.training.recipe import loss_and_accuracy
 
 # ------------------------------------------------------------------------------------------------ schedules
 

@@ -17,9 +17,9 @@ from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
-from cnnexp.tracking.journal import replay
 from cnnexp.tracking.mlflow import Tracker
-from cnnexp.tracking.runs import resolve_uri, sqlite_file
+from cnnexp.tracking.stores import resolve_uri, sqlite_file
+from cnnexp.tracking.writer import replay
 from cnnexp.training.feature_store import GIB, FeatureStore
 
 HELP = """usage: cnnexp doctor [--check] [OVERRIDES]

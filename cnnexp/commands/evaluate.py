@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset, Split
     from cnnexp.models.classifier import RecordedModel
     from cnnexp.report.predictions import Predictions
-    from cnnexp.tracking.runs import RunInfo
+    from cnnexp.tracking.info import RunInfo
 
 HELP = """usage: cnnexp evaluate RUN [OVERRIDES] [--split SPLIT] [--json] [--csv FILE] [--log] [--allow-target NAME]
 
@@ -152,7 +152,7 @@ def _evaluate(
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
     from cnnexp.report.statistics import calibration
-    from cnnexp.training.callbacks import loss_and_accuracy
+    from cnnexp.training.recipe import loss_and_accuracy
 
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
     known: dict[str, Split] = {split.name: split for split in (dataset.train, dataset.validation, dataset.test)}

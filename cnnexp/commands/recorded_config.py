@@ -19,7 +19,7 @@ from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError
 
 if TYPE_CHECKING:
-    from cnnexp.tracking.runs import RunInfo
+    from cnnexp.tracking.info import RunInfo
 
 MOST_BYTES = 1_000_000  # of a text that is read back; ours have a few thousand
 MOST_NODES = 20_000

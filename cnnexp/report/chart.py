@@ -13,14 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnexp.report.compare import Comparison, Row
-from cnnexp.report.figures import (
-    BLUE,
-    LINES,
-    ORANGE,
-    PLAIN,
-    new_figure,
-    save_png,
-)
+from cnnexp.report.style import BLUE, LINES, ORANGE, PLAIN, new_figure, save_png
 from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
 from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, shorten

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from cnnexp.report.figures import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
 from cnnexp.report.predictions import Predictions
 from cnnexp.report.statistics import (
     average_precision,
@@ -16,6 +15,7 @@ from cnnexp.report.statistics import (
     roc_auc,
     roc_curve,
 )
+from cnnexp.report.style import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
 from cnnexp.sheet import INK, MUTED, shorten
 
 MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn

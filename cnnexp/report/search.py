@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from cnnexp.report.figures import BLUE, LINES, ORANGE, PLAIN, TINTS, new_figure, save_png, style
+from cnnexp.report.style import BLUE, LINES, ORANGE, PLAIN, TINTS, new_figure, save_png, style
 from cnnexp.sheet import INK, MUTED, PAPER
 
 Value = float | int | str | bool | None

@@ -13,24 +13,15 @@ import numpy as np
 from filelock import FileLock
 
 from cnnexp.errors import UserError
-from cnnexp.tracking.journal import Record, RunWriter, clear, is_outage, replay
+from cnnexp.tracking.info import RunInfo, Status
+from cnnexp.tracking.journal import Record, is_outage
 from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.reader import RunReader, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
-from cnnexp.tracking.runs import (
-    QUIET,
-    RunInfo,
-    RunReader,
-    Status,
-    artifact_uri,
-    check_store,
-    logged_steps,
-    naming_uri,
-    replacing,
-    resolve_uri,
-    sqlite_file,
-)
+from cnnexp.tracking.stores import QUIET, artifact_uri, check_store, naming_uri, replacing, resolve_uri, sqlite_file
 from cnnexp.tracking.views import experiment_tags
+from cnnexp.tracking.writer import RunWriter, clear, replay
 
 if TYPE_CHECKING:
     import keras

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cnnexp.errors import UserError
+from cnnexp.tracking.info import RunInfo, Status
 from cnnexp.tracking.registry import Registered
-from cnnexp.tracking.runs import RunInfo, Status
 
 
 class NullTracker:

@@ -13,7 +13,7 @@ from cnnexp.errors import UserError
 from cnnexp.tracking.record import MAX_VALUE, redact
 
 if TYPE_CHECKING:
-    from cnnexp.tracking.runs import RunInfo
+    from cnnexp.tracking.info import RunInfo
 
 ALIAS = "best"
 VALIDATION_ACCURACY = "final/val_acc"  # of the weights that the run kept

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
-import numpy as np
 
 from cnnexp.console import EpochProgress
 
@@ -108,20 +107,3 @@ class ShowProgress(keras.callbacks.Callback):
             f"acc {metrics['train/acc']:.4f}  val loss {metrics['val/loss']:.4f}  val acc {metrics['val/acc']:.4f}  "
             f"{metrics['time/epoch_s']:.1f} s"
         )
-
-
-def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy, as Keras computes them (probabilities clipped to 1e-7).
-
-    Args:
-        probabilities: (N, 1) of class 1, or (N, classes).
-        labels: (N,) class numbers.
-    """
-    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
-    if clipped.shape[1] == 1:
-        of_truth = np.where(labels == 1, clipped[:, 0], 1 - clipped[:, 0])
-        predicted = (probabilities[:, 0] > 0.5).astype(np.int64)
-    else:
-        of_truth = clipped[np.arange(len(labels)), labels]
-        predicted = probabilities.argmax(axis=1)
-    return float(-np.log(of_truth).mean()), float((predicted == labels).mean())

@@ -17,12 +17,12 @@ import tensorflow as tf
 from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.models.kept import once_for, trainable_flags
-from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation, loss_and_accuracy
+from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation
 from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
 from cnnexp.training.devices import Strategy, replicated, shared_out, signature
 from cnnexp.training.inputs import Inputs, TrainingData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
-from cnnexp.training.recipe import accuracy, loss, mixed, targets
+from cnnexp.training.recipe import accuracy, loss, loss_and_accuracy, mixed, targets
 
 MAX_STEPS_PER_EXECUTION = 16
 FIRST_CHECKPOINT_S = 1.0  # seconds after the start of a phase

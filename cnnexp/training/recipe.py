@@ -62,3 +62,20 @@ def mixed(
     other = rng.permutation(len(x))
     x = x.astype(np.float32)
     return share * x + (1 - share) * x[other], share * y + (1 - share) * y[other]
+
+
+def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy, as Keras computes them (probabilities clipped to 1e-7).
+
+    Args:
+        probabilities: (N, 1) of class 1, or (N, classes).
+        labels: (N,) class numbers.
+    """
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
+    if clipped.shape[1] == 1:
+        of_truth = np.where(labels == 1, clipped[:, 0], 1 - clipped[:, 0])
+        predicted = (probabilities[:, 0] > 0.5).astype(np.int64)
+    else:
+        of_truth = clipped[np.arange(len(labels)), labels]
+        predicted = probabilities.argmax(axis=1)
+    return float(-np.log(of_truth).mean()), float((predicted == labels).mean())

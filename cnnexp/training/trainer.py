@@ -10,11 +10,12 @@ from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import Arrays
 from cnnexp.models.build import flip_averaged
 from cnnexp.models.kept import once_for
-from cnnexp.training.callbacks import EpochMetrics, Receiver, loss_and_accuracy
+from cnnexp.training.callbacks import EpochMetrics, Receiver
 from cnnexp.training.checkpoint import PhaseReport, Progress, read_checkpoint
 from cnnexp.training.features import Cut, cut_model
 from cnnexp.training.inputs import Cache, Inputs, Part, TrainingData, evaluation_inputs, phase_inputs, predict
 from cnnexp.training.phases import Phase, PhaseRun, Settings, changing_variables
+from cnnexp.training.recipe import loss_and_accuracy
 
 HALF = ("float16", "bfloat16")
 

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from bench.table import Row, take_turns
 from cnnexp.console import progress
-from cnnexp.tracking.runs import PARENT_TAG
+from cnnexp.tracking.reader import PARENT_TAG
 
 FEW, MANY, JOBS_OF_A_SWEEP = 10, 10_000, 8
 RUN_TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
