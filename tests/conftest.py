@@ -173,7 +173,7 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory, drawn_root: Path) -> P
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands train nothing: for what is done with a run before, after and in between; see `stand_ins.fit`."""
-    monkeypatch.setattr("cnnexp.commands.job.fit", stand_ins.fit)
+    monkeypatch.setattr("cnnexp.runs.run.fit", stand_ins.fit)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def cnnexp(
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[BaseException]], None]:
     """Ends the next training after some epochs."""
 
-    from cnnexp.commands import job as job_module
+    from cnnexp.runs import run as job_module
 
     def arm(epochs: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         real = job_module.fit

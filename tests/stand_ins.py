@@ -66,7 +66,7 @@ def fit(
     resume: bool = False,
     **_: Any,
 ) -> Any:
-    """In the place of `cnnexp.commands.job.fit`: trains nothing, and takes no time.
+    """In the place of `cnnexp.runs.run.fit`: trains nothing, and takes no time.
 
     Figures follow from seed and epoch. Each epoch is handed on, printed and written to the checkpoint, in this order,
     and a training that is resumed goes on behind the last one in the checkpoint, as a real one does.

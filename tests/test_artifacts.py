@@ -11,9 +11,10 @@ import pytest
 import sklearn.metrics
 from made_runs import picture
 
-from cnnexp.commands import artifacts, heatmaps
+from cnnexp.commands import heatmaps
 from cnnexp.errors import UserError
 from cnnexp.report.mistakes import read_mistakes
+from cnnexp.runs import artifacts
 
 pytestmark = [pytest.mark.pictures, pytest.mark.trains]
 

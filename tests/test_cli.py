@@ -13,10 +13,11 @@ import yaml
 
 from cnnexp import __version__
 from cnnexp.cli import COMMANDS
-from cnnexp.commands import sweep, train
+from cnnexp.commands import train
 from cnnexp.commands.arguments import split_overrides, take_option
 from cnnexp.config import typed
 from cnnexp.errors import UserError
+from cnnexp.runs import sweep
 
 Run = Callable[..., tuple[int, str, str]]
 

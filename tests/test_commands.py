@@ -110,8 +110,8 @@ def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:
-    from cnnexp.commands.reporting import distinguish
     from cnnexp.report.compare import Result
+    from cnnexp.runs.comparison import distinguish
 
     def named(*lines: str) -> list[str]:
         result = Result("r", "a", 0, "FINISHED", 0.5, 10, 0.5, 1.0, 1, 10, 10, None, None, 0)
@@ -144,7 +144,7 @@ def test_a_sweep_keeps_no_config_of_a_job_that_is_done() -> None:
     from hydra.core.utils import JobReturn
     from omegaconf import OmegaConf
 
-    from cnnexp.commands.sweep import SweepCallback
+    from cnnexp.runs.sweep import SweepCallback
 
     done = JobReturn(cfg=OmegaConf.create({"a": 1}), hydra_cfg=OmegaConf.create({"hydra": {}}), task_name="train")
     done.return_value = 0.5

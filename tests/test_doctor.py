@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cnnexp.commands.unfinished import JOURNAL, RunState, write_state
+from cnnexp.runs.folder import JOURNAL, RunState, write_state
 from cnnexp.tracking.mlflow import Tracker
 
 Run = Callable[..., tuple[int, str, str]]
@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 TRAINING = """
 import sys, time
 from pathlib import Path
-from cnnexp.commands.unfinished import held
+from cnnexp.runs.folder import held
 from cnnexp.tracking.mlflow import Tracker
 root, name = sys.argv[1:]
 tracker = Tracker(f"sqlite:///{root}/outputs/mlflow.db", "cnnexp", f"{root}/outputs/mlartifacts")

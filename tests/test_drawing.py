@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from cnnexp import drawing
-from cnnexp.commands import sweep
-from cnnexp.commands.sweep import SweepCallback
 from cnnexp.drawing import draw_aside, drawing_process
+from cnnexp.runs import sweep
+from cnnexp.runs.sweep import SweepCallback
 
 STARTED_S = 60  # that a new Python may take on a slow machine to import Matplotlib
 KILLED = """
 import os, signal, time
 from cnnexp import drawing
 from cnnexp.commands import sweep
-from cnnexp.commands.sweep import SweepCallback
+from cnnexp.runs.sweep import SweepCallback
 with drawing.drawing_process():
     print(drawing._running[0]._process.pid, flush=True)
     drawing.draw_aside(time.sleep, 0.5)

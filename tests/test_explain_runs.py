@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_runs import picture
 
-from cnnexp.commands.agreement import compare_figures
-from cnnexp.commands.unfinished import MODEL, best_job, is_better
+from cnnexp.runs.agreement import compare_figures
+from cnnexp.runs.folder import MODEL, best_job, is_better
 
 pytestmark = pytest.mark.trains
 

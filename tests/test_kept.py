@@ -11,8 +11,6 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.commands import assemble
-from cnnexp.commands.datasets import load_dataset
 from cnnexp.config import SCHEMAS
 from cnnexp.config.composition import load_config
 from cnnexp.config.training import TrainerConfig
@@ -20,6 +18,8 @@ from cnnexp.models import kept
 from cnnexp.models.build import build_model
 from cnnexp.models.cnn import convnet
 from cnnexp.models.heads import pooled
+from cnnexp.runs import build
+from cnnexp.runs.datasets import load_dataset
 from cnnexp.training.runtime import prepare_tensorflow
 
 LINE = [
@@ -104,9 +104,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         config = load_config([*LINE, f"paths.root={root}", *overrides])
         prepare_tensorflow(config.seed, deterministic=True)
         dataset = load_dataset(config)
-        data = assemble.training_data(config, dataset)
-        network = assemble.network_for(config, dataset.channels, len(dataset.class_names))
-        fitted = assemble.fit(config, network, data, lambda epoch, figures: None)
+        data = build.training_data(config, dataset)
+        network = build.network_for(config, dataset.channels, len(dataset.class_names))
+        fitted = build.fit(config, network, data, lambda epoch, figures: None)
         history = [
             {name: value for name, value in epoch.items() if "time" not in name and name != "images_per_s"}
             for epoch in fitted.history

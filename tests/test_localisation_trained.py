@@ -13,8 +13,6 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.commands.assemble import build_network, fit, training_data
-from cnnexp.commands.datasets import load_dataset
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.data.dataset import Dataset, Split
@@ -22,6 +20,8 @@ from cnnexp.explain import gradcam, hirescam
 from cnnexp.explain.measure import Localisation, localisation, randomisation_check, randomised, read_masks
 from cnnexp.explain.methods import Heatmap
 from cnnexp.explain.placement import cell_grid
+from cnnexp.runs.build import build_network, fit, training_data
+from cnnexp.runs.datasets import load_dataset
 from cnnexp.training.runtime import prepare_tensorflow
 
 pytestmark = pytest.mark.trains

@@ -7,7 +7,7 @@ import pytest
 from browser import NO_BROWSER, Browser, PageError, find_chromium
 from made_runs import keep_mistakes, picture, progression
 
-from cnnexp.commands.reporting import write_report
+from cnnexp.runs.comparison import write_report
 
 pytestmark = [pytest.mark.pictures, pytest.mark.browser, pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER)]
 

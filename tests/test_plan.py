@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cnnexp.commands.unfinished import STATE
+from cnnexp.runs.folder import STATE
 
 pytestmark = pytest.mark.trains
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.commands.unfinished import CHECKPOINT
+from cnnexp.runs.folder import CHECKPOINT
 from cnnexp.tracking.mlflow import Tracker
 
 pytestmark = [

@@ -109,7 +109,7 @@ def test_mistakes_in_the_line(cnnexp: Run, store: Any) -> None:
 
 def test_compare_imports_no_tensorflow() -> None:
     program = (
-        "import sys, cnnexp.commands.compare, cnnexp.commands.reporting, cnnexp.report.tables\n"
+        "import sys, cnnexp.commands.compare, cnnexp.runs.comparison, cnnexp.report.tables\n"
         "print(*sorted({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

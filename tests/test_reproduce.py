@@ -11,15 +11,15 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from cnnexp.commands.agreement import IGNORED, compare_figures
-from cnnexp.commands.differences import read_pins, show_code, show_packages
-from cnnexp.commands.rebuild import rebuild, typed_record, variations
 from cnnexp.commands.reproduce import same_figures
-from cnnexp.commands.stores import open_tracker
 from cnnexp.config import typed
 from cnnexp.config.composition import load_config
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.runs.agreement import IGNORED, compare_figures
+from cnnexp.runs.rebuild import rebuild, typed_record, variations
+from cnnexp.runs.reproduction import read_pins, show_code, show_packages
+from cnnexp.runs.stores import open_tracker
 
 Run = Callable[..., tuple[int, str, str]]
 NETWORK = ["backbone=mnist_cnn", "augmentation=geometric", "augmentation.rotation_range=20", "head.dropout=0.3"]

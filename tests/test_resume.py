@@ -12,8 +12,8 @@ import pytest
 from campaign import kill
 from resuming import Run, folders, line, tracker
 
-from cnnexp.commands.unfinished import CHECKPOINT, RunState, find_unfinished, held, is_held, write_state
 from cnnexp.errors import UserError
+from cnnexp.runs.folder import CHECKPOINT, RunState, find_unfinished, held, is_held, write_state
 from cnnexp.tracking.mlflow import Tracker
 
 # ------------------------------------------------------------------------------------------------ kill -9

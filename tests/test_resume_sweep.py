@@ -12,7 +12,7 @@ import pytest
 from campaign import kill
 from resuming import Run, folders, line, tracker
 
-from cnnexp.commands.unfinished import RunState, decisive, write_state
+from cnnexp.runs.folder import RunState, decisive, write_state
 
 pytestmark = pytest.mark.trains
 

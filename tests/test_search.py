@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from campaign import kill
 
-from cnnexp.commands.search import repeats_itself, search_overrides
 from cnnexp.config import typed
 from cnnexp.config.composition import compose_config, hydra_context
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.report.search import Axis, draw_importance, draw_parallel_coordinates
+from cnnexp.runs.search import repeats_itself, search_overrides
 from cnnexp.tracking.mlflow import Tracker
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="cnnexp[optuna] is not installed")
 
 Run = Callable[..., tuple[int, str, str]]
 SEARCH = "hydra/sweeper=optuna"
-STORAGE = "hydra.sweeper.storage={_target_:cnnexp.commands.search.memory}"
+STORAGE = "hydra.sweeper.storage={_target_:cnnexp.runs.search.memory}"
 
 
 @pytest.mark.parametrize(

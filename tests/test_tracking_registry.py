@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cnnexp.commands import sweep
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
+from cnnexp.runs import sweep
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.registry import best_run
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cnnexp.commands import assemble
 from cnnexp.config.composition import conf_dir, load_config
 from cnnexp.config.targets import bind
 from cnnexp.errors import UserError
+from cnnexp.runs import build
 
 pytestmark = pytest.mark.trains
 
@@ -206,8 +206,8 @@ def tracked_pictures(tracked_run: Path) -> tuple[Path, list[str]]:
 def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Building the network that has them takes seconds."""
     built = []
-    monkeypatch.setattr(assemble, "bind", lambda *given, **more: built.append(given) or bind(*given, **more))
-    monkeypatch.setattr(assemble, "_layers_found", set())
+    monkeypatch.setattr(build, "bind", lambda *given, **more: built.append(given) or bind(*given, **more))
+    monkeypatch.setattr(build, "_layers_found", set())
 
     config = load_config(
         ["experiment=baseline", "freeze_policy=until_layer", "freeze_policy.first_trainable_layer=block2_conv"]
@@ -215,7 +215,7 @@ def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
 
     def check(layer: str) -> int:
         config.freeze_policy.first_trainable_layer = layer
-        assemble.check_layer_names(config)
+        build.check_layer_names(config)
         return len(built)
 
     assert [check(f"block{number}_conv") for number in (2, 2, 3, 2)] == [1, 1, 2, 2]

@@ -37,3 +37,15 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
 def take_flag(arguments: list[str], name: str) -> tuple[bool, list[str]]:
     """Whether the flag `name` is there, and the other arguments."""
     return name in arguments, [argument for argument in arguments if argument != name]
+
+
+def take_allowed(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The names behind every `--allow-target`, and the other arguments."""
+    allowed: list[str] = []
+    while any(argument.split("=")[0] == "--allow-target" for argument in arguments):
+        position = next(i for i, argument in enumerate(arguments) if argument.split("=")[0] == "--allow-target")
+        length = 1 if "=" in arguments[position] else 2
+        name, _ = take_option(arguments[position : position + length], "--allow-target")
+        allowed.append(str(name))
+        arguments = arguments[:position] + arguments[position + length :]
+    return allowed, arguments

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
-from cnnexp.commands.stores import open_tracker
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
+from cnnexp.runs.stores import open_tracker
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
@@ -32,9 +32,9 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     config = load_config(overrides)
     tracker = open_tracker(config)
-    from cnnexp.commands.reporting import distinguish, show_comparison, write_report
     from cnnexp.report.compare import summarise
     from cnnexp.report.tables import to_json
+    from cnnexp.runs.comparison import distinguish, show_comparison, write_report
 
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnexp.commands.arguments import split_overrides, take_flag
-from cnnexp.commands.stores import open_tracker
-from cnnexp.commands.unfinished import JOURNAL, STATE, is_held, is_locked, status
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
+from cnnexp.runs.folder import JOURNAL, STATE, is_held, is_locked, status
+from cnnexp.runs.stores import open_tracker
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
 from cnnexp.tracking.writer import replay

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.commands.arguments import split_overrides, take_flag, take_option
-from cnnexp.commands.rebuild import OF_HERE, rebuild, typed_record
-from cnnexp.commands.recorded_config import check_targets, find_single, read_config, take_allowed
-from cnnexp.commands.stores import open_tracker
+from cnnexp.commands.arguments import split_overrides, take_allowed, take_flag, take_option
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.rebuild import OF_HERE, rebuild, typed_record
+from cnnexp.runs.recorded_config import check_targets, find_single, read_config
+from cnnexp.runs.stores import open_tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,8 @@ def _test(request: Request, tracker: Any, info: "RunInfo") -> "tuple[Dataset, Ev
     config = typed_record(info.run_id, rebuild(info.run_id, values, request.overrides))
     own = not any(override.startswith("dataset=") for override in request.overrides)
     import_tensorflow()
-    from cnnexp.commands.datasets import load_dataset
-    from cnnexp.commands.recorded import load_recorded
+    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.recorded_model import load_recorded
 
     if own:
         check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allowed)
@@ -173,7 +173,7 @@ def _evaluate(
 
 def _outputs(config: Config, model: "RecordedModel", split: "Split") -> "np.ndarray":
     """(N, 1 or classes) float32"""
-    from cnnexp.commands.assemble import split_images
+    from cnnexp.runs.build import split_images
     from cnnexp.training.inputs import predict
 
     images = split_images(config, split, model.image_size, model.channels)

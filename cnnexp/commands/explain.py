@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnexp.commands.arguments import split_overrides, take_flag, take_option
-from cnnexp.commands.recorded_config import find_single, take_allowed
-from cnnexp.commands.stores import open_tracker
+from cnnexp.commands.arguments import split_overrides, take_allowed, take_flag, take_option
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
@@ -15,6 +13,8 @@ from cnnexp.errors import UserError, nearest
 from cnnexp.explain.names import METHOD_NAMES
 from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.recorded_config import find_single
+from cnnexp.runs.stores import open_tracker
 
 HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
        cnnexp explain RUN [OVERRIDES]
@@ -64,10 +64,10 @@ def run(arguments: list[str]) -> int:
     if request.imagenet is None and len(request.names) == 1:
         return _explain_own(config, request)
     import_tensorflow()
-    from cnnexp.commands.recorded import find_images, load_recorded, read_batch
     from cnnexp.explain.heatmaps import overlaid, sheet_rows
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.models.imagenet import imagenet_network
+    from cnnexp.runs.recorded_model import find_images, load_recorded, read_batch
     from cnnexp.sheet import contact_sheet
 
     found = find_images(request.names if request.imagenet else request.names[1:])
@@ -104,7 +104,7 @@ def run(arguments: list[str]) -> int:
 
 def _explain_own(config: Config, request: Request) -> int:
     """Explain a run on its own test images, and say where the pictures are."""
-    from cnnexp.commands.explanation import explain_recorded
+    from cnnexp.runs.explanation import explain_recorded
 
     tracker = open_tracker(config)
     run = find_single(tracker, request.names[0])

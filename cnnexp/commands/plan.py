@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.commands.arguments import take_flag
-from cnnexp.commands.unfinished import CHECKPOINT, find_unfinished, is_held, read_state, status
 from cnnexp.config import Config, typed
 from cnnexp.config.composition import Plan, compose_config
 from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.folder import CHECKPOINT, find_unfinished, is_held, read_state, status
 from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Builder:
 
     def dataset(self, config: Config) -> "Dataset | None":
         """The data set, or None where it does not lie ready."""
-        from cnnexp.commands.datasets import load_dataset
+        from cnnexp.runs.datasets import load_dataset
 
         key = repr(config.dataset)
         if key not in self.datasets:
@@ -64,7 +64,7 @@ class Builder:
 
     def network(self, config: Config, channels: int, classes: int, weights: str | None) -> "Network":
         """The network, with the given weights of the backbone."""
-        from cnnexp.commands.assemble import build_network
+        from cnnexp.runs.build import build_network
 
         parts = [config.backbone, config.head, config.dataset.image_size, channels, classes, weights]
         key = repr(parts)
@@ -150,7 +150,7 @@ def _known(config: Config) -> tuple[int, int]:
 
 
 def _phases(config: Config, network: "Network") -> list[Any]:
-    from cnnexp.commands.assemble import phases
+    from cnnexp.runs.build import phases
 
     return phases(config, network)
 
@@ -175,7 +175,7 @@ def _state(place: Path | None, job_hash: str, dataset: "Dataset | None") -> str:
 
 def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> str:
     """Whether all that the first phase needs of the cache is there."""
-    from cnnexp.commands.assemble import feature_cache, training_data
+    from cnnexp.runs.build import feature_cache, training_data
     from cnnexp.training.features import cut_model
     from cnnexp.training.inputs import feature_keys
 

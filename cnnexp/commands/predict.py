@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp predict: give a run and images, as `cnnexp predict latest photo.jpg`; --json or --csv")
     config = load_config(overrides)
     import_tensorflow()
-    from cnnexp.commands.recorded import find_images, load_recorded
+    from cnnexp.runs.recorded_model import find_images, load_recorded
 
     files = find_images(names[1:])
     recorded = load_recorded(config, names[0])
@@ -54,8 +54,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _predictions(recorded: Any, files: list[Any], quiet: bool) -> Iterator[dict[str, Any]]:
-    from cnnexp.commands.recorded import read_batch
     from cnnexp.models.classifier import class_probabilities
+    from cnnexp.runs.recorded_model import read_batch
 
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     recorded.model.jit_compile = False

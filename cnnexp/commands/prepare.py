@@ -36,8 +36,8 @@ def run(arguments: list[str]) -> int:
         line.startswith("dataset.download=") for line in overrides
     ):
         config.dataset.download = True  # `cnnexp train` never begins with that
-    from cnnexp.commands.datasets import load_dataset
     from cnnexp.data.check.preflight import PreflightError
+    from cnnexp.runs.datasets import load_dataset
 
     try:
         dataset = load_dataset(config)

@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cnnexp.commands.arguments import split_overrides, take_option
-from cnnexp.commands.rebuild import OF_HERE, rebuild, typed_record, variations
-from cnnexp.commands.recorded_config import (
-    check_targets,
-    find_single,
-    read_config,
-    read_overrides,
-    read_text,
-    take_allowed,
-)
-from cnnexp.commands.stores import open_tracker
+from cnnexp.commands.arguments import split_overrides, take_allowed, take_option
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.rebuild import OF_HERE, rebuild, typed_record, variations
+from cnnexp.runs.recorded_config import check_targets, find_single, read_config, read_overrides, read_text
+from cnnexp.runs.stores import open_tracker
 
 if TYPE_CHECKING:
     from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
@@ -99,9 +92,9 @@ def _say_what_differs(
     tracker: Any, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
 ) -> bool:
     """Print what is different here, and return whether the data is the same."""
-    from cnnexp.commands.datasets import load_dataset
-    from cnnexp.commands.differences import show_code, show_data, show_machine, show_packages
     from cnnexp.report.predictions import read_predictions
+    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.reproduction import show_code, show_data, show_machine, show_packages
     from cnnexp.tracking.record import config_hash, redact
 
     say(f"run {old.run_id}: {old.name}, of {old.start_time:%Y-%m-%d %H:%M} UTC")
@@ -125,8 +118,8 @@ def _say_what_differs(
 
 def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
     """Run the job in a folder of its own, and return the id of its run."""
-    from cnnexp.commands.job import run_job
-    from cnnexp.commands.recording import Job
+    from cnnexp.runs.recording import Job
+    from cnnexp.runs.run import run_job
 
     folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     with drawing_process():
@@ -136,7 +129,7 @@ def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
 
 def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bool:
     """Print the table, and return whether all figures agree."""
-    from cnnexp.commands.agreement import compare_figures, read_histories, show_figures
+    from cnnexp.runs.agreement import compare_figures, read_histories, show_figures
 
     old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
     figures = compare_figures(old, new)

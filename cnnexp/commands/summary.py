@@ -25,8 +25,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
     config = load_config(overrides)
     import_tensorflow()
-    from cnnexp.commands.assemble import build_network, freeze_policies, phases
     from cnnexp.models.counts import layer_rows, totals
+    from cnnexp.runs.build import build_network, freeze_policies, phases
 
     pretrained = config.backbone.weights is not None
     config.backbone.weights = None
@@ -64,7 +64,7 @@ def _image_channels_and_classes(config: Config) -> tuple[int, int]:
     """What the data would tell, without reading it where that is known."""
     if type(config.dataset) in KNOWN:
         return KNOWN[type(config.dataset)]
-    from cnnexp.commands.datasets import load_dataset
+    from cnnexp.runs.datasets import load_dataset
 
     dataset = load_dataset(config)
     return dataset.channels, len(dataset.class_names)

@@ -16,16 +16,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands import sweep
 from cnnexp.commands.completion import check_action
-from cnnexp.commands.search import is_search, repeats_itself, search_overrides
-from cnnexp.commands.unfinished import STATE, find_sweep, find_unfinished, is_held
 from cnnexp.config import Config, register, typed
 from cnnexp.config.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.console import progress, say
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError, nearest
 from cnnexp.process import import_tensorflow
+from cnnexp.runs import sweep
+from cnnexp.runs.folder import STATE, find_sweep, find_unfinished, is_held
+from cnnexp.runs.search import is_search, repeats_itself, search_overrides
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
@@ -163,14 +163,14 @@ def train_task(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed.
     """
-    from cnnexp.commands.recording import Job
+    from cnnexp.runs.recording import Job
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
-        from cnnexp.commands.fresh import train_in_fresh_process
-        from cnnexp.commands.sweep_job import run_in_sweep, train_here
+        from cnnexp.runs.fresh import train_in_fresh_process
+        from cnnexp.runs.sweep_job import run_in_sweep, train_here
 
         train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
         objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
@@ -178,7 +178,7 @@ def train_task(composed: DictConfig) -> float:
             raise UserError(f"job {settings.job.num} has no figure")  # so that the search takes it as failed
         return objective
     import_tensorflow()
-    from cnnexp.commands.job import run_job
+    from cnnexp.runs.run import run_job
 
     try:
         return run_job(job)

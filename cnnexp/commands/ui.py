@@ -3,10 +3,10 @@
 import subprocess
 
 from cnnexp.commands.arguments import take_option
-from cnnexp.commands.stores import open_tracker
 from cnnexp.config.composition import load_config
 from cnnexp.console import say
 from cnnexp.errors import UserError
+from cnnexp.runs.stores import open_tracker
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp ui [OVERRIDES] [OPTIONS OF mlflow ui]

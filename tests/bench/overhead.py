@@ -39,7 +39,7 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
 def ours(line: list[str]) -> float:
     """Seconds of an epoch of `cnnexp train`."""
     from cnnexp.cli import main
-    from cnnexp.commands.stores import open_tracker
+    from cnnexp.runs.stores import open_tracker
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         given = [*line, f"paths.root={root}"]
@@ -78,8 +78,8 @@ Part = tuple[np.ndarray, np.ndarray]
 
 def compiled(config: Config) -> tuple[Any, Part, Part]:
     """The network, compiled as the trainer does it, and the images and labels to train and to validate with."""
-    from cnnexp.commands import assemble
-    from cnnexp.commands.datasets import load_dataset
+    from cnnexp.runs import build
+    from cnnexp.runs.datasets import load_dataset
     from cnnexp.training.checkpoint import Progress
     from cnnexp.training.inputs import phase_inputs
     from cnnexp.training.phases import PhaseRun
@@ -88,11 +88,11 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
 
     prepare_tensorflow(config.seed, deterministic=False)
     dataset = load_dataset(config)
-    data = assemble.training_data(config, dataset)
-    network = assemble.build_network(config, dataset.channels, data.num_classes)
-    (phase,) = assemble.phases(config, network)
+    data = build.training_data(config, dataset)
+    network = build.build_network(config, dataset.channels, data.num_classes)
+    (phase,) = build.phases(config, network)
     inputs = phase_inputs(network.model, data, cache=None)
-    run = PhaseRun(network.model, phase, inputs, data, assemble.settings(config), Progress(), {})
+    run = PhaseRun(network.model, phase, inputs, data, build.settings(config), Progress(), {})
     train, validate = (
         (part.images.take(np.arange(len(part.labels))), targets(part.labels, 2))
         for part in (data.train, data.validation)

@@ -85,7 +85,7 @@ def opened(root: Path) -> Callable[[], float]:
 
 def is_open(folder: Path) -> bool:
     """Whether the run of this folder has its id already."""
-    from cnnexp.commands.unfinished import read_state
+    from cnnexp.runs.folder import read_state
 
     state = read_state(folder)
     return state is not None and state.run_id != ""

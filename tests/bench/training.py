@@ -96,14 +96,14 @@ def train(
 
 def fitted(photos: Path, overrides: list[str], on_epoch: Receiver) -> "FitResult":
     """Train as the config says, without a tracker."""
-    from cnnexp.commands import assemble
-    from cnnexp.commands.datasets import load_dataset
+    from cnnexp.runs import build
+    from cnnexp.runs.datasets import load_dataset
     from cnnexp.training.runtime import prepare_tensorflow
 
     with contextlib.redirect_stdout(io.StringIO()):
         config = load_config([*overrides, "dataset=folder", f"dataset.path={photos}"])
         prepare_tensorflow(config.seed, deterministic=False)
         dataset = load_dataset(config)
-        data = assemble.training_data(config, dataset)
-        network = assemble.build_network(config, dataset.channels, len(dataset.class_names))
-        return assemble.fit(config, network, data, on_epoch)
+        data = build.training_data(config, dataset)
+        network = build.build_network(config, dataset.channels, len(dataset.class_names))
+        return build.fit(config, network, data, on_epoch)

@@ -111,15 +111,15 @@ def _before(moment: str, call: int, action: object) -> None:
 
 
 MOMENTS = {
-    "fit": ("cnnexp.commands.job", "fit"),
+    "fit": ("cnnexp.runs.run", "fit"),
     "log_metrics": ("cnnexp.tracking.mlflow", "Tracker.log_metrics"),
     "checkpoint": ("cnnexp.training.phases", "write_checkpoint"),
     "in_checkpoint": ("cnnexp.training.checkpoint", "os.fsync"),
     "validation": ("cnnexp.training.phases", "predict"),
-    "files": ("cnnexp.commands.job", "_record_files"),
+    "files": ("cnnexp.runs.run", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
     "end": ("cnnexp.tracking.mlflow", "Tracker.end_run"),
-    "result": ("cnnexp.commands.job", "write_result"),
+    "result": ("cnnexp.runs.run", "write_result"),
 }
 
 
@@ -145,7 +145,7 @@ def recorded(root: Path) -> tuple[dict[str, list[tuple[int, float]]], list[bytes
 
 def is_finished(root: Path) -> bool:
     """Whether the run in `root` is done; a kill may come too late."""
-    from cnnexp.commands.unfinished import status
+    from cnnexp.runs.folder import status
 
     return any(status(file.parent) == "FINISHED" for file in root.glob("outputs/runs/*/result.json"))
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands import search
-from cnnexp.commands.unfinished import STOPPED, SWEEP_FILE, held
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
+from cnnexp.runs import search
+from cnnexp.runs.folder import STOPPED, SWEEP_FILE, held
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
@@ -46,7 +46,7 @@ class Sweep:
 
     def draw_so_far(self) -> None:
         """Have the chart drawn, unless it was or is being drawn a moment ago; its failure is none of the sweep."""
-        from cnnexp.commands.reporting import draw_so_far
+        from cnnexp.runs.comparison import draw_so_far
 
         assert self.folder is not None
         if time.monotonic() - self.charted < CHART_AGAIN_S or (self.chart and not self.chart.done()):
@@ -65,8 +65,8 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, anew or again, and leave its id where every job finds it: in the sweep's folder."""
-        from cnnexp.commands.stores import open_tracker
         from cnnexp.config import typed
+        from cnnexp.runs.stores import open_tracker
         from cnnexp.tracking.notes import sweep_name, sweep_note
         from cnnexp.tracking.record import environment_tags, redact
 
@@ -164,8 +164,8 @@ def finishing() -> Iterator[Sweep]:
 
 
 def _finish(sweep: Sweep) -> None:
-    from cnnexp.commands.reporting import read_results, show_comparison, write_report
     from cnnexp.report.compare import summarise
+    from cnnexp.runs.comparison import read_results, show_comparison, write_report
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     assert sweep.folder is not None
@@ -212,8 +212,8 @@ def _figures(result: "Result") -> list[str]:
 
 def _explain_best(sweep: Sweep) -> None:
     """Explain the chosen job of a grid or a search, where none was asked to explain itself."""
-    from cnnexp.commands.explanation import explain_job
-    from cnnexp.commands.unfinished import MODEL, best_job
+    from cnnexp.runs.explanation import explain_job
+    from cnnexp.runs.folder import MODEL, best_job
 
     assert sweep.folder is not None
     best = best_job(sweep.folder, sweep.monitor) if chooses(sweep.folder) else None
@@ -225,7 +225,7 @@ def _explain_best(sweep: Sweep) -> None:
 
 def _register_best(sweep: Sweep) -> None:
     """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it."""
-    from cnnexp.commands.stores import register_model
+    from cnnexp.runs.stores import register_model
     from cnnexp.tracking.registry import best_run
 
     runs = sweep.tracker.children(sweep.run_id)

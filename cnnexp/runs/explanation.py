@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from cnnexp.commands.rebuild import as_recorded, rebuild, typed_record
-from cnnexp.commands.recorded_config import check_targets, read_config
-from cnnexp.commands.unfinished import MODEL, read_state
 from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.folder import MODEL, read_state
+from cnnexp.runs.rebuild import as_recorded, rebuild, typed_record
+from cnnexp.runs.recorded_config import check_targets, read_config
 from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
 from cnnexp.tracking.record import redact
 
@@ -87,13 +87,13 @@ def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path,
     import_tensorflow()
     import keras
 
-    from cnnexp.commands.artifacts import draw_mistakes
-    from cnnexp.commands.assemble import split_images
-    from cnnexp.commands.datasets import load_dataset
-    from cnnexp.commands.recorded import load_recorded
     from cnnexp.explain.localisation import localisation_metrics
     from cnnexp.models.build import without_flip_averaging
     from cnnexp.report.predictions import read_predictions
+    from cnnexp.runs.artifacts import draw_mistakes
+    from cnnexp.runs.build import split_images
+    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.recorded_model import load_recorded
     from cnnexp.training.runtime import prepare_tensorflow
 
     prepare_tensorflow(config.seed, config.trainer.deterministic)

@@ -9,9 +9,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands import sweep
-from cnnexp.commands.results import make_result, write_result
-from cnnexp.commands.unfinished import JOURNAL, RunState
 from cnnexp.config import Config, typed
 from cnnexp.console import say, warn
 from cnnexp.data.dataset import Dataset
@@ -19,6 +16,9 @@ from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
+from cnnexp.runs import sweep
+from cnnexp.runs.folder import JOURNAL, RunState
+from cnnexp.runs.result import make_result, write_result
 from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
 from cnnexp.tracking.notes import describing_tags, run_name, run_note
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact

@@ -14,8 +14,8 @@ from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
-    from cnnexp.commands.recording import Job
     from cnnexp.models.counts import Totals
+    from cnnexp.runs.recording import Job
     from cnnexp.training.inputs import TrainingData
     from cnnexp.training.trainer import FitResult
 

@@ -4,14 +4,14 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from cnnexp.commands.datasets import load_dataset
-from cnnexp.commands.recording import Job, start_run
-from cnnexp.commands.results import RESULT, make_result, write_result
-from cnnexp.commands.stores import open_tracker
-from cnnexp.commands.unfinished import JOURNAL, STOPPED, RunState, read_state, status
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.datasets import load_dataset
+from cnnexp.runs.folder import JOURNAL, STOPPED, RunState, read_state, status
+from cnnexp.runs.recording import Job, start_run
+from cnnexp.runs.result import RESULT, make_result, write_result
+from cnnexp.runs.stores import open_tracker
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
     """`run_job` in this process; a failure is recorded and said in one line, and is no end."""
     try:
         import_tensorflow()
-        from cnnexp.commands.job import run_job
+        from cnnexp.runs.run import run_job
 
         return run_job(job, parent, order)
     except Exception as error:  # one failing job must not end the others

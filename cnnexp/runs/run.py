@@ -8,14 +8,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnexp.commands import artifacts
-from cnnexp.commands.assemble import build_network, check_layer_names, fit, network_for, training_data
-from cnnexp.commands.datasets import load_dataset
-from cnnexp.commands.recording import Job, log_input, note, open_run, recorded
-from cnnexp.commands.results import RESULT, final_metrics, make_result, monitored, show, write_result
-from cnnexp.commands.stores import open_tracker, register_model
-from cnnexp.commands.sweep import chooses
-from cnnexp.commands.unfinished import (
+from cnnexp.console import say
+from cnnexp.data.dataset import Dataset
+from cnnexp.drawing import drawing
+from cnnexp.errors import UserError
+from cnnexp.explain.localisation import localisation_metrics
+from cnnexp.models.build import Network
+from cnnexp.models.counts import totals
+from cnnexp.runs import artifacts
+from cnnexp.runs.build import build_network, check_layer_names, fit, network_for, training_data
+from cnnexp.runs.datasets import load_dataset
+from cnnexp.runs.folder import (
     CHECKPOINT,
     MODEL,
     RunState,
@@ -26,13 +29,10 @@ from cnnexp.commands.unfinished import (
     status,
     write_state,
 )
-from cnnexp.console import say
-from cnnexp.data.dataset import Dataset
-from cnnexp.drawing import drawing
-from cnnexp.errors import UserError
-from cnnexp.explain.localisation import localisation_metrics
-from cnnexp.models.build import Network
-from cnnexp.models.counts import totals
+from cnnexp.runs.recording import Job, log_input, note, open_run, recorded
+from cnnexp.runs.result import RESULT, final_metrics, make_result, monitored, show, write_result
+from cnnexp.runs.stores import open_tracker, register_model
+from cnnexp.runs.sweep import chooses
 from cnnexp.tracking.mlflow import NullTracker, Tracker
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.record import config_hash

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cnnexp.commands.arguments import take_option
 from cnnexp.config import SCHEMAS
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError
@@ -27,18 +26,6 @@ MOST_LEVELS = 20
 
 
 # -------------------------------------------------------------------------------------------------- reading
-
-
-def take_allowed(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The names behind every `--allow-target`, and the other arguments."""
-    allowed: list[str] = []
-    while any(argument.split("=")[0] == "--allow-target" for argument in arguments):
-        position = next(i for i, argument in enumerate(arguments) if argument.split("=")[0] == "--allow-target")
-        length = 1 if "=" in arguments[position] else 2
-        name, _ = take_option(arguments[position : position + length], "--allow-target")
-        allowed.append(str(name))
-        arguments = arguments[:position] + arguments[position + length :]
-    return allowed, arguments
 
 
 def find_single(tracker: Any, name: str) -> "RunInfo":

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands.unfinished import rises
 from cnnexp.errors import UserError
+from cnnexp.runs.folder import rises
 
 _studies: list[Any] = []  # the storage of the search of this process
 
@@ -60,7 +60,7 @@ def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str
     if not any(override.startswith("hydra.sweeper.max_failure_rate=") for override in overrides):
         added.append(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate or 1.0}")
     if sweeper.storage is None:
-        added.append("hydra.sweeper.storage={_target_:cnnexp.commands.search.memory}")
+        added.append("hydra.sweeper.storage={_target_:cnnexp.runs.search.memory}")
     return added
 
 

@@ -14,12 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands.recording import Job
-from cnnexp.commands.sweep_job import record_failure, train_here
-from cnnexp.commands.unfinished import held
 from cnnexp.process import interrupt
+from cnnexp.runs.folder import held
+from cnnexp.runs.recording import Job
+from cnnexp.runs.sweep_job import record_failure, train_here
 
-PRELOADED = "cnnexp.commands.preloaded"
+PRELOADED = "cnnexp.runs.preloaded"
 
 
 def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:

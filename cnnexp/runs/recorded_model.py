@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import yaml
 
-from cnnexp.commands.model_file import check_model_file
-from cnnexp.commands.recorded_config import find_single
-from cnnexp.commands.stores import open_tracker
 from cnnexp.config import Config
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
 from cnnexp.models.classifier import RecordedModel
+from cnnexp.runs.model_file import check_model_file
+from cnnexp.runs.recorded_config import find_single
+from cnnexp.runs.stores import open_tracker
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

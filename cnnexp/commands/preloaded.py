@@ -1,8 +1,0 @@
-"""Imported once by the server that `cnnexp.commands.fresh` forks processes from; importing it is all it is for."""
-
-from cnnexp.process import import_tensorflow, quiet_libraries
-
-quiet_libraries()
-import_tensorflow()
-
-import cnnexp.commands.job  # noqa: E402, F401

@@ -1,0 +1,1 @@
+"""What a run, a sweep, a comparison and a reproduction are and do; without a command line."""

@@ -1,0 +1,8 @@
+"""Imported once by the server that `cnnexp.runs.fresh` forks processes from; importing it is all it is for."""
+
+from cnnexp.process import import_tensorflow, quiet_libraries
+
+quiet_libraries()
+import_tensorflow()
+
+import cnnexp.runs.run  # noqa: E402, F401
