@@ -138,7 +138,7 @@ def test_ten_classes_of_a_network_without_maps(
     def none(*_: Any) -> np.ndarray:
         raise UserError("no maps")
 
-    monkeypatch.setattr("cnnexp.explain.heatmaps.overlaid", none)
+    monkeypatch.setattr("cnnexp.runs.artifacts.overlaid", none)
     arguments, metrics = written("experiment=mnist", "dataset=digits")
     folder, dataset = arguments[0], arguments[4]
     assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_runs import picture
 
-from cnnexp.runs.agreement import compare_figures
 from cnnexp.runs.folder import MODEL, best_job, is_better
+from cnnexp.runs.reproduction import compare_figures
 
 pytestmark = pytest.mark.trains
 

@@ -19,7 +19,7 @@ from cnnexp.models.build import build_model
 from cnnexp.models.cnn import convnet
 from cnnexp.models.heads import pooled
 from cnnexp.runs import build
-from cnnexp.runs.datasets import load_dataset
+from cnnexp.runs.job import load_dataset
 from cnnexp.training.runtime import prepare_tensorflow
 
 LINE = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnnexp.config.composition import compose_config, hydra_context
-from cnnexp.runs import fresh
+from cnnexp.runs import sweep_job
 from cnnexp.runs.folder import decisive
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
@@ -101,7 +101,7 @@ def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) 
 @pytest.mark.trains
 def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("cnnexp.runs.fresh.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
+    monkeypatch.setattr("cnnexp.runs.sweep_job.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
     monkeypatch.setattr("cnnexp.runs.sweep_job.train_here", lambda *_: 0.0)
     for choice, count in (("null", 0), ("false", 0), ("true", 1)):
         seen.clear()
@@ -111,8 +111,8 @@ def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: py
 
 
 def test_how_a_process_ended() -> None:
-    assert fresh._ending(-signal.SIGKILL).startswith("was killed by SIGKILL")
-    assert fresh._ending(3) == "ended with exit code 3"
+    assert sweep_job._ending(-signal.SIGKILL).startswith("was killed by SIGKILL")
+    assert sweep_job._ending(3) == "ended with exit code 3"
 
 
 def test_a_worker_of_a_ray_cluster_begins_in_the_folder_of_the_command(

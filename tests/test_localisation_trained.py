@@ -21,7 +21,7 @@ from cnnexp.explain.measure import Localisation, localisation, randomisation_che
 from cnnexp.explain.methods import Heatmap
 from cnnexp.explain.placement import cell_grid
 from cnnexp.runs.build import build_network, fit, training_data
-from cnnexp.runs.datasets import load_dataset
+from cnnexp.runs.job import load_dataset
 from cnnexp.training.runtime import prepare_tensorflow
 
 pytestmark = pytest.mark.trains

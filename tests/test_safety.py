@@ -19,8 +19,8 @@ import yaml
 from cnnexp.commands.arguments import take_allowed
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError
-from cnnexp.runs.model_file import check_model_file
 from cnnexp.runs.recorded_config import check_targets, find_single, read_config
+from cnnexp.runs.recorded_model import check_model_file
 from cnnexp.tracking.mlflow import Tracker
 
 pytestmark = pytest.mark.trains
@@ -131,7 +131,7 @@ def test_what_is_no_config(cnnexp: Run, trained: Path, files: dict[str, Path], t
 
 def test_config_is_read_from_one_file_of_sensible_size(trained: Path, files: dict[str, Path]) -> None:
     from cnnexp.config.composition import load_config
-    from cnnexp.runs.stores import open_tracker
+    from cnnexp.runs.recording import open_tracker
 
     tracker = open_tracker(load_config([f"paths.root={trained}"]))
     run_id = tracker.find_run("latest").run_id

@@ -7,7 +7,7 @@ from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
-from cnnexp.runs.stores import open_tracker
+from cnnexp.runs.recording import open_tracker
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]

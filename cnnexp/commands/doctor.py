@@ -16,7 +16,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import JOURNAL, STATE, is_held, is_locked, status
-from cnnexp.runs.stores import open_tracker
+from cnnexp.runs.recording import open_tracker
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
 from cnnexp.tracking.writer import replay

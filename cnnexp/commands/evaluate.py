@@ -14,9 +14,8 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.rebuild import OF_HERE, rebuild, typed_record
-from cnnexp.runs.recorded_config import check_targets, find_single, read_config
-from cnnexp.runs.stores import open_tracker
+from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, rebuild, typed_record
+from cnnexp.runs.recording import open_tracker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +96,7 @@ def _test(request: Request, tracker: Any, info: "RunInfo") -> "tuple[Dataset, Ev
     config = typed_record(info.run_id, rebuild(info.run_id, values, request.overrides))
     own = not any(override.startswith("dataset=") for override in request.overrides)
     import_tensorflow()
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
     from cnnexp.runs.recorded_model import load_recorded
 
     if own:

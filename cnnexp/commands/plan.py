@@ -55,7 +55,7 @@ class Builder:
 
     def dataset(self, config: Config) -> "Dataset | None":
         """The data set, or None where it does not lie ready."""
-        from cnnexp.runs.datasets import load_dataset
+        from cnnexp.runs.job import load_dataset
 
         key = repr(config.dataset)
         if key not in self.datasets:

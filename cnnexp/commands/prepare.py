@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     ):
         config.dataset.download = True  # `cnnexp train` never begins with that
     from cnnexp.data.check.preflight import PreflightError
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
 
     try:
         dataset = load_dataset(config)

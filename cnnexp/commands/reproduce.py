@@ -16,9 +16,18 @@ from cnnexp.console import say, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.rebuild import OF_HERE, rebuild, typed_record, variations
-from cnnexp.runs.recorded_config import check_targets, find_single, read_config, read_overrides, read_text
-from cnnexp.runs.stores import open_tracker
+from cnnexp.runs.recorded_config import (
+    OF_HERE,
+    check_targets,
+    find_single,
+    read_config,
+    read_overrides,
+    read_text,
+    rebuild,
+    typed_record,
+    variations,
+)
+from cnnexp.runs.recording import open_tracker
 
 if TYPE_CHECKING:
     from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
@@ -93,7 +102,7 @@ def _say_what_differs(
 ) -> bool:
     """Print what is different here, and return whether the data is the same."""
     from cnnexp.report.predictions import read_predictions
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
     from cnnexp.runs.reproduction import show_code, show_data, show_machine, show_packages
     from cnnexp.tracking.record import config_hash, redact
 
@@ -118,7 +127,7 @@ def _say_what_differs(
 
 def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
     """Run the job in a folder of its own, and return the id of its run."""
-    from cnnexp.runs.recording import Job
+    from cnnexp.runs.job import Job
     from cnnexp.runs.run import run_job
 
     folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
@@ -129,7 +138,7 @@ def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
 
 def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bool:
     """Print the table, and return whether all figures agree."""
-    from cnnexp.runs.agreement import compare_figures, read_histories, show_figures
+    from cnnexp.runs.reproduction import compare_figures, read_histories, show_figures
 
     old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
     figures = compare_figures(old, new)

@@ -64,7 +64,7 @@ def _image_channels_and_classes(config: Config) -> tuple[int, int]:
     """What the data would tell, without reading it where that is known."""
     if type(config.dataset) in KNOWN:
         return KNOWN[type(config.dataset)]
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
 
     dataset = load_dataset(config)
     return dataset.channels, len(dataset.class_names)

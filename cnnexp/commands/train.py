@@ -24,7 +24,7 @@ from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError, nearest
 from cnnexp.process import import_tensorflow
 from cnnexp.runs import sweep
-from cnnexp.runs.folder import STATE, find_sweep, find_unfinished, is_held
+from cnnexp.runs.folder import STATE, find_sweep, find_unfinished, is_held, parent_run
 from cnnexp.runs.search import is_search, repeats_itself, search_overrides
 from cnnexp.tracking.record import config_hash, redact
 
@@ -163,17 +163,16 @@ def train_task(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed.
     """
-    from cnnexp.runs.recording import Job
+    from cnnexp.runs.job import Job
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     job = Job.from_hydra(composed, folder, list(settings.overrides.task))
     if settings.mode == RunMode.MULTIRUN:
-        from cnnexp.runs.fresh import train_in_fresh_process
-        from cnnexp.runs.sweep_job import run_in_sweep, train_here
+        from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
 
         train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
-        objective = run_in_sweep(job, sweep.parent_run(folder.parent), int(settings.job.num), train)
+        objective = run_in_sweep(job, parent_run(folder.parent), int(settings.job.num), train)
         if math.isnan(objective) and is_search(settings):
             raise UserError(f"job {settings.job.num} has no figure")  # so that the search takes it as failed
         return objective

@@ -12,8 +12,7 @@ from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import MODEL, read_state
-from cnnexp.runs.rebuild import as_recorded, rebuild, typed_record
-from cnnexp.runs.recorded_config import check_targets, read_config
+from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, rebuild, typed_record
 from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
 from cnnexp.tracking.record import redact
 
@@ -92,7 +91,7 @@ def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path,
     from cnnexp.report.predictions import read_predictions
     from cnnexp.runs.artifacts import draw_mistakes
     from cnnexp.runs.build import split_images
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
     from cnnexp.runs.recorded_model import load_recorded
     from cnnexp.training.runtime import prepare_tensorflow
 

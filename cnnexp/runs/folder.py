@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
+from cnnexp.report.compare import Result
 
 STATE = "run.json"
 CHECKPOINT = "checkpoint.npz"
@@ -25,6 +26,8 @@ CONTROLS = (
     "sweep.on_failure=",
     "sweep.fresh_process=",
 )  # do not change what is computed
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -137,3 +140,21 @@ def rises(monitor: str) -> bool:
 def is_better(monitor: str, one: float, other: float) -> bool:
     """Whether one value of a figure is better than another."""
     return one > other if rises(monitor) else one < other
+
+
+def parent_run(folder: Path) -> str | None:
+    """The parent run's id, as a job finds it in the sweep's folder."""
+    file = folder / SWEEP_FILE
+    return json.loads(file.read_text())["parent_run_id"] if file.is_file() else None
+
+
+def shared_overrides(folder: Path) -> list[str]:
+    """The line of the sweep whose folder this is, as far as all its jobs share it; empty where it is none."""
+    file = folder / SWEEP_FILE
+    return list(json.loads(file.read_text())["overrides"]) if file.is_file() else []
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write `result.json`, from which a sweep reads its jobs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / RESULT, json.dumps(asdict(result), indent=2).encode())

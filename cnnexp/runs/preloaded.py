@@ -1,4 +1,4 @@
-"""Imported once by the server that `cnnexp.runs.fresh` forks processes from; importing it is all it is for."""
+"""Imported once by the server that `cnnexp.runs.sweep_job` forks processes from; importing it is all it is for."""
 
 from cnnexp.process import import_tensorflow, quiet_libraries
 

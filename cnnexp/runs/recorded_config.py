@@ -4,18 +4,26 @@ Whoever can write to the store can write into it. So it is parsed as plain YAML,
 only targets that belong to its leaves (see `cnnexp.config.targets.check_recorded`).
 """
 
+import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from cnnexp.config import SCHEMAS
+from cnnexp.config import SCHEMAS, Config, typed
+from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
@@ -23,6 +31,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 1_000_000  # of a text that is read back; ours have a few thousand
 MOST_NODES = 20_000
 MOST_LEVELS = 20
+
+OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
+KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
+PLACES = (*OF_HERE, "dataset.path", "dataset.source", "backbone.weights")  # where the same data and weights lie
+GROUPS = (*SCHEMAS, "freeze_policy", "phases", "trainer", *OF_HERE)
 
 
 # -------------------------------------------------------------------------------------------------- reading
@@ -128,3 +141,189 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
             if hidden:
                 key = ".".join(map(str, path))
                 raise UserError(f"run {run_id}: config.yaml: {key}.{hidden}: is a key of its own; refused")
+
+
+def rebuild(run_id: str, values: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """The recorded config, typed, with `overrides` applied to it as Hydra would.
+
+    `paths` and `tracking` are those of this installation. A group that is chosen anew (`dataset=folder`) is composed
+    from `conf/`. A key that the record lacks, because it is newer, has the default of the schema.
+
+    Args:
+        run_id: for messages.
+        values: from `read_config`.
+        overrides: KEY=VALUE, or GROUP=OPTION.
+
+    Raises:
+        UserError: an override that names nothing, or a recorded key that this version does not have.
+    """
+    parsed = _parse_overrides(overrides)
+    given = [override.key_or_group for override in parsed]
+    anew = [*dict.fromkeys([*OF_HERE, *(key for key in given if key in GROUPS)])]
+    with hydra_context():
+        here = compose_config([str(o.input_line) for o in parsed if _top(o) in anew])
+    config = OmegaConf.structured(Config)
+    known = {item.name: item for item in fields(Config)}
+    for name in dict.fromkeys([*values, *known]):
+        if name not in known:
+            raise UserError(f"run {run_id}: config.yaml: {name}: no such key in this version of cnnexp")
+        if name in anew:
+            config[name] = here[name]
+        elif name in values:
+            _set(run_id, config, name, values[name])
+        elif known[name].default is MISSING:
+            raise UserError(f"run {run_id}: config.yaml: has no {name}")
+    for key in KEPT_TRACKING:
+        recorded = _part(values, "tracking").get(key)
+        if f"tracking.{key}" not in given and (isinstance(recorded, bool) or recorded == "auto"):
+            config.tracking[key] = recorded
+    for override in parsed:
+        if _top(override) not in anew:
+            _apply(config, override)
+    if "dataset.path" not in given and "dataset" not in anew:
+        _find_data(config, values)
+    return config
+
+
+def as_recorded(run_id: str, values: Mapping[str, Any]) -> DictConfig:
+    """The config of a run as it was recorded, places included: for a run of this installation.
+
+    Raises:
+        UserError: a recorded key that this version does not have.
+    """
+    config = OmegaConf.structured(Config)
+    known = {item.name for item in fields(Config)}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"run {run_id}: config.yaml: {name}: no such key in this version of cnnexp")
+        _set(run_id, config, name, value)
+    return config
+
+
+def typed_record(run_id: str, config: DictConfig) -> Config:
+    """`cnnexp.config.typed` for what `rebuild` gave, of which every value may be of any kind.
+
+    Raises:
+        UserError: a value that is missing or not allowed.
+    """
+    try:
+        return typed(config)
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"run {run_id}: config.yaml: a value of a wrong kind: {error}") from error
+
+
+def variations(overrides: Sequence[str]) -> list[str]:
+    """Those that change more than where data, weights and records lie."""
+
+    def is_place(key: str) -> bool:
+        return any(f"{key}.".startswith(f"{place}.") for place in PLACES)
+
+    return [str(o.input_line) for o in _parse_overrides(overrides) if not is_place(o.key_or_group)]
+
+
+def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"{str(error).splitlines()[0]}; write KEY=VALUE") from error
+    known = [item.name for item in fields(Config)]
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: several values; a recorded run is varied by one value of a key")
+        if override.is_delete() or override.package is not None or _top(override) not in known:
+            allowed = ", ".join(nearest(_top(override), known))
+            raise UserError(f"{override.input_line}: changes no recorded key; write KEY=VALUE, of {allowed}")
+    return parsed
+
+
+def _top(override: Override) -> str:
+    return override.key_or_group.partition(".")[0]
+
+
+def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = values.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _set(run_id: str, config: DictConfig, name: str, value: Any) -> None:
+    try:
+        config[name] = _typed(run_id, name, value)
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise UserError(f"run {run_id}: config.yaml: {name}={value!s:.100}: {reason}") from error
+
+
+def _typed(run_id: str, name: str, value: Any) -> Any:
+    """A recorded part of the config with its schema, so that what the record lacks gets a default."""
+    if name == "phases":
+        if not isinstance(value, dict):
+            raise UserError(f"run {run_id}: config.yaml: phases={value!s:.100}: must be phases by name")
+        return {phase: _typed_phase(run_id, f"phases.{phase}", node) for phase, node in value.items()}
+    kind = _schema(name, value) if name in SCHEMAS else next(i.type for i in fields(Config) if i.name == name)
+    return _merged(run_id, name, kind, value) if is_dataclass(kind) else value
+
+
+def _typed_phase(run_id: str, key: str, node: Any) -> Any:
+    own = node.get("optimizer") if isinstance(node, dict) else None
+    phase = _merged(run_id, key, PhaseConfig, {**node, "optimizer": None} if own else node)
+    if own:
+        phase.optimizer = _merged(run_id, f"{key}.optimizer", _schema("optimizer", own), own)
+    return phase
+
+
+def _schema(group: str, value: Any) -> type:
+    """The schema with all recorded keys, first the one that is called like the recorded option."""
+    kinds = SCHEMAS[group]
+    names = {kind: {item.name for item in fields(kind)} for kind in kinds.values()}
+    recorded = set(value) if isinstance(value, dict) else set()
+    fitting = [kind for kind in names if recorded <= names[kind]] or list(names)
+    called = kinds.get(str(value.get("name"))) if isinstance(value, dict) else None
+    if called in fitting:
+        return called
+    return max(fitting, key=lambda kind: (len(recorded & names[kind]), -len(names[kind])))
+
+
+def _merged(run_id: str, key: str, kind: Any, value: Any) -> Any:
+    """`value` in the schema `kind`; whether a run was to be resumed is no part of what it computed."""
+    if not isinstance(value, dict):
+        raise UserError(f"run {run_id}: config.yaml: {key}={value!s:.100}: must be keys with values")
+    own = {name: below for name, below in value.items() if (key, name) != ("trainer", "resume")}
+    try:
+        return OmegaConf.merge(OmegaConf.structured(kind), own)
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        wrong = "no such key in this version of cnnexp" if isinstance(error, ConfigKeyError) else reason
+        raise UserError(f"run {run_id}: config.yaml: {key}.{error.full_key}: {wrong}") from error
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    try:
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
+    except OmegaConfBaseException as error:
+        raise UserError(f"{override.input_line}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+def _find_data(config: DictConfig, values: Mapping[str, Any]) -> None:
+    """Let `dataset.path` lead to the data on this machine.
+
+    What lay below the recorded `paths.data` is looked for below that of this installation, then where it lay, and
+    made in the first place if it has to be; what lay elsewhere must be there. A `dataset.source` that is not here is
+    left out: what was made from it may be here all the same.
+
+    Raises:
+        UserError: it is not there.
+    """
+    node = config.dataset
+    recorded, data = node.get("path"), _part(values, "paths").get("data")
+    if isinstance(recorded, str):
+        lies = Path(recorded).expanduser().exists()
+        below = os.path.relpath(recorded, data) if isinstance(data, str) else os.pardir
+        moved = Path(config.paths.data) / below
+        outside = below.split(os.sep)[0] == os.pardir
+        if outside and not lies:
+            raise UserError(f"dataset.path={recorded}: is not on this machine; say where it is: dataset.path=WHERE")
+        if not outside and (moved.exists() or not lies):
+            node.path = str(moved)
+    source = node.get("source")
+    if isinstance(source, str) and not Path(source).expanduser().exists():
+        node.source = None

@@ -3,48 +3,20 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from cnnexp.config import Config, typed
+from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.data.dataset import Dataset
 from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.runs import sweep
-from cnnexp.runs.folder import JOURNAL, RunState
-from cnnexp.runs.result import make_result, write_result
+from cnnexp.runs.folder import JOURNAL, RunState, shared_overrides, write_result
+from cnnexp.runs.job import Job
+from cnnexp.runs.result import make_result
 from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
 from cnnexp.tracking.notes import describing_tags, run_name, run_note
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run is made from.
-
-    `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
-    passwords; `folder` is the run's own.
-    """
-
-    config: Config
-    resolved: dict[str, Any]
-    overrides: list[str]
-    folder: Path
-
-    @classmethod
-    def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":
-        """Type and check what Hydra composed."""
-        resolved = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(resolved, dict)
-        values = {str(key): value for key, value in resolved.items()}
-        values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
-        return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
 
 
 def open_run(
@@ -68,7 +40,7 @@ def open_run(
 
 def start_run(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
-    name = run_name(job.config.name, job.overrides, sweep.shared_overrides(job.folder.parent))
+    name = run_name(job.config.name, job.overrides, shared_overrides(job.folder.parent))
     note = run_note(job.resolved, job.overrides, job.folder)
     tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
     return tracker.start_run(name, _params(job), tags, parent, note, journal=journal)
@@ -132,3 +104,22 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
             ) from error
         raise
     tracker.end_run("FINISHED")
+
+
+def open_tracker(config: Config) -> Tracker | NullTracker:
+    """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
+    if config.tracking.uri is None:
+        return NullTracker()
+    return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
+
+
+def register_model(tracker: Tracker | NullTracker, run_id: str, name: str) -> str:
+    """Register the model of a run as a new version of `name`, say so, and return `models:/NAME/VERSION`.
+
+    Raises:
+        UserError: the run recorded no model, or the registry refuses it.
+    """
+    entry = tracker.register(run_id, name)
+    say(f"registered {entry.name} version {entry.version}: {entry.uri} (run {run_id})")
+    say(entry.best)
+    return entry.uri

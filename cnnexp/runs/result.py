@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
 from cnnexp.console import say, table
-from cnnexp.files import write_whole
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from cnnexp.models.counts import Totals
-    from cnnexp.runs.recording import Job
+    from cnnexp.runs.job import Job
     from cnnexp.training.inputs import TrainingData
     from cnnexp.training.trainer import FitResult
-
-RESULT = "result.json"
 
 
 def final_metrics(fitted: FitResult, counts: Totals, data: TrainingData, config: Config) -> dict[str, float]:
@@ -78,12 +73,6 @@ def make_result(
         predictions_path=str(job.folder / "predictions.csv") if metrics else None,
         order=order,
     )
-
-
-def write_result(folder: Path, result: Result) -> None:
-    """Write `result.json`, from which a sweep reads its jobs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
 
 
 def show(config: Config, result: Result, folder: Path) -> None:

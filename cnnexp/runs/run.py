@@ -17,21 +17,22 @@ from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
 from cnnexp.runs.build import build_network, check_layer_names, fit, network_for, training_data
-from cnnexp.runs.datasets import load_dataset
 from cnnexp.runs.folder import (
     CHECKPOINT,
     MODEL,
+    RESULT,
     RunState,
     best_job,
     held,
     is_better,
     read_state,
     status,
+    write_result,
     write_state,
 )
-from cnnexp.runs.recording import Job, log_input, note, open_run, recorded
-from cnnexp.runs.result import RESULT, final_metrics, make_result, monitored, show, write_result
-from cnnexp.runs.stores import open_tracker, register_model
+from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.recording import log_input, note, open_run, open_tracker, recorded, register_model
+from cnnexp.runs.result import final_metrics, make_result, monitored, show
 from cnnexp.runs.sweep import chooses
 from cnnexp.tracking.mlflow import NullTracker, Tracker
 from cnnexp.tracking.notes import NOTE_TAG

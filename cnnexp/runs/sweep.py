@@ -18,7 +18,7 @@ from cnnexp.drawing import draw_aside
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 from cnnexp.runs import search
-from cnnexp.runs.folder import STOPPED, SWEEP_FILE, held
+from cnnexp.runs.folder import STOPPED, SWEEP_FILE, held, parent_run
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
@@ -66,7 +66,7 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, anew or again, and leave its id where every job finds it: in the sweep's folder."""
         from cnnexp.config import typed
-        from cnnexp.runs.stores import open_tracker
+        from cnnexp.runs.recording import open_tracker
         from cnnexp.tracking.notes import sweep_name, sweep_note
         from cnnexp.tracking.record import environment_tags, redact
 
@@ -129,18 +129,6 @@ def _as_root(config: DictConfig) -> DictConfig:
     from cnnexp.config import Config
 
     return OmegaConf.merge(OmegaConf.structured(Config), config)  # type: ignore[return-value]
-
-
-def parent_run(folder: Path) -> str | None:
-    """The parent run's id, as a job finds it in the sweep's folder."""
-    file = folder / SWEEP_FILE
-    return json.loads(file.read_text())["parent_run_id"] if file.is_file() else None
-
-
-def shared_overrides(folder: Path) -> list[str]:
-    """The line of the sweep whose folder this is, as far as all its jobs share it; empty where it is none."""
-    file = folder / SWEEP_FILE
-    return list(json.loads(file.read_text())["overrides"]) if file.is_file() else []
 
 
 @contextmanager
@@ -225,7 +213,7 @@ def _explain_best(sweep: Sweep) -> None:
 
 def _register_best(sweep: Sweep) -> None:
     """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it."""
-    from cnnexp.runs.stores import register_model
+    from cnnexp.runs.recording import register_model
     from cnnexp.tracking.registry import best_run
 
     runs = sweep.tracker.children(sweep.run_id)

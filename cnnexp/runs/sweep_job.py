@@ -1,21 +1,31 @@
 """A job of a sweep: what is done is not done again, and a failure is no end; without TensorFlow until it trains."""
 
 import logging
+import multiprocessing
+import signal
+import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
-from cnnexp.process import import_tensorflow
-from cnnexp.runs.datasets import load_dataset
-from cnnexp.runs.folder import JOURNAL, STOPPED, RunState, read_state, status
-from cnnexp.runs.recording import Job, start_run
-from cnnexp.runs.result import RESULT, make_result, write_result
-from cnnexp.runs.stores import open_tracker
+from cnnexp.process import import_tensorflow, interrupt
+from cnnexp.runs.folder import JOURNAL, RESULT, STOPPED, RunState, held, read_state, status, write_result
+from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.recording import open_tracker, start_run
+from cnnexp.runs.result import make_result
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
 Train = Callable[[Job, str | None, int], float]
+
+PRELOADED = "cnnexp.runs.preloaded"
 
 
 def run_in_sweep(job: Job, parent: str | None, order: int, train: Train | None = None) -> float:
@@ -84,3 +94,54 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
         tracker.log_text(redact(trace), "traceback.txt")
     tracker.end_run("FAILED", error=redact(reason))
     write_result(job.folder, make_result(job, run_id, order, status="FAILED"))
+
+
+def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
+    """`train_here` in a new process; a job whose process dies is recorded as failed, and is no end."""
+    context = _context()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, job, parent, order, _logging()))  # type: ignore[attr-defined]
+    process.start()
+    sender.close()
+    try:
+        objective = float(receiver.recv())
+        process.join()
+        return objective
+    except EOFError:
+        process.join()
+    except BaseException:
+        process.terminate()  # its run is closed as KILLED
+        process.join()
+        raise
+    with held(job.folder):
+        record_failure(job, parent, order, f"its process {_ending(process.exitcode)}")
+    return float("nan")
+
+
+def _context() -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    return context
+
+
+def _logging() -> DictConfig:
+    """Hydra's settings of a job's log, with the file's name filled in."""
+    settings = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
+    return OmegaConf.create(settings)  # type: ignore[return-value]
+
+
+def _work(sender: Connection, job: Job, parent: str | None, order: int, logging: DictConfig) -> None:
+    signal.signal(signal.SIGTERM, interrupt)
+    configure_log(logging)
+    try:
+        sender.send(train_here(job, parent, order))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}; if it was not you, was there memory enough?"
+    return f"ended with exit code {code}"

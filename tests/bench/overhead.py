@@ -39,7 +39,7 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
 def ours(line: list[str]) -> float:
     """Seconds of an epoch of `cnnexp train`."""
     from cnnexp.cli import main
-    from cnnexp.runs.stores import open_tracker
+    from cnnexp.runs.recording import open_tracker
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         given = [*line, f"paths.root={root}"]
@@ -79,7 +79,7 @@ Part = tuple[np.ndarray, np.ndarray]
 def compiled(config: Config) -> tuple[Any, Part, Part]:
     """The network, compiled as the trainer does it, and the images and labels to train and to validate with."""
     from cnnexp.runs import build
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
     from cnnexp.training.checkpoint import Progress
     from cnnexp.training.inputs import phase_inputs
     from cnnexp.training.phases import PhaseRun

@@ -97,7 +97,7 @@ def train(
 def fitted(photos: Path, overrides: list[str], on_epoch: Receiver) -> "FitResult":
     """Train as the config says, without a tracker."""
     from cnnexp.runs import build
-    from cnnexp.runs.datasets import load_dataset
+    from cnnexp.runs.job import load_dataset
     from cnnexp.training.runtime import prepare_tensorflow
 
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,0 +1,47 @@
+"""What a run is made from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cnnexp.config import Config, typed
+from cnnexp.config.targets import bind
+from cnnexp.data.dataset import Dataset
+from cnnexp.errors import UserError
+from cnnexp.tracking.record import redact
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is made from.
+
+    `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
+    passwords; `folder` is the run's own.
+    """
+
+    config: Config
+    resolved: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+
+    @classmethod
+    def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":
+        """Type and check what Hydra composed."""
+        resolved = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(resolved, dict)
+        values = {str(key): value for key, value in resolved.items()}
+        values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
+        return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
+    dataset = bind("dataset", config.dataset, omit=("image_size",))()
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"dataset._target_={config.dataset._target_}: returned {type(dataset).__name__}, "
+            f"not cnnexp.data.dataset.Dataset"
+        )
+    return dataset
