@@ -4,10 +4,7 @@ import os
 import sys
 from collections.abc import Iterable
 
-from cnnexp.errors import UserError
-
-ACTIONS = ("install", "uninstall", "query")
-SHELLS = ("bash", "zsh", "fish")
+from cnnexp.commands.arguments import check_action
 
 
 def run(arguments: list[str], commands: Iterable[str]) -> int:
@@ -35,11 +32,3 @@ def run(arguments: list[str], commands: Iterable[str]) -> int:
     sys.argv = [sys.argv[0], *arguments]
     hydra_main()
     return 0
-
-
-def check_action(arguments: list[str]) -> None:
-    """Refuse all but one ACTION=SHELL."""
-    allowed = [f"{action}={shell}" for action in ACTIONS for shell in SHELLS]
-    if len(arguments) != 1 or arguments[0] not in allowed:
-        given = " ".join(["--shell-completion", *arguments])
-        raise UserError(f"{given}: write --shell-completion and one of {', '.join(allowed)}")

@@ -79,7 +79,8 @@ class Builder:
 def run(arguments: list[str]) -> int:
     """Compose every job, look at what is there, and show it."""
     as_json, arguments = take_flag(arguments, "--json")
-    from cnnexp.commands.train import check_line, parse, unfinished_folder
+    from cnnexp.commands.arguments import parse
+    from cnnexp.commands.train import check_line, unfinished_folder
 
     parsed = parse(arguments)
     name = parsed.config_name or "config"

@@ -1,27 +1,25 @@
 """`cnnexp train`: Hydra's command line in front of the trainer."""
 
-import argparse
 import logging
 import math
 import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser, run_and_report
+from hydra._internal.utils import run_and_report
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.commands.completion import check_action
+from cnnexp.commands.arguments import parse
 from cnnexp.config import Config, register, typed
 from cnnexp.config.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
 from cnnexp.console import progress, say
 from cnnexp.drawing import drawing_process
-from cnnexp.errors import UserError, nearest
+from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs import sweep
 from cnnexp.runs.folder import STATE, find_sweep, find_unfinished, is_held, parent_run
@@ -112,43 +110,6 @@ def folder_override(plan: Plan, folder: Path) -> str:
     """What tells Hydra to use a folder."""
     quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's flags and overrides, in any order."""
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; `cnnexp train --hydra-help` lists the flags")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    parsed, unknown = parser.parse_known_intermixed_args(arguments)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UserError(f"{unknown[0]}: no such flag; allowed: {', '.join(nearest(unknown[0], flags))}")
-    _check_flags(parsed)
-    return parsed
-
-
-def _check_flags(parsed: argparse.Namespace) -> None:
-    """Refuse flags that Hydra would answer with a traceback, or would leave aside without a word."""
-    modes = {
-        "--run": parsed.run,
-        "--multirun": parsed.multirun,
-        "--cfg": parsed.cfg,
-        "--info": parsed.info,
-        "--shell-completion": parsed.shell_completion,
-    }
-    given = [flag for flag, value in modes.items() if value]
-    if len(given) > 1:
-        raise UserError(f"{' '.join(given)}: these exclude each other; give one of them")
-    for flag, value in (("--resolve", parsed.resolve), ("--package", parsed.package)):
-        if value and not (parsed.cfg or parsed.help):
-            raise UserError(f"{flag}: says how to show the config; add --cfg job")
-    if parsed.shell_completion:
-        check_action(parsed.overrides)
-    if parsed.config_path:
-        raise UserError("--config-path: would replace the files of cnnexp; add yours with --config-dir=FOLDER")
 
 
 failure: list[UserError] = []  # of the single run of this process; Hydra returns no results to its caller
