@@ -1,11 +1,11 @@
 """`cnnexp summary`: the network, layer by layer, without training it."""
 
 from cnnexp.commands.arguments import split_overrides
-from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.planning import _image_channels_and_classes
 
 HELP = """usage: cnnexp summary [OVERRIDES]
 
@@ -14,8 +14,6 @@ Layers, output shapes, parameters and the formula behind each count, and what is
   cnnexp summary experiment=baseline
   cnnexp summary experiment=finetuned freeze_policy.first_trainable_layer=block4_conv1
 """
-
-KNOWN = {MnistConfig: (1, 10), DigitsConfig: (1, 10), DogsVsCatsConfig: (3, 2), SyntheticConfig: (3, 2)}
 
 
 def run(arguments: list[str]) -> int:
@@ -58,13 +56,3 @@ def run(arguments: list[str]) -> int:
     for where, parameters, tensors in trained:
         say(f"after freezing ({where}) {parameters:,} are trained, in {tensors} tensors")
     return 0
-
-
-def _image_channels_and_classes(config: Config) -> tuple[int, int]:
-    """What the data would tell, without reading it where that is known."""
-    if type(config.dataset) in KNOWN:
-        return KNOWN[type(config.dataset)]
-    from cnnexp.runs.job import load_dataset
-
-    dataset = load_dataset(config)
-    return dataset.channels, len(dataset.class_names)

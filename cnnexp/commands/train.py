@@ -12,19 +12,18 @@ from hydra._internal.utils import run_and_report
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnnexp.commands.arguments import parse
-from cnnexp.config import Config, register, typed
-from cnnexp.config.composition import JobComposer, Plan, conf_dir, hydra_context, jobs_checked, plan_jobs
-from cnnexp.console import progress, say
+from cnnexp.config import Config, register
+from cnnexp.config.composition import Plan, conf_dir, hydra_context, jobs_checked
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs import sweep
-from cnnexp.runs.folder import STATE, find_sweep, find_unfinished, is_held, parent_run
-from cnnexp.runs.search import is_search, repeats_itself, search_overrides
-from cnnexp.tracking.record import config_hash, redact
+from cnnexp.runs.folder import STATE, parent_run
+from cnnexp.runs.planning import check_line, folder_override, unfinished_folder
+from cnnexp.runs.search import is_search, search_overrides
 
 log = logging.getLogger(__name__)
 
@@ -59,57 +58,6 @@ def run(arguments: list[str]) -> int:
     if failure:
         raise failure[0]
     return 1 if finished.failed else 0
-
-
-def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> Plan:
-    """Compose and check every job of the line, so that a mistake shows before the first one starts.
-
-    Returns:
-        The jobs, with the config of the first of them.
-    """
-    with hydra_context(config_dir):
-        plan = plan_jobs(overrides, multirun, config_name)
-        compose_job = JobComposer(config_name)
-        for job in progress(list(reversed(plan.jobs)), "checking jobs"):
-            plan.composed = compose_job(job) if plan.multirun else plan.composed
-            assert plan.composed is not None
-            typed(plan.composed)
-    return plan
-
-
-def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
-    """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
-
-    What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
-    """
-    chosen = ("hydra.run.dir=", "hydra.sweep.dir=")
-    if plan.composed is None or any(override.startswith(chosen) for override in overrides):
-        return None
-    if not plan.jobs and not repeats_itself(plan.composed):
-        return None
-    runs = Path(plan.composed.paths.runs)
-    if plan.multirun:
-        resumes = plan.composed.sweep.resume
-        folder = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
-        if folder and is_held(folder):
-            raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
-        return folder
-    if not typed(plan.composed).trainer.resume:
-        return None
-    resolved = OmegaConf.to_container(plan.composed, resolve=True)
-    assert isinstance(resolved, dict)
-    folder = find_unfinished(runs, config_hash({str(key): value for key, value in resolved.items()}))
-    if folder is None:
-        say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
-    elif is_held(folder):
-        raise UserError(f"trainer.resume=true: the run in {folder} is still in training; wait for its end, or stop it")
-    return folder
-
-
-def folder_override(plan: Plan, folder: Path) -> str:
-    """What tells Hydra to use a folder."""
-    quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
 
 
 failure: list[UserError] = []  # of the single run of this process; Hydra returns no results to its caller

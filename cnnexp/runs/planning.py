@@ -1,0 +1,247 @@
+"""What a line would run, and what is there of it; nothing is run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, typed
+from cnnexp.config.composition import JobComposer, Plan, compose_config, hydra_context, plan_jobs
+from cnnexp.console import progress, say
+from cnnexp.errors import UserError
+from cnnexp.runs.folder import CHECKPOINT, find_sweep, find_unfinished, is_held, read_state, status
+from cnnexp.runs.search import repeats_itself
+from cnnexp.tracking.record import config_hash, redact
+
+if TYPE_CHECKING:
+    from cnnexp.data.dataset import Dataset
+    from cnnexp.models.build import Network
+
+
+KNOWN = {MnistConfig: (1, 10), DigitsConfig: (1, 10), DogsVsCatsConfig: (3, 2), SyntheticConfig: (3, 2)}
+
+
+def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> Plan:
+    """Compose and check every job of the line, so that a mistake shows before the first one starts.
+
+    Returns:
+        The jobs, with the config of the first of them.
+    """
+    with hydra_context(config_dir):
+        plan = plan_jobs(overrides, multirun, config_name)
+        compose_job = JobComposer(config_name)
+        for job in progress(list(reversed(plan.jobs)), "checking jobs"):
+            plan.composed = compose_job(job) if plan.multirun else plan.composed
+            assert plan.composed is not None
+            typed(plan.composed)
+    return plan
+
+
+def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
+    """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
+
+    What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
+    """
+    chosen = ("hydra.run.dir=", "hydra.sweep.dir=")
+    if plan.composed is None or any(override.startswith(chosen) for override in overrides):
+        return None
+    if not plan.jobs and not repeats_itself(plan.composed):
+        return None
+    runs = Path(plan.composed.paths.runs)
+    if plan.multirun:
+        resumes = plan.composed.sweep.resume
+        folder = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
+        if folder and is_held(folder):
+            raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
+        return folder
+    if not typed(plan.composed).trainer.resume:
+        return None
+    resolved = OmegaConf.to_container(plan.composed, resolve=True)
+    assert isinstance(resolved, dict)
+    folder = find_unfinished(runs, config_hash({str(key): value for key, value in resolved.items()}))
+    if folder is None:
+        say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
+    elif is_held(folder):
+        raise UserError(f"trainer.resume=true: the run in {folder} is still in training; wait for its end, or stop it")
+    return folder
+
+
+def folder_override(plan: Plan, folder: Path) -> str:
+    """What tells Hydra to use a folder."""
+    quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
+
+
+def _image_channels_and_classes(config: Config) -> tuple[int, int]:
+    """What the data would tell, without reading it where that is known."""
+    if type(config.dataset) in KNOWN:
+        return KNOWN[type(config.dataset)]
+    from cnnexp.runs.job import load_dataset
+
+    dataset = load_dataset(config)
+    return dataset.channels, len(dataset.class_names)
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One line of the plan.
+
+    `state` is new, done, failed, running, `goes on after epoch N`, or `as job N`; `features` are cached, to compute,
+    not used, or unknown where data or weights are not here yet.
+    """
+
+    number: int
+    overrides: list[str]
+    state: str
+    features: str
+    trainable_parameters: int
+    total_parameters: int
+
+
+@dataclass
+class Builder:
+    """Data sets and networks of the jobs, each made once."""
+
+    datasets: dict[str, "Dataset | None"] = field(default_factory=dict)
+    networks: dict[str, "Network"] = field(default_factory=dict)
+
+    def dataset(self, config: Config) -> "Dataset | None":
+        """The data set, or None where it does not lie ready."""
+        from cnnexp.runs.job import load_dataset
+
+        key = repr(config.dataset)
+        if key not in self.datasets:
+            self.datasets[key] = load_dataset(config) if lies_ready(config) else None
+        return self.datasets[key]
+
+    def network(self, config: Config, channels: int, classes: int, weights: str | None) -> "Network":
+        """The network, with the given weights of the backbone."""
+        from cnnexp.runs.build import build_network
+
+        parts = [config.backbone, config.head, config.dataset.image_size, channels, classes, weights]
+        key = repr(parts)
+        if key not in self.networks:
+            chosen = config.backbone.weights
+            config.backbone.weights = weights
+            self.networks[key] = build_network(config, channels, classes)
+            config.backbone.weights = chosen
+        return self.networks[key]
+
+
+def _compose(plan: Plan, config_dir: str | None, name: str) -> list[DictConfig]:
+    from cnnexp.config.composition import hydra_context
+
+    with hydra_context(config_dir):
+        return [compose_config(job, name=name) for job in plan.jobs] if plan.multirun else [_only(plan)]
+
+
+def _only(plan: Plan) -> DictConfig:
+    assert plan.composed is not None
+    return plan.composed
+
+
+def _hash(composed: DictConfig) -> str:
+    resolved: Any = OmegaConf.to_container(composed, resolve=True)
+    return config_hash(resolved)
+
+
+def _single(composed: DictConfig) -> Path | None:
+    """The folder that a single run would go on in."""
+    config = typed(composed)
+    return find_unfinished(Path(config.paths.runs), _hash(composed)) if config.trainer.resume else None
+
+
+def _job(
+    number: int, overrides: list[str], composed: DictConfig, place: Path | None, builder: Builder, twin: str | None
+) -> PlannedJob:
+    from cnnexp.models.counts import totals
+
+    config = typed(composed)
+    dataset = builder.dataset(config)
+    shape = (dataset.channels, len(dataset.class_names)) if dataset else _known(config)
+    network = builder.network(config, *shape, weights=None)
+    features = _features(config, dataset, builder)
+    for phase in _phases(config, network):
+        phase.freeze()
+    counts = totals(network)
+    state = twin or _state(place, _hash(composed), dataset)
+    return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
+
+
+def _known(config: Config) -> tuple[int, int]:
+    from cnnexp.runs.planning import KNOWN
+
+    if type(config.dataset) not in KNOWN:
+        raise UserError(f"dataset={config.dataset.name}: its images are not here, so that nothing is known of it")
+    return KNOWN[type(config.dataset)]
+
+
+def _phases(config: Config, network: "Network") -> list[Any]:
+    from cnnexp.runs.build import phases
+
+    return phases(config, network)
+
+
+def _state(place: Path | None, job_hash: str, dataset: "Dataset | None") -> str:
+    """What is in a job's folder."""
+    state = read_state(place) if place else None
+    if place is None or state is None or state.config_hash != job_hash:
+        return "new"
+    if dataset is not None and state.data_digest != dataset.digest:
+        return "new, the images have changed"
+    if is_held(place):
+        return "running"
+    if status(place) == "FINISHED":
+        return "done"
+    from cnnexp.training.checkpoint import read_checkpoint
+
+    stored = read_checkpoint(place / CHECKPOINT)
+    epoch = len(stored[0].history) if stored else 0
+    return f"{'failed, ' if status(place) == 'FAILED' else ''}goes on after epoch {epoch}"
+
+
+def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> str:
+    """Whether all that the first phase needs of the cache is there."""
+    from cnnexp.runs.build import feature_cache, training_data
+    from cnnexp.training.features import cut_model
+    from cnnexp.training.inputs import feature_keys
+
+    cache = feature_cache(config)
+    if cache is None:
+        return "not used"
+    shape = (dataset.channels, len(dataset.class_names)) if dataset else _known(config)
+    network = builder.network(config, *shape, weights=None)
+    _phases(config, network)[0].freeze()
+    if cut_model(network.model) is None:
+        return "not used"
+    if dataset is None or not weights_lie_ready(config):
+        return "unknown"
+    network = builder.network(config, *shape, weights=config.backbone.weights)
+    _phases(config, network)[0].freeze()
+    cut = cut_model(network.model)
+    assert cut is not None
+    keys = feature_keys(cut, training_data(config, dataset), cache)
+    return "cached" if all(cache.store.has(key) for key in keys) else "to compute"
+
+
+def lies_ready(config: Config) -> bool:
+    """Whether the data set can be read without drawing, preparing or downloading anything."""
+    from cnnexp.config import DigitsConfig, SyntheticConfig
+    from cnnexp.data.drawing.synthetic import drawing, is_drawn
+
+    node = config.dataset
+    if isinstance(node, SyntheticConfig):
+        splits = (node.train, node.validation, node.test)
+        root, counts = drawing(str(node.path), splits, node.size, node.seed, node.limit, node.decoys)
+        return is_drawn(root, *counts)
+    if isinstance(node, DigitsConfig):
+        return True
+    path = getattr(node, "path", None)
+    return path is not None and Path(path).expanduser().exists()
+
+
+def weights_lie_ready(config: Config) -> bool:
+    """Whether the backbone's weights are in a file, in a package, or random."""
+    weights = config.backbone.weights
+    return weights != "imagenet" or str(config.backbone.name).startswith("efficientnet_lite")
