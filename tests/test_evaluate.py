@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.commands.evaluate import class_numbers
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.report.predictions import read_predictions
 from cnnexp.report.statistics import wilson_interval
+from cnnexp.runs.evaluation import class_numbers
 
 pytestmark = pytest.mark.trains
 

@@ -2,26 +2,22 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commands.arguments import split_overrides, take_allowed, take_flag, take_option
-from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.evaluation import Evaluation, _confusion, _evaluate, _interval, _log
 from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, rebuild, typed_record
 from cnnexp.runs.recording import open_tracker
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from cnnexp.data.dataset import Dataset, Split
-    from cnnexp.models.classifier import RecordedModel
+    from cnnexp.data.dataset import Dataset
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
@@ -42,7 +38,6 @@ them what the run recorded.
 """
 
 SPLITS = ("test", "train", "validation", "all")
-RECORDED = {"acc": "test/acc", "loss": "test/loss", "ece": "test/ece"}
 CHANGEABLE = ("dataset", "trainer.evaluation_batch_size", "trainer.loader_threads", *OF_HERE)
 
 
@@ -57,17 +52,6 @@ class Request:
     csv: str | None
     log: bool
     allowed: list[str]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What came out: the figures `acc`, `loss`, `ece` of `predictions`; `recorded` holds the run's own, if they are
-    of the same split of the same data set, to the last byte if `same_data`."""
-
-    predictions: "Predictions"
-    figures: dict[str, float]
-    recorded: dict[str, float]
-    same_data: bool
 
 
 def run(arguments: list[str]) -> int:
@@ -129,57 +113,6 @@ def _parse(arguments: list[str]) -> Request:
     return Request(names[0], overrides, split, as_json, csv, log, allowed)
 
 
-def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
-    """For each class of the data, the number that the model has for the class of this name.
-
-    Raises:
-        UserError: the model has no class of this name.
-    """
-    unknown = [name for name in data_names if name not in model_names]
-    if unknown:
-        raise UserError(
-            f"dataset: has the class {unknown[0]!r}, which the model does not know; it knows {', '.join(model_names)}"
-        )
-    return [list(model_names).index(name) for name in data_names]
-
-
-def _evaluate(
-    config: Config, model: "RecordedModel", dataset: "Dataset", info: "RunInfo", request: Request, own: bool
-) -> Evaluation:
-    import numpy as np
-
-    from cnnexp.models.classifier import class_probabilities
-    from cnnexp.report.predictions import Predictions
-    from cnnexp.report.statistics import calibration
-    from cnnexp.training.recipe import loss_and_accuracy
-
-    numbers = np.array(class_numbers(model.class_names, dataset.class_names))
-    known: dict[str, Split] = {split.name: split for split in (dataset.train, dataset.validation, dataset.test)}
-    splits = list(known.values()) if request.split == "all" else [known[request.split]]
-    outputs = np.concatenate([_outputs(config, model, split) for split in splits])
-    labels = numbers[np.concatenate([split.labels for split in splits])]
-    loss, accuracy = loss_and_accuracy(outputs, labels)
-    probabilities = class_probabilities(outputs)
-    predicted = (outputs[:, 0] > 0.5).astype(np.int64) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    ids = tuple(image for split in splits for image in split.ids)
-    predictions = Predictions(ids, labels, predicted, probabilities, model.class_names)
-    error = calibration(predictions.confidence, predictions.correct).error
-    same_data = dataset.digest == info.tags.get("data_digest")
-    comparable = request.split == "test" and (own or same_data)
-    recorded = {key: info.metrics[name] for key, name in RECORDED.items() if comparable and name in info.metrics}
-    return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
-
-
-def _outputs(config: Config, model: "RecordedModel", split: "Split") -> "np.ndarray":
-    """(N, 1 or classes) float32"""
-    from cnnexp.runs.build import split_images
-    from cnnexp.training.inputs import predict
-
-    images = split_images(config, split, model.image_size, model.channels)
-    model.model.jit_compile = False
-    return predict(model.model, images, config.trainer.evaluation_batch_size, f"testing on {split.name} images")
-
-
 def _write_csv(path: Path, predictions: "Predictions") -> None:
     from cnnexp.report.predictions import write_predictions
 
@@ -187,18 +120,6 @@ def _write_csv(path: Path, predictions: "Predictions") -> None:
         write_predictions(path, predictions.ids, predictions.labels, predictions.probabilities, predictions.class_names)
     except OSError as error:
         raise UserError(f"--csv {path}: cannot be written ({error.strerror})") from error
-
-
-def _interval(predictions: "Predictions") -> tuple[float, float]:
-    from cnnexp.report.statistics import wilson_interval
-
-    return wilson_interval(int(predictions.correct.sum()), len(predictions.labels))
-
-
-def _confusion(predictions: "Predictions") -> "np.ndarray":
-    from cnnexp.report.statistics import confusion_matrix
-
-    return confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
 
 
 def _as_json(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -> dict[str, Any]:
@@ -233,11 +154,3 @@ def _show(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -
     classes = result.predictions.class_names
     cells = [[name, *map(str, row)] for name, row in zip(classes, _confusion(result.predictions), strict=True)]
     table("confusion: a row is a true class, a column an answer", ["", *classes], cells)
-
-
-def _log(tracker: Any, run_id: str, dataset: str, split: str, figures: dict[str, float]) -> None:
-    from cnnexp.tracking.record import storable_name
-
-    for key, value in figures.items():
-        tracker.client().log_metric(run_id, storable_name(f"evaluate/{dataset}/{split}/{key}"), value)
-    say(f"recorded in run {run_id} as evaluate/{dataset}/{split}/...")
