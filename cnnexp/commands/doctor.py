@@ -1,26 +1,10 @@
 """`cnnexp doctor`: closes runs whose process died, sends what could not be recorded, and mends store and cache."""
 
-import os
-import re
-import shutil
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-
 from cnnexp.commands.arguments import split_overrides, take_flag
-from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOURNAL, STATE, is_held, is_locked, status
-from cnnexp.runs.recording import open_tracker
-from cnnexp.tracking.mlflow import Tracker
-from cnnexp.tracking.stores import resolve_uri, sqlite_file
-from cnnexp.tracking.writer import replay
-from cnnexp.training.feature_store import GIB, FeatureStore
+from cnnexp.runs.repair import examine
 
 HELP = """usage: cnnexp doctor [--check] [OVERRIDES]
 
@@ -35,19 +19,6 @@ Looks after what runs leave when their process is killed or their store goes awa
 
 What is alive is left alone. --check changes nothing. Ends with 0 if all is well or was mended, with 1 if not.
 """
-
-DIED = "its process died"
-OLD_S = 3600.0  # from this age on, a half-written file of no known process is a leftover
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table; `wrong` says what is to be done by hand, or would be done without --check."""
-
-    what: str
-    found: str
-    done: str = ""
-    wrong: str | None = None
 
 
 def run(arguments: list[str]) -> int:
@@ -64,130 +35,3 @@ def run(arguments: list[str]) -> int:
     for text in wrong:
         warn(f"cnnexp: {text}")
     return 1 if wrong else 0
-
-
-def examine(config: Config, check: bool) -> Iterator[Finding]:
-    """All findings; things are mended on the way, unless `check`."""
-    tracker = open_tracker(config)
-    if isinstance(tracker, Tracker):
-        store = look_at_store(tracker)
-        yield store
-        if not store.wrong and store.found != "not there yet":
-            yield from close_dead_runs(tracker, check)
-            yield from send_journals(tracker, Path(config.paths.runs), check)
-    yield from name_unfinished(Path(config.paths.runs))
-    yield from mend_features(config, check)
-    yield from remove_leftovers(config, check)
-
-
-def look_at_store(tracker: Tracker) -> Finding:
-    """Open the store; a SQLite file is read through."""
-    file = sqlite_file(resolve_uri(tracker.uri))
-    try:
-        if file is not None:
-            if not file.exists():
-                return Finding("store", "not there yet")
-            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-                (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
-            if answer != "ok":
-                raise sqlite3.DatabaseError(str(answer).splitlines()[0])
-        tracker.client()
-    except sqlite3.DatabaseError as error:
-        return Finding("store", f"damaged: {error}", wrong=f"{file}: damaged ({error}); put a copy of it in its place")
-    except UserError as error:
-        return Finding("store", "cannot be opened", wrong=str(error))
-    return Finding("store", "well")
-
-
-def close_dead_runs(tracker: Tracker, check: bool) -> Iterator[Finding]:
-    """Runs that stand as RUNNING: those whose folder nobody holds are closed."""
-    for found in tracker.find_runs(status="RUNNING"):
-        folder = Path(found.tags.get("run_dir", ""))
-        what = f"run {found.run_id}"
-        if not found.tags.get("run_dir") or not folder.is_dir():
-            yield Finding(what, f"RUNNING, in a folder that is not here: {folder}", "left alone")
-        elif is_held(folder):
-            yield Finding(what, "in training", "left alone")
-        elif check:
-            yield Finding(what, DIED, wrong=f"{what}: {DIED}; `cnnexp doctor` closes it")
-        else:
-            tracker.resume_run(found.run_id)
-            tracker.end_run("KILLED", error=DIED)
-            yield Finding(what, DIED, "closed as KILLED")
-
-
-def send_journals(tracker: Tracker, runs: Path, check: bool) -> Iterator[Finding]:
-    """What could not be sent when it was recorded."""
-    for file in sorted(runs.rglob(f"{Path(JOURNAL).stem}*.jsonl")):
-        if is_held(file.parent):
-            continue
-        if check:
-            yield Finding("journal", str(file), wrong=f"{file}: not sent yet; `cnnexp doctor` sends it")
-            continue
-        try:
-            yield Finding("journal", str(file), f"{replay(tracker, file)} writes sent")
-        except UserError as error:
-            yield Finding("journal", str(file), "kept", wrong=str(error))
-
-
-def name_unfinished(runs: Path) -> Iterator[Finding]:
-    """Runs that can go on."""
-    for file in sorted(runs.glob(f"*/{STATE}")):
-        if status(file.parent) != "FINISHED" and not is_held(file.parent):
-            yield Finding("unfinished", str(file.parent), "trainer.resume=true with the same line goes on with it")
-
-
-def mend_features(config: Config, check: bool) -> Iterator[Finding]:
-    """Entries of the feature cache that were not written to their end, or whose files have other sizes."""
-    limit = config.trainer.feature_cache_limit
-    store = FeatureStore(Path(config.paths.cache) / "features", config.trainer.feature_dtype)
-    size = sum(entry.size_bytes for entry in store.entries())
-    yield Finding("features", f"{size / GIB:.2f} of {'any number of' if limit is None else f'{limit:g}'} GiB")
-    unfinished = [path.stem for path in store.folder.glob("*.tmp")]
-    for key in dict.fromkeys([*unfinished, *(entry.key for entry in store.entries() if not store.has(entry.key))]):
-        if is_locked(store.folder / f"{key}.lock"):
-            continue
-        if check:
-            yield Finding("features", f"{key}: damaged", wrong=f"features {key}: damaged; `cnnexp doctor` removes them")
-        elif store.remove(key):
-            yield Finding("features", f"{key}: damaged", "removed")
-
-
-def remove_leftovers(config: Config, check: bool) -> Iterator[Finding]:
-    """Hidden folders and files of work that was stopped half-way."""
-    for path in [*_half_drawn(Path(config.paths.data)), *_half_written(Path(config.paths.runs))]:
-        if check:
-            yield Finding("leftover", str(path), wrong=f"{path}: left by a stopped process; `cnnexp doctor` removes it")
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        yield Finding("leftover", str(path), "removed")
-
-
-def _half_drawn(data: Path) -> list[Path]:
-    """`.NAME.RANDOM` and `.NAME.unfinished` beside the data set NAME, while nobody holds NAME.lock."""
-    names = re.compile(r"\.(.+)\.(?:[a-z0-9_]{8}|unfinished)")
-    found = [(path, names.fullmatch(path.name)) for path in sorted(data.rglob(".*")) if path.is_dir()]
-    return [path for path, name in found if name and not is_locked(path.with_name(f"{name[1]}.lock"))]
-
-
-def _half_written(runs: Path) -> list[Path]:
-    """`.NAME.PID` of a process that is no more, or that are old."""
-    found = []
-    for path in runs.rglob(".*"):
-        number = re.fullmatch(r"\..+\.(\d+)", path.name)
-        if number and path.is_file() and (not _lives(int(number[1])) or time.time() - path.stat().st_mtime > OLD_S):
-            found.append(path)
-    return found
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
