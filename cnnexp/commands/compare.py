@@ -8,6 +8,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.result import _result
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
@@ -69,45 +70,3 @@ def _newest_sweep(tracker: Any) -> Any:
     if not sweeps:
         raise UserError("cnnexp compare: the store has no sweep yet; run `cnnexp train sweep=demo`, or name runs")
     return sweeps[0]
-
-
-def _result(tracker: Any, info: Any, order: int, folder: Path) -> Any:
-    from cnnexp.report.compare import Result
-    from cnnexp.report.mistakes import MISTAKES
-
-    metrics, reference = info.metrics, info.params.get("reference_accuracy", "null")
-    predictions = None
-    if info.status == "FINISHED":
-        place = folder / "predictions" / info.run_id
-        predictions = _download(tracker, info.run_id, "predictions.csv", place)
-        _download(tracker, info.run_id, MISTAKES, place)
-    return Result(
-        run_id=info.run_id,
-        name=info.params.get("name", info.name),
-        seed=int(info.params.get("seed", 0)),
-        status=info.status,
-        test_accuracy=metrics.get("test/acc"),
-        test_total=_count(metrics, "count/test_images"),
-        val_accuracy=metrics.get("final/val_acc"),
-        train_seconds=metrics.get("time/total_s"),
-        epochs=_count(metrics, "count/epochs"),
-        total_parameters=_count(metrics, "count/parameters"),
-        trainable_parameters=_count(metrics, "count/trainable_parameters"),
-        reference_accuracy=None if reference == "null" else float(reference),
-        predictions_path=predictions,
-        order=order,
-    )
-
-
-def _count(metrics: dict[str, float], name: str) -> int | None:
-    return int(metrics[name]) if name in metrics else None
-
-
-def _download(tracker: Any, run_id: str, name: str, folder: Path) -> Path | None:
-    """The file, or None and a line where the run has none: the comparison then goes without."""
-    try:
-        path: Path = tracker.download(run_id, name, folder)
-    except UserError as error:
-        warn(f"cnnexp: {error}")
-        return None
-    return path

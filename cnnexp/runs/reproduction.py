@@ -2,14 +2,21 @@
 
 import math
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnnexp.console import say, table
+from cnnexp.config import Config
+from cnnexp.console import say, table, warn
 from cnnexp.data.dataset import Dataset
 from cnnexp.report.predictions import Predictions
+from cnnexp.runs.recorded_config import read_text, variations
 from cnnexp.tracking.record import PACKAGES, cores, environment_tags, processor, requirements_text
+
+if TYPE_CHECKING:
+    from cnnexp.tracking.mlflow import RunInfo
+
 
 PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
 MOST_NAMED = 8  # packages, images
@@ -172,3 +179,56 @@ def show_figures(figures: Sequence[Figure], tolerance: float) -> None:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.9g}"
+
+
+def _say_what_differs(
+    tracker: Any, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
+) -> bool:
+    """Print what is different here, and return whether the data is the same."""
+    from cnnexp.report.predictions import read_predictions
+    from cnnexp.runs.job import load_dataset
+    from cnnexp.runs.reproduction import show_code, show_data, show_machine, show_packages
+    from cnnexp.tracking.record import config_hash, redact
+
+    say(f"run {old.run_id}: {old.name}, of {old.start_time:%Y-%m-%d %H:%M} UTC")
+    if varied := variations(overrides):
+        say(f"varied: {redact(' '.join(varied))}; the figures may well differ")
+    if config_hash(values) != old.tags.get("config_hash"):
+        warn("cnnexp: config.yaml is not the one that the run names in its tag config_hash: it was changed afterwards")
+    if not config.trainer.deterministic:
+        warn("cnnexp: trainer.deterministic=false: exact agreement cannot be expected; give a --tolerance")
+    show_packages(old.tags, read_text(tracker, old.run_id, "requirements.txt"))
+    show_code(old.tags)
+    show_machine(old.tags, config.trainer.threads)
+    for key in ("dataset.path", "dataset.source", "backbone.weights"):
+        group, name = key.split(".")
+        if value := getattr(getattr(config, group), name, None):
+            say(f"{key}: {redact(value)}")
+    with tempfile.TemporaryDirectory() as folder:
+        tested = read_predictions(tracker.download(old.run_id, "predictions.csv", folder))
+    return show_data(old.tags, old.metrics, tested, load_dataset(config))
+
+
+def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bool:
+    """Print the table, and return whether all figures agree."""
+    from cnnexp.runs.reproduction import compare_figures, read_histories, show_figures
+
+    old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
+    figures = compare_figures(old, new)
+    show_figures(figures, tolerance)
+    return not any(figure.differs(tolerance) for figure in figures)
+
+
+def _link(tracker: Any, old_id: str, new_id: str, agrees: bool) -> None:
+    """Tags in both runs, and a line in the note of the new one."""
+    from cnnexp.tracking.notes import NOTE_TAG
+
+    client = tracker.client()
+    said = "with the same figures" if agrees else "with other figures or other data"
+    tags = client.get_run(new_id).data.tags
+    note = f"{tags.get(NOTE_TAG, '')}\n\nReproduces [{old_id}]({tracker.run_link(old_id)}) {said}."
+    client.set_tag(new_id, NOTE_TAG, note)
+    client.set_tag(new_id, "reproduction", "agrees" if agrees else "differs")
+    others = client.get_run(old_id).data.tags.get("reproduced_by", "").split()
+    client.set_tag(old_id, "reproduced_by", " ".join([*others, new_id]))
+    say(f"run {new_id} reproduces {old_id} {said}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnexp.config import Config
-from cnnexp.console import say, table
+from cnnexp.console import say, table, warn
+from cnnexp.errors import UserError
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
 
@@ -90,3 +91,45 @@ def show(config: Config, result: Result, folder: Path) -> None:
     table("", ["variant", "test acc", "95 % interval", "val acc", "trained", "time"], [row])
     say(f"run {result.run_id}" if config.tracking.uri else "not tracked (tracking.uri is null)")
     say(f"files in {folder}")
+
+
+def _result(tracker: Any, info: Any, order: int, folder: Path) -> Any:
+    from cnnexp.report.compare import Result
+    from cnnexp.report.mistakes import MISTAKES
+
+    metrics, reference = info.metrics, info.params.get("reference_accuracy", "null")
+    predictions = None
+    if info.status == "FINISHED":
+        place = folder / "predictions" / info.run_id
+        predictions = _download(tracker, info.run_id, "predictions.csv", place)
+        _download(tracker, info.run_id, MISTAKES, place)
+    return Result(
+        run_id=info.run_id,
+        name=info.params.get("name", info.name),
+        seed=int(info.params.get("seed", 0)),
+        status=info.status,
+        test_accuracy=metrics.get("test/acc"),
+        test_total=_count(metrics, "count/test_images"),
+        val_accuracy=metrics.get("final/val_acc"),
+        train_seconds=metrics.get("time/total_s"),
+        epochs=_count(metrics, "count/epochs"),
+        total_parameters=_count(metrics, "count/parameters"),
+        trainable_parameters=_count(metrics, "count/trainable_parameters"),
+        reference_accuracy=None if reference == "null" else float(reference),
+        predictions_path=predictions,
+        order=order,
+    )
+
+
+def _count(metrics: dict[str, float], name: str) -> int | None:
+    return int(metrics[name]) if name in metrics else None
+
+
+def _download(tracker: Any, run_id: str, name: str, folder: Path) -> Path | None:
+    """The file, or None and a line where the run has none: the comparison then goes without."""
+    try:
+        path: Path = tracker.download(run_id, name, folder)
+    except UserError as error:
+        warn(f"cnnexp: {error}")
+        return None
+    return path
