@@ -19,7 +19,9 @@ import pytest
 
 from cnnexp.errors import UserError
 from cnnexp.tracking import record
-from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
+from cnnexp.tracking.info import RunInfo
+from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.reader import PARENT_TAG
 from cnnexp.tracking.stores import resolve_uri
 

@@ -8,7 +8,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.runs.recording import open_tracker
-from cnnexp.runs.result import _result
+from cnnexp.runs.result import read_result
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
     folder = Path(config.paths.root) / "compare" / name
-    results = [_result(tracker, info, order, folder) for order, info in enumerate(infos)]
+    results = [read_result(tracker, info, order, folder) for order, info in enumerate(infos)]
     comparison = summarise(distinguish(results, [info.tags.get("overrides", "").split() for info in infos]))
     if as_json:
         print(to_json(comparison))

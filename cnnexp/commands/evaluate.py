@@ -12,7 +12,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.evaluation import Evaluation, _confusion, _evaluate, _interval, _log
+from cnnexp.runs.evaluation import Evaluation, evaluate, log_evaluation
 from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, rebuild, typed_record
 from cnnexp.runs.recording import open_tracker
 
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     else:
         _show(info, dataset, request.split, result)
     if request.log:
-        _log(tracker, info.run_id, dataset.name, request.split, result.figures)
+        log_evaluation(tracker, info.run_id, dataset.name, request.split, result.figures)
     return 0
 
 
@@ -87,7 +87,7 @@ def _test(request: Request, tracker: Any, info: "RunInfo") -> "tuple[Dataset, Ev
         check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allowed)
     model = load_recorded(config, info.run_id)
     dataset = load_dataset(config)
-    result = _evaluate(config, model, dataset, info, request, own)
+    result = evaluate(config, model, dataset, info, request.split, own)
     if own and not result.same_data:
         digests = f"{dataset.digest[:12]} here, {info.tags.get('data_digest', '')[:12] or 'none'} recorded"
         warn(f"cnnexp: the data is not that of the run: data digest {digests}")
@@ -131,10 +131,10 @@ def _as_json(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation
         "same_data": result.same_data,
         "images": len(result.predictions.labels),
         **result.figures,
-        "interval": _interval(result.predictions),
+        "interval": result.interval,
         "recorded": result.recorded,
         "class_names": result.predictions.class_names,
-        "confusion": _confusion(result.predictions).tolist(),
+        "confusion": result.confusion.tolist(),
     }
 
 
@@ -142,7 +142,7 @@ def _show(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -
     say(f"{info.name}, run {info.run_id}")
     count = len(result.predictions.labels)
     say(f"{dataset.name}: {count:,} {'' if split == 'all' else split + ' '}images, data digest {dataset.digest[:12]}")
-    low, high = _interval(result.predictions)
+    low, high = result.interval
     names = {"acc": "accuracy", "loss": "loss", "ece": "calibration error"}
     rows = []
     for key, value in result.figures.items():
@@ -152,5 +152,5 @@ def _show(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -
         rows.append([names[key], f"{value:.6f}", interval, *beside])
     table("", ["", "here", "95 % interval", "recorded", "difference"], rows)
     classes = result.predictions.class_names
-    cells = [[name, *map(str, row)] for name, row in zip(classes, _confusion(result.predictions), strict=True)]
+    cells = [[name, *map(str, row)] for name, row in zip(classes, result.confusion, strict=True)]
     table("confusion: a row is a true class, a column an answer", ["", *classes], cells)

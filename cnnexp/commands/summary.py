@@ -5,7 +5,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.planning import _image_channels_and_classes
+from cnnexp.runs.planning import channels_and_classes, knows
 
 HELP = """usage: cnnexp summary [OVERRIDES]
 
@@ -24,20 +24,19 @@ def run(arguments: list[str]) -> int:
     config = load_config(overrides)
     import_tensorflow()
     from cnnexp.models.counts import layer_rows, totals
-    from cnnexp.runs.build import build_network, freeze_policies, phases
+    from cnnexp.runs.build import apply, build_without_weights, freeze_policies
+    from cnnexp.runs.job import load_dataset
 
-    pretrained = config.backbone.weights is not None
-    config.backbone.weights = None
-    network = build_network(config, *_image_channels_and_classes(config))
-    network.pretrained = pretrained
+    dataset = None if knows(config) else load_dataset(config)
+    network = build_without_weights(config, *channels_and_classes(config, dataset))
     for layer in network.backbone_layers:
         layer.trainable = True
     before = totals(network)
     trained = []
-    for phase, policy in zip(phases(config, network), freeze_policies(config), strict=True):
-        phase.freeze()
+    for name, policy in zip(list(config.phases) or [""], freeze_policies(config), strict=True):
+        apply(policy, network)
         after = totals(network)
-        where = f"phase {phase.name}, {policy.mode}" if config.phases else policy.mode
+        where = f"phase {name}, {policy.mode}" if name else policy.mode
         trained.append((where, after.trainable, after.trainable_tensors))
     rows = [
         [

@@ -124,6 +124,15 @@ def build_network(config: Config, channels: int, num_classes: int, strategy: Str
     return network
 
 
+def build_without_weights(config: Config, channels: int, num_classes: int) -> Network:
+    """`build_network` with random weights in the backbone: none is read or downloaded. What is trained is the same."""
+    backbone = replace(config.backbone, weights=None)
+    network = build_network(replace(config, backbone=backbone), channels, num_classes)
+    network.pretrained = config.backbone.weights is not None
+    apply(freeze_policies(config)[-1], network)
+    return network
+
+
 def freeze_policies(config: Config) -> list[FreezePolicyConfig]:
     """The freeze policy of each phase."""
     return [phase.freeze_policy for phase in config.phases.values()] or [config.freeze_policy]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.commands.evaluate import Request
 from cnnexp.config import Config
 from cnnexp.console import say
 from cnnexp.errors import UserError
@@ -31,6 +30,21 @@ class Evaluation:
     recorded: dict[str, float]
     same_data: bool
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy, 95 % (Wilson)."""
+        from cnnexp.report.statistics import wilson_interval
+
+        return wilson_interval(int(self.predictions.correct.sum()), len(self.predictions.labels))
+
+    @property
+    def confusion(self) -> "np.ndarray":
+        """(classes, classes) int, row = true class, column = answer."""
+        from cnnexp.report.statistics import confusion_matrix
+
+        predictions = self.predictions
+        return confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
+
 
 def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
     """For each class of the data, the number that the model has for the class of this name.
@@ -46,9 +60,22 @@ def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list
     return [list(model_names).index(name) for name in data_names]
 
 
-def _evaluate(
-    config: Config, model: "RecordedModel", dataset: "Dataset", info: "RunInfo", request: Request, own: bool
+def evaluate(
+    config: Config, model: "RecordedModel", dataset: "Dataset", info: "RunInfo", split: str, own: bool
 ) -> Evaluation:
+    """Let the model of a run answer for images.
+
+    Args:
+        config: how images are read, and in what batches.
+        model: of the run.
+        dataset: its classes must be among those of the model.
+        info: the run.
+        split: train, validation, test, or all three.
+        own: whether the data set is the one that the run recorded, by its config.
+
+    Raises:
+        UserError: a class that the model does not know.
+    """
     import numpy as np
 
     from cnnexp.models.classifier import class_probabilities
@@ -57,18 +84,18 @@ def _evaluate(
     from cnnexp.training.recipe import loss_and_accuracy
 
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
-    known: dict[str, Split] = {split.name: split for split in (dataset.train, dataset.validation, dataset.test)}
-    splits = list(known.values()) if request.split == "all" else [known[request.split]]
-    outputs = np.concatenate([_outputs(config, model, split) for split in splits])
-    labels = numbers[np.concatenate([split.labels for split in splits])]
+    known: dict[str, Split] = {part.name: part for part in (dataset.train, dataset.validation, dataset.test)}
+    splits = list(known.values()) if split == "all" else [known[split]]
+    outputs = np.concatenate([_outputs(config, model, part) for part in splits])
+    labels = numbers[np.concatenate([part.labels for part in splits])]
     loss, accuracy = loss_and_accuracy(outputs, labels)
     probabilities = class_probabilities(outputs)
     predicted = (outputs[:, 0] > 0.5).astype(np.int64) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    ids = tuple(image for split in splits for image in split.ids)
+    ids = tuple(image for part in splits for image in part.ids)
     predictions = Predictions(ids, labels, predicted, probabilities, model.class_names)
     error = calibration(predictions.confidence, predictions.correct).error
     same_data = dataset.digest == info.tags.get("data_digest")
-    comparable = request.split == "test" and (own or same_data)
+    comparable = split == "test" and (own or same_data)
     recorded = {key: info.metrics[name] for key, name in RECORDED.items() if comparable and name in info.metrics}
     return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
 
@@ -83,19 +110,8 @@ def _outputs(config: Config, model: "RecordedModel", split: "Split") -> "np.ndar
     return predict(model.model, images, config.trainer.evaluation_batch_size, f"testing on {split.name} images")
 
 
-def _interval(predictions: "Predictions") -> tuple[float, float]:
-    from cnnexp.report.statistics import wilson_interval
-
-    return wilson_interval(int(predictions.correct.sum()), len(predictions.labels))
-
-
-def _confusion(predictions: "Predictions") -> "np.ndarray":
-    from cnnexp.report.statistics import confusion_matrix
-
-    return confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
-
-
-def _log(tracker: Any, run_id: str, dataset: str, split: str, figures: dict[str, float]) -> None:
+def log_evaluation(tracker: Any, run_id: str, dataset: str, split: str, figures: dict[str, float]) -> None:
+    """Add figures to a finished run, as evaluate/DATASET/SPLIT/NAME."""
     from cnnexp.tracking.record import storable_name
 
     for key, value in figures.items():

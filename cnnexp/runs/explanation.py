@@ -13,7 +13,9 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import MODEL, read_state
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, rebuild, typed_record
-from cnnexp.tracking.mlflow import NullTracker, RunInfo, Tracker
+from cnnexp.tracking.info import RunInfo
+from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.record import redact
 
 WORST = ("errors.png", "explain/heatmaps.png")

@@ -10,6 +10,7 @@ from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, S
 from cnnexp.config.composition import JobComposer, Plan, compose_config, hydra_context, plan_jobs
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import CHECKPOINT, find_sweep, find_unfinished, is_held, read_state, status
 from cnnexp.runs.search import repeats_itself
 from cnnexp.tracking.record import config_hash, redact
@@ -73,14 +74,22 @@ def folder_override(plan: Plan, folder: Path) -> str:
     return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
 
 
-def _image_channels_and_classes(config: Config) -> tuple[int, int]:
-    """What the data would tell, without reading it where that is known."""
-    if type(config.dataset) in KNOWN:
-        return KNOWN[type(config.dataset)]
-    from cnnexp.runs.job import load_dataset
+def channels_and_classes(config: Config, dataset: "Dataset | None") -> tuple[int, int]:
+    """Of the images: what the data set says, or without it what is known of it by its kind.
 
-    dataset = load_dataset(config)
-    return dataset.channels, len(dataset.class_names)
+    Raises:
+        UserError: nothing is known of this kind.
+    """
+    if dataset is not None:
+        return dataset.channels, len(dataset.class_names)
+    if not knows(config):
+        raise UserError(f"dataset={config.dataset.name}: its images are not here, so that nothing is known of it")
+    return KNOWN[type(config.dataset)]
+
+
+def knows(config: Config) -> bool:
+    """Whether channels and classes of the data set are known without reading it."""
+    return type(config.dataset) in KNOWN
 
 
 @dataclass(frozen=True)
@@ -115,30 +124,45 @@ class Builder:
             self.datasets[key] = load_dataset(config) if lies_ready(config) else None
         return self.datasets[key]
 
-    def network(self, config: Config, channels: int, classes: int, weights: str | None) -> "Network":
-        """The network, with the given weights of the backbone."""
-        from cnnexp.runs.build import build_network
+    def network(self, config: Config, shape: tuple[int, int], weights: bool = False) -> "Network":
+        """The network for images of `shape`, channels and classes, with or without the backbone's weights."""
+        from cnnexp.runs.build import build_network, build_without_weights
 
-        parts = [config.backbone, config.head, config.dataset.image_size, channels, classes, weights]
+        parts = [config.backbone, config.head, config.dataset.image_size, shape, config.trainer.dtype_policy, weights]
         key = repr(parts)
         if key not in self.networks:
-            chosen = config.backbone.weights
-            config.backbone.weights = weights
-            self.networks[key] = build_network(config, channels, classes)
-            config.backbone.weights = chosen
+            self.networks[key] = (build_network if weights else build_without_weights)(config, *shape)
         return self.networks[key]
 
 
+def planned_jobs(plan: Plan, overrides: list[str], config_dir: str | None, name: str) -> list[PlannedJob]:
+    """Compose every job of a line, and look at what is there of it.
+
+    Args:
+        plan: from `check_line`, with jobs.
+        overrides: of the line.
+        config_dir, name: of the user's own files, as on the command line.
+    """
+    folder = unfinished_folder(plan, overrides) if plan.multirun else None
+    composed = _compose(plan, config_dir, name)
+    import_tensorflow()
+    builder, jobs = Builder(), []
+    seen: dict[str, int] = {}
+    for number, (given, node) in enumerate(progress(list(zip(plan.jobs, composed, strict=True)), "planning")):
+        own = [override for override in given if not all(override in other for other in plan.jobs)]
+        first = seen.setdefault(_hash(node), number)
+        twin = f"as job {first}" if first != number else None
+        place = (folder / str(number) if folder else None) if plan.multirun else _single(node)
+        jobs.append(_job(number, own or given, node, place, builder, twin))
+    return jobs
+
+
 def _compose(plan: Plan, config_dir: str | None, name: str) -> list[DictConfig]:
-    from cnnexp.config.composition import hydra_context
-
+    if not plan.multirun:
+        assert plan.composed is not None
+        return [plan.composed]
     with hydra_context(config_dir):
-        return [compose_config(job, name=name) for job in plan.jobs] if plan.multirun else [_only(plan)]
-
-
-def _only(plan: Plan) -> DictConfig:
-    assert plan.composed is not None
-    return plan.composed
+        return [compose_config(job, name=name) for job in plan.jobs]
 
 
 def _hash(composed: DictConfig) -> str:
@@ -156,31 +180,16 @@ def _job(
     number: int, overrides: list[str], composed: DictConfig, place: Path | None, builder: Builder, twin: str | None
 ) -> PlannedJob:
     from cnnexp.models.counts import totals
+    from cnnexp.runs.build import apply, freeze_policies
 
     config = typed(composed)
     dataset = builder.dataset(config)
-    shape = (dataset.channels, len(dataset.class_names)) if dataset else _known(config)
-    network = builder.network(config, *shape, weights=None)
+    network = builder.network(config, channels_and_classes(config, dataset))
     features = _features(config, dataset, builder)
-    for phase in _phases(config, network):
-        phase.freeze()
+    apply(freeze_policies(config)[-1], network)
     counts = totals(network)
     state = twin or _state(place, _hash(composed), dataset)
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
-
-
-def _known(config: Config) -> tuple[int, int]:
-    from cnnexp.runs.planning import KNOWN
-
-    if type(config.dataset) not in KNOWN:
-        raise UserError(f"dataset={config.dataset.name}: its images are not here, so that nothing is known of it")
-    return KNOWN[type(config.dataset)]
-
-
-def _phases(config: Config, network: "Network") -> list[Any]:
-    from cnnexp.runs.build import phases
-
-    return phases(config, network)
 
 
 def _state(place: Path | None, job_hash: str, dataset: "Dataset | None") -> str:
@@ -203,22 +212,22 @@ def _state(place: Path | None, job_hash: str, dataset: "Dataset | None") -> str:
 
 def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> str:
     """Whether all that the first phase needs of the cache is there."""
-    from cnnexp.runs.build import feature_cache, training_data
+    from cnnexp.runs.build import apply, feature_cache, freeze_policies, training_data
     from cnnexp.training.features import cut_model
     from cnnexp.training.inputs import feature_keys
 
     cache = feature_cache(config)
     if cache is None:
         return "not used"
-    shape = (dataset.channels, len(dataset.class_names)) if dataset else _known(config)
-    network = builder.network(config, *shape, weights=None)
-    _phases(config, network)[0].freeze()
+    shape, first = channels_and_classes(config, dataset), freeze_policies(config)[0]
+    network = builder.network(config, shape)
+    apply(first, network)
     if cut_model(network.model) is None:
         return "not used"
     if dataset is None or not weights_lie_ready(config):
         return "unknown"
-    network = builder.network(config, *shape, weights=config.backbone.weights)
-    _phases(config, network)[0].freeze()
+    network = builder.network(config, shape, weights=True)
+    apply(first, network)
     cut = cut_model(network.model)
     assert cut is not None
     keys = feature_keys(cut, training_data(config, dataset), cache)

@@ -14,8 +14,10 @@ from cnnexp.report.statistics import wilson_interval
 from cnnexp.runs.folder import JOURNAL, RunState, shared_overrides, write_result
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
-from cnnexp.tracking.mlflow import NullTracker, Status, Tracker
+from cnnexp.tracking.info import Status
+from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import describing_tags, run_name, run_note
+from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 
 

@@ -1,21 +1,48 @@
-"""What is different here from where a run was made: packages, code, data."""
+"""Trains a tracked run again, says what is different here (packages, code, data), and compares the figures."""
 
+import json
 import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
 
 from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.data.dataset import Dataset
-from cnnexp.report.predictions import Predictions
-from cnnexp.runs.recorded_config import read_text, variations
-from cnnexp.tracking.record import PACKAGES, cores, environment_tags, processor, requirements_text
+from cnnexp.drawing import drawing_process
+from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
+from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.recorded_config import (
+    check_targets,
+    find_single,
+    read_config,
+    read_overrides,
+    read_text,
+    rebuild,
+    typed_record,
+    variations,
+)
+from cnnexp.tracking.notes import NOTE_TAG
+from cnnexp.tracking.record import (
+    PACKAGES,
+    config_hash,
+    cores,
+    environment_tags,
+    processor,
+    redact,
+    requirements_text,
+)
 
 if TYPE_CHECKING:
-    from cnnexp.tracking.mlflow import RunInfo
+    from cnnexp.tracking.info import RunInfo
 
 
 PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
@@ -24,6 +51,62 @@ MOST_NAMED = 8  # packages, images
 IGNORED = re.compile(r"(^|/)time[/_]|^images_per_s$|^(memory|system|evaluate)/")  # not what a run computes
 EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
+
+
+def reproduce(tracker: Any, name: str, overrides: list[str], tolerance: float, allowed: list[str]) -> bool:
+    """Train a finished run again, into a new run, say what is different, and link the two.
+
+    Args:
+        tracker: on the store.
+        name: of the run.
+        overrides: where things are here; others vary the run.
+        tolerance: the largest difference of a figure that counts as none.
+        allowed: targets of the user's own in its config.
+
+    Returns:
+        Whether the data is the same, and every figure.
+
+    Raises:
+        UserError: no such run, or none that is finished; its config is refused.
+    """
+    old = _find_finished(tracker, name)
+    values = read_config(tracker, old.run_id)
+    composed = rebuild(old.run_id, values, overrides)
+    composed.tracking.tags = {**composed.tracking.tags, "reproduces": old.run_id}
+    if composed.tracking.explain == "auto":  # what it decided then
+        composed.tracking.explain = _was_explained(tracker, old)
+    config = typed_record(old.run_id, composed)
+    import_tensorflow()
+    check_targets(old.run_id, values, allowed)
+    same_data = _say_what_differs(tracker, old, values, config, overrides)
+    new_id = _train(config, composed, [*read_overrides(tracker, old.run_id), *overrides])
+    agrees = same_figures(tracker, old.run_id, new_id, tolerance)
+    _link(tracker, old.run_id, new_id, agrees and same_data)
+    if not same_data:
+        warn("cnnexp: the data is not that of the run, so this is no reproduction of it")
+    return agrees and same_data
+
+
+def _find_finished(tracker: Any, name: str) -> "RunInfo":
+    run = find_single(tracker, name)
+    if run.status != "FINISHED":
+        raise UserError(f"{name}: run {run.run_id} is {run.status}; only what a finished run came to can be reproduced")
+    return run
+
+
+def _was_explained(tracker: Any, run: "RunInfo") -> bool:
+    files = tracker.client().list_artifacts(run.run_id, "explain")
+    return any(name.startswith("explain/") for name in (*run.metrics, *(file.path for file in files)))
+
+
+def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
+    """Run the job in a folder of its own, and return the id of its run."""
+    from cnnexp.runs.run import run_job
+
+    folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    with drawing_process():
+        run_job(Job.from_hydra(composed, folder, overrides))
+    return str(json.loads((folder / "result.json").read_text())["run_id"])
 
 
 def show_packages(tags: Mapping[str, str], requirements: str) -> None:
@@ -185,11 +268,6 @@ def _say_what_differs(
     tracker: Any, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
 ) -> bool:
     """Print what is different here, and return whether the data is the same."""
-    from cnnexp.report.predictions import read_predictions
-    from cnnexp.runs.job import load_dataset
-    from cnnexp.runs.reproduction import show_code, show_data, show_machine, show_packages
-    from cnnexp.tracking.record import config_hash, redact
-
     say(f"run {old.run_id}: {old.name}, of {old.start_time:%Y-%m-%d %H:%M} UTC")
     if varied := variations(overrides):
         say(f"varied: {redact(' '.join(varied))}; the figures may well differ")
@@ -211,8 +289,6 @@ def _say_what_differs(
 
 def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bool:
     """Print the table, and return whether all figures agree."""
-    from cnnexp.runs.reproduction import compare_figures, read_histories, show_figures
-
     old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
     figures = compare_figures(old, new)
     show_figures(figures, tolerance)
@@ -221,8 +297,6 @@ def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bo
 
 def _link(tracker: Any, old_id: str, new_id: str, agrees: bool) -> None:
     """Tags in both runs, and a line in the note of the new one."""
-    from cnnexp.tracking.notes import NOTE_TAG
-
     client = tracker.client()
     said = "with the same figures" if agrees else "with other figures or other data"
     tags = client.get_run(new_id).data.tags

@@ -9,11 +9,13 @@ from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.report.compare import Result
+from cnnexp.report.mistakes import MISTAKES
 from cnnexp.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from cnnexp.models.counts import Totals
     from cnnexp.runs.job import Job
+    from cnnexp.tracking.info import RunInfo
     from cnnexp.training.inputs import TrainingData
     from cnnexp.training.trainer import FitResult
 
@@ -93,10 +95,8 @@ def show(config: Config, result: Result, folder: Path) -> None:
     say(f"files in {folder}")
 
 
-def _result(tracker: Any, info: Any, order: int, folder: Path) -> Any:
-    from cnnexp.report.compare import Result
-    from cnnexp.report.mistakes import MISTAKES
-
+def read_result(tracker: Any, info: RunInfo, order: int, folder: Path) -> Result:
+    """What a run of the store came to; the answers of a finished one are fetched into `folder`."""
     metrics, reference = info.metrics, info.params.get("reference_accuracy", "null")
     predictions = None
     if info.status == "FINISHED":

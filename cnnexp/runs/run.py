@@ -34,8 +34,9 @@ from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import log_input, note, open_run, open_tracker, recorded, register_model
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
 from cnnexp.runs.sweep import chooses
-from cnnexp.tracking.mlflow import NullTracker, Tracker
+from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import NOTE_TAG
+from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.record import config_hash
 from cnnexp.training.devices import chosen_strategy
 from cnnexp.training.inputs import TrainingData

@@ -13,9 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from cnnexp.errors import UserError
-from cnnexp.tracking.info import RunInfo, Status
 from cnnexp.tracking.journal import Record, is_outage
-from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.reader import RunReader, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
 
-__all__ = ["NullTracker", "RunInfo", "Status", "Tracker"]
 
 TABLES = Path(__file__).with_name("mlflow_tables.sql")  # written by tests/test_tracking_tables.py
 PARAMS_PER_BATCH = 100  # MLflow takes no more at once
