@@ -115,7 +115,7 @@ def test_a_damaged_jpeg_is_skipped(
 
 def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path) -> None:
     from cnnexp.config.composition import load_config
-    from cnnexp.runs.recording import open_tracker, register_model
+    from cnnexp.runs.tracker import open_tracker, register_model
 
     shutil.copyfile(root / "mlflow.db", tmp_path / "mlflow.db")  # the model stays where it is
     root = tmp_path

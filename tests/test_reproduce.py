@@ -16,8 +16,8 @@ from cnnexp.config.composition import load_config
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.runs.recorded_config import rebuild, typed_record, variations
-from cnnexp.runs.recording import open_tracker
 from cnnexp.runs.reproduction import IGNORED, compare_figures, read_pins, same_figures, show_code, show_packages
+from cnnexp.runs.tracker import open_tracker
 
 Run = Callable[..., tuple[int, str, str]]
 NETWORK = ["backbone=mnist_cnn", "augmentation=geometric", "augmentation.rotation_range=20", "head.dropout=0.3"]

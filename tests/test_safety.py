@@ -131,7 +131,7 @@ def test_what_is_no_config(cnnexp: Run, trained: Path, files: dict[str, Path], t
 
 def test_config_is_read_from_one_file_of_sensible_size(trained: Path, files: dict[str, Path]) -> None:
     from cnnexp.config.composition import load_config
-    from cnnexp.runs.recording import open_tracker
+    from cnnexp.runs.tracker import open_tracker
 
     tracker = open_tracker(load_config([f"paths.root={trained}"]))
     run_id = tracker.find_run("latest").run_id

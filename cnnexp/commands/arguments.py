@@ -3,8 +3,6 @@
 import argparse
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
-
 from cnnexp.errors import UserError, nearest
 
 ACTIONS = ("install", "uninstall", "query")
@@ -69,6 +67,8 @@ def check_action(arguments: list[str]) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Hydra's flags and overrides, in any order."""
+    from hydra._internal.utils import get_args_parser
+
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:

@@ -7,8 +7,7 @@ from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
-from cnnexp.runs.recording import open_tracker
-from cnnexp.runs.result import read_result
+from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
@@ -36,6 +35,7 @@ def run(arguments: list[str]) -> int:
     from cnnexp.report.compare import summarise
     from cnnexp.report.tables import to_json
     from cnnexp.runs.comparison import distinguish, show_comparison, write_report
+    from cnnexp.runs.result import read_result
 
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]

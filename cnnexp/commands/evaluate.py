@@ -14,7 +14,7 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.evaluation import Evaluation, evaluate, log_evaluation
 from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, rebuild, typed_record
-from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.tracker import open_tracker
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset

@@ -14,7 +14,7 @@ from cnnexp.explain.names import METHOD_NAMES
 from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.recorded_config import find_single
-from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.tracker import open_tracker
 
 HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
        cnnexp explain RUN [OVERRIDES]

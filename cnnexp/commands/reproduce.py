@@ -6,8 +6,8 @@ from cnnexp.commands.arguments import split_overrides, take_allowed, take_option
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.runs.recorded_config import OF_HERE
-from cnnexp.runs.recording import open_tracker
 from cnnexp.runs.reproduction import reproduce
+from cnnexp.runs.tracker import open_tracker
 
 HELP = """usage: cnnexp reproduce RUN [OVERRIDES] [--tolerance X] [--allow-target NAME]
 

@@ -5,7 +5,6 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.planning import channels_and_classes, knows
 
 HELP = """usage: cnnexp summary [OVERRIDES]
 
@@ -26,6 +25,7 @@ def run(arguments: list[str]) -> int:
     from cnnexp.models.counts import layer_rows, totals
     from cnnexp.runs.build import apply, build_without_weights, freeze_policies
     from cnnexp.runs.job import load_dataset
+    from cnnexp.runs.planning import channels_and_classes, knows
 
     dataset = None if knows(config) else load_dataset(config)
     network = build_without_weights(config, *channels_and_classes(config, dataset))

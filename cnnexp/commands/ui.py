@@ -6,7 +6,7 @@ from cnnexp.commands.arguments import take_option
 from cnnexp.config.composition import load_config
 from cnnexp.console import say
 from cnnexp.errors import UserError
-from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp ui [OVERRIDES] [OPTIONS OF mlflow ui]

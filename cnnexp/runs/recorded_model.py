@@ -16,7 +16,7 @@ from cnnexp.data.images import ImageError, damage, read_square, refusal, warning
 from cnnexp.errors import UserError
 from cnnexp.models.classifier import RecordedModel
 from cnnexp.runs.recorded_config import find_single
-from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.tracker import open_tracker
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

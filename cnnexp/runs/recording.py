@@ -106,22 +106,3 @@ def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) 
             ) from error
         raise
     tracker.end_run("FINISHED")
-
-
-def open_tracker(config: Config) -> Tracker | NullTracker:
-    """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
-    if config.tracking.uri is None:
-        return NullTracker()
-    return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
-
-
-def register_model(tracker: Tracker | NullTracker, run_id: str, name: str) -> str:
-    """Register the model of a run as a new version of `name`, say so, and return `models:/NAME/VERSION`.
-
-    Raises:
-        UserError: the run recorded no model, or the registry refuses it.
-    """
-    entry = tracker.register(run_id, name)
-    say(f"registered {entry.name} version {entry.version}: {entry.uri} (run {run_id})")
-    say(entry.best)
-    return entry.uri

@@ -13,7 +13,7 @@ from pathlib import Path
 from cnnexp.config import Config
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import JOURNAL, STATE, is_held, is_locked, status
-from cnnexp.runs.recording import open_tracker
+from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
 from cnnexp.tracking.writer import replay

@@ -31,9 +31,10 @@ from cnnexp.runs.folder import (
     write_state,
 )
 from cnnexp.runs.job import Job, load_dataset
-from cnnexp.runs.recording import log_input, note, open_run, open_tracker, recorded, register_model
+from cnnexp.runs.recording import log_input, note, open_run, recorded
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
 from cnnexp.runs.sweep import chooses
+from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.null import NullTracker

@@ -66,7 +66,7 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, anew or again, and leave its id where every job finds it: in the sweep's folder."""
         from cnnexp.config import typed
-        from cnnexp.runs.recording import open_tracker
+        from cnnexp.runs.tracker import open_tracker
         from cnnexp.tracking.notes import sweep_name, sweep_note
         from cnnexp.tracking.record import environment_tags, redact
 
@@ -213,7 +213,7 @@ def _explain_best(sweep: Sweep) -> None:
 
 def _register_best(sweep: Sweep) -> None:
     """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it."""
-    from cnnexp.runs.recording import register_model
+    from cnnexp.runs.tracker import register_model
     from cnnexp.tracking.registry import best_run
 
     runs = sweep.tracker.children(sweep.run_id)

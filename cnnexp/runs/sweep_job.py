@@ -18,8 +18,9 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
 from cnnexp.runs.folder import JOURNAL, RESULT, STOPPED, RunState, held, read_state, status, write_result
 from cnnexp.runs.job import Job, load_dataset
-from cnnexp.runs.recording import open_tracker, start_run
+from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
+from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
 def ours(line: list[str]) -> float:
     """Seconds of an epoch of `cnnexp train`."""
     from cnnexp.cli import main
-    from cnnexp.runs.recording import open_tracker
+    from cnnexp.runs.tracker import open_tracker
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         given = [*line, f"paths.root={root}"]

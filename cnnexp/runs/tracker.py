@@ -1,0 +1,25 @@
+"""The store that a config names."""
+
+from cnnexp.config import Config
+from cnnexp.console import say
+from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.null import NullTracker
+
+
+def open_tracker(config: Config) -> Tracker | NullTracker:
+    """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
+    if config.tracking.uri is None:
+        return NullTracker()
+    return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
+
+
+def register_model(tracker: Tracker | NullTracker, run_id: str, name: str) -> str:
+    """Register the model of a run as a new version of `name`, say so, and return `models:/NAME/VERSION`.
+
+    Raises:
+        UserError: the run recorded no model, or the registry refuses it.
+    """
+    entry = tracker.register(run_id, name)
+    say(f"registered {entry.name} version {entry.version}: {entry.uri} (run {run_id})")
+    say(entry.best)
+    return entry.uri
