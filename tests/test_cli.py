@@ -41,9 +41,11 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         ran.append(typed(composed))  # type: ignore[arg-type]
         return 0.0
 
-    monkeypatch.setattr(train, "train_task", train_task)
-    monkeypatch.setattr(sweep, "finishing", lambda: contextlib.nullcontext(SimpleNamespace(failed=False)))
-    monkeypatch.setattr(sweep.SweepCallback, "on_multirun_start", lambda *_, **__: None)
+    opened = SimpleNamespace(failed=False, train=train_task)
+    monkeypatch.setattr(train, "train_single", train_task)
+    monkeypatch.setattr(sweep, "train_in_sweep", train_task)
+    monkeypatch.setattr(sweep, "_opened", lambda *_: contextlib.nullcontext(opened))
+    monkeypatch.setattr(sweep, "_finish", lambda _: None)
     return ran
 
 

@@ -144,9 +144,9 @@ def test_a_sweep_keeps_no_config_of_a_job_that_is_done() -> None:
     from hydra.core.utils import JobReturn
     from omegaconf import OmegaConf
 
-    from cnnexp.runs.sweep import SweepCallback
+    from cnnexp.config.hydra_driver import LightResults
 
     done = JobReturn(cfg=OmegaConf.create({"a": 1}), hydra_cfg=OmegaConf.create({"hydra": {}}), task_name="train")
     done.return_value = 0.5
-    SweepCallback().on_job_end(OmegaConf.create(), job_return=done)
+    LightResults().on_job_end(OmegaConf.create(), job_return=done)
     assert (done.cfg, done.hydra_cfg, done.task_name) == (None, None, "train")

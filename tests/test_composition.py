@@ -15,15 +15,8 @@ from cnnexp.config import (
     SyntheticConfig,
     typed,
 )
-from cnnexp.config.composition import (
-    JobComposer,
-    compose_config,
-    conf_dir,
-    hydra_context,
-    jobs_checked,
-    load_config,
-    plan_jobs,
-)
+from cnnexp.config.composition import JobComposer, compose_config, load_config, plan_jobs
+from cnnexp.config.hydra_driver import _jobs_checked, conf_dir, hydra_context
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS
 
@@ -417,7 +410,7 @@ def test_jobs_are_not_composed_once_more_to_see_whether_they_can_be():
         made.hydra_context, made.config = HydraContext(Loader(), None), {}
         return made
 
-    with jobs_checked():
+    with _jobs_checked():
         sweeper("BasicSweeper").validate_batch_is_legal([["a=1"]])
         sweeper("OptunaSweeper").validate_batch_is_legal([["a=2"]])
     sweeper("BasicSweeper").validate_batch_is_legal([["a=3"]])

@@ -14,15 +14,12 @@ import pytest
 
 from cnnexp import drawing
 from cnnexp.drawing import draw_aside, drawing_process
-from cnnexp.runs import sweep
-from cnnexp.runs.sweep import SweepCallback
+from cnnexp.runs.sweep import Sweep
 
 STARTED_S = 60  # that a new Python may take on a slow machine to import Matplotlib
 KILLED = """
 import os, signal, time
 from cnnexp import drawing
-from cnnexp.commands import sweep
-from cnnexp.runs.sweep import SweepCallback
 with drawing.drawing_process():
     print(drawing._running[0]._process.pid, flush=True)
     drawing.draw_aside(time.sleep, 0.5)
@@ -122,17 +119,16 @@ def test_the_chart_of_a_sweep_grows_with_its_jobs(
     monkeypatch.setattr(drawing, "_cores", lambda: 2)
     seen: list[tuple[int, bool]] = []  # after each job: how many were done, and whether there is a chart
 
-    def on_job_end(self: SweepCallback, **arguments: Any) -> None:
-        real(self, **arguments)
-        chart = sweep.current.chart
-        assert chart is not None and sweep.current.folder is not None
-        if not chart.done():
-            chart.result(timeout=STARTED_S)
-        done = len(list(sweep.current.folder.glob("*/result.json")))
-        seen.append((done, (sweep.current.folder / "comparison.png").stat().st_size > 10_000))
+    def draw_so_far(self: Sweep) -> None:
+        real(self)
+        assert self._chart is not None
+        if not self._chart.done():
+            self._chart.result(timeout=STARTED_S)
+        done = len(list(self.folder.glob("*/result.json")))
+        seen.append((done, (self.folder / "comparison.png").stat().st_size > 10_000))
 
-    real = SweepCallback.on_job_end
-    monkeypatch.setattr(SweepCallback, "on_job_end", on_job_end)
+    real = Sweep.draw_so_far
+    monkeypatch.setattr(Sweep, "draw_so_far", draw_so_far)
     line = ("debug=smoke", "tracking=none", f"paths.data={drawn_root}", "seed=1,2")
     code, out, err = cnnexp("train", "-m", *line)
     assert code == 0, err

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import typed
-from cnnexp.config.composition import compose_config, conf_dir, hydra_context
+from cnnexp.config.composition import compose_config
+from cnnexp.config.hydra_driver import conf_dir, hydra_context
 
 GOLDEN = Path(__file__).with_name("golden")
 FOLDER = conf_dir() / "experiment"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.config.composition import compose_config
+from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.runs import sweep_job
 from cnnexp.runs.folder import decisive
 from cnnexp.tracking.info import RunInfo

@@ -10,7 +10,8 @@ import pytest
 from campaign import kill
 
 from cnnexp.config import typed
-from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.config.composition import compose_config
+from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.report.search import Axis, draw_importance, draw_parallel_coordinates

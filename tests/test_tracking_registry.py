@@ -1,6 +1,6 @@
 """The model registry, on a real SQLite store: versions, the alias `best`, and reading a version back as a run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
+from cnnexp.runs.sweep import Sweep
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.registry import best_run
 
@@ -122,36 +123,34 @@ def test_without_a_model_there_is_nothing_to_register(without: str) -> None:
 
 
 @pytest.fixture
-def parent(tracker: Tracker, tmp_path: Path) -> Iterator[str]:
+def parent(tracker: Tracker, tmp_path: Path) -> Sweep:
     """A sweep of this process, whose jobs are recorded by the test."""
     run_id = tracker.start_run("sweep", {}, {"sweep": "parent"})
-    state = sweep.Sweep(folder=tmp_path, tracker=Tracker(tracker.uri, tracker.experiment, "a"), run_id=run_id)
-    state.tracker._run_id = run_id
-    sweep.current, before = state, sweep.current
-    yield run_id
-    sweep.current = before
+    own = Tracker(tracker.uri, tracker.experiment, "a")
+    own._run_id = run_id
+    return Sweep(tmp_path, own, run_id, "sweep", [], "val/acc")
 
 
 def test_a_sweep_registers_its_best_job(
-    tracker: Tracker, record: Record, parent: str, capsys: pytest.CaptureFixture[str]
+    tracker: Tracker, record: Record, parent: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    children = [record(accuracy, register="a sweep", parent=parent) for accuracy in (0.7, 0.8, 0.8)]
-    record(0.95, register="a sweep", parent=parent, status="FAILED")
-    record(0.9, parent=parent)  # asks for nothing
+    children = [record(accuracy, register="a sweep", parent=parent.run_id) for accuracy in (0.7, 0.8, 0.8)]
+    record(0.95, register="a sweep", parent=parent.run_id, status="FAILED")
+    record(0.9, parent=parent.run_id)  # asks for nothing
     record(0.99, register="a sweep")  # of no sweep
-    sweep._register_best(sweep.current)
+    sweep._register_best(parent)
     (version,) = tracker.client().search_model_versions("name = 'a sweep'")
     assert version.run_id == children[1]
-    assert tracker.client().get_run(parent).data.tags["registered.a sweep"] == "models:/a sweep/1"
+    assert tracker.client().get_run(parent.run_id).data.tags["registered.a sweep"] == "models:/a sweep/1"
     assert "models:/a sweep/1" in capsys.readouterr().out
-    assert not sweep.current.failed
+    assert not parent.failed
 
 
-def test_a_sweep_without_a_model_says_so(record: Record, parent: str, capsys: pytest.CaptureFixture[str]) -> None:
-    record(0.9, register="nothing", parent=parent, status="FAILED")
-    record(0.9, register="not saved", parent=parent, model=False)
-    sweep._register_best(sweep.current)
-    assert sweep.current.failed
+def test_a_sweep_without_a_model_says_so(record: Record, parent: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    record(0.9, register="nothing", parent=parent.run_id, status="FAILED")
+    record(0.9, register="not saved", parent=parent.run_id, model=False)
+    sweep._register_best(parent)
+    assert parent.failed
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("cnnexp: tracking.register=nothing: no job finished")
     assert lines[1].startswith("cnnexp: tracking.register=not saved: run ")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from cnnexp.config.composition import conf_dir, load_config
+from cnnexp.config.composition import load_config
+from cnnexp.config.hydra_driver import conf_dir
 from cnnexp.config.targets import bind
 from cnnexp.errors import UserError
 from cnnexp.runs import build

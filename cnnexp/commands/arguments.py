@@ -67,9 +67,9 @@ def check_action(arguments: list[str]) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Hydra's flags and overrides, in any order."""
-    from hydra._internal.utils import get_args_parser
+    from cnnexp.config.hydra_driver import arguments_parser
 
-    parser = get_args_parser()
+    parser = arguments_parser()
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}; `cnnexp train --hydra-help` lists the flags")

@@ -1,7 +1,6 @@
 """Tab completion: Hydra's own for what follows `cnnexp train`, the commands' names before it."""
 
 import os
-import sys
 from collections.abc import Iterable
 
 from cnnexp.commands.arguments import check_action
@@ -27,8 +26,7 @@ def run(arguments: list[str], commands: Iterable[str]) -> int:
             return 0
         # Hydra completes `PROGRAM OVERRIDES`: take the command out of the line
         os.environ["COMP_LINE"] = line.replace(f" {words[1]}", "", 1)
-    from cnnexp.commands.train import hydra_main
+    from cnnexp.config.hydra_driver import answer
 
-    sys.argv = [sys.argv[0], *arguments]
-    hydra_main()
+    answer(arguments)
     return 0

@@ -2,31 +2,22 @@
 
 import copy
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
-from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
+from cnnexp.config.hydra_driver import group_options, hydra_context, is_group, split_jobs
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -35,45 +26,7 @@ EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that bring
     "hydra_submitit_launcher": "slurm",
     "hydra_optuna_sweeper": "optuna",
 }
-# Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
-warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
 ROOT_KEYS = [item.name for item in fields(config.Config)]
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise UserError(f"{package / 'conf'}: the YAML files are missing; install cnnexp again")
-
-
-@contextmanager
-def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
-    """Hydra initialised on `conf/`, for `compose_config` and `plan_jobs`; afterwards it is as it was.
-
-    Args:
-        config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
-
-    Raises:
-        UserError: no such folder.
-    """
-    search_path = create_config_search_path(str(conf_dir()))
-    if config_dir:
-        if not Path(config_dir).is_dir():
-            raise UserError(f"--config-dir={config_dir}: there is no such folder")
-        folder = f"file://{Path(config_dir).resolve()}"
-        search_path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
-    config.register()
-    version.setbase("1.3")
-    before = get_gh_backup()
-    GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
-    try:
-        yield hydra
-    finally:
-        restore_gh_from_backup(before)
 
 
 def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str = "config") -> DictConfig:
@@ -127,24 +80,7 @@ class JobComposer:
         """Whether it sets a value, and neither chooses an option nor adds or takes away a key."""
         key = override.key_or_group
         plain = not (override.is_add() or override.is_delete() or override.is_force_add() or override.package)
-        loader: Any = GlobalHydra.instance().config_loader()
-        return plain and not key.startswith("hydra") and "/" not in key and not loader.repository.group_exists(key)
-
-
-@contextmanager
-def jobs_checked() -> Iterator[None]:
-    """While Hydra's basic sweeper runs jobs that were composed and checked before: it would compose each once more."""
-    real = Sweeper.validate_batch_is_legal
-
-    def validate(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-        if type(sweeper).__name__ != "BasicSweeper":  # Hydra's plugin loader makes a class of its own of it
-            real(sweeper, batch)
-
-    Sweeper.validate_batch_is_legal = validate  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        Sweeper.validate_batch_is_legal = real  # type: ignore[method-assign]
+        return plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
 
 
 def load_config(overrides: Sequence[str]) -> config.Config:
@@ -156,9 +92,11 @@ def load_config(overrides: Sequence[str]) -> config.Config:
 @dataclass
 class Plan:
     """What a command line would run: one list of overrides a job. `composed` is the configuration of a single run, or
-    of a search, with the node `hydra`, what its jobs have in common."""
+    of a search what its jobs have in common. `shared` is what the line says beside its sweeps, with the node `hydra`.
+    """
 
     multirun: bool
+    shared: DictConfig
     jobs: list[list[str]] = field(default_factory=list)
     composed: DictConfig | None = None
 
@@ -180,20 +118,26 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
-        with open_dict(composed):
-            del composed["hydra"]
-        return Plan(multirun=False, jobs=[list(overrides)], composed=composed)
+        return Plan(multirun=False, shared=composed, jobs=[list(overrides)], composed=without_hydra(composed))
     for kind in ("launcher", "sweeper"):
         _check_plugin(f"hydra/{kind}={composed.hydra.runtime.choices[f'hydra/{kind}']}", composed.hydra[kind]._target_)
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
-        return Plan(multirun=True, composed=composed)
+        return Plan(multirun=True, shared=composed, composed=composed)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
     try:
-        batches = BasicSweeper.split_arguments(_parse([*params, *overrides]), None)
+        jobs = split_jobs(_parse([*params, *overrides]))
     except HydraException as error:
         wanted = "an interval is for a sweeper that searches, as hydra/sweeper=optuna; or list values, as KEY=1,2"
         raise UserError(f"{' '.join(sweeps or params)}: {wanted}") from error
-    return Plan(multirun=True, jobs=[list(job) for job in batches[0]])
+    return Plan(multirun=True, shared=composed, jobs=jobs)
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The configuration of a job alone."""
+    alone = copy.deepcopy(composed)
+    with open_dict(alone):
+        del alone["hydra"]
+    return alone
 
 
 def _check_plugin(choice: str, target: str) -> None:
@@ -233,14 +177,13 @@ def _check_options(overrides: Sequence[Override]) -> None:
     """Refuse a value that no file of its config group has, and weights for a backbone that there is not."""
     if any(override.key_or_group == "hydra.searchpath" for override in overrides):
         return  # it may bring further options; Hydra names a wrong one itself
-    loader: Any = GlobalHydra.instance().config_loader()
     for override in overrides:
         group = override.key_or_group
         if group.startswith("paths.weights."):
-            _check_backbone(group, group_options(loader.repository, "backbone"))
+            _check_backbone(group, group_options("backbone"))
         if "." in group or override.is_delete():
             continue
-        options = group_options(loader.repository, group)
+        options = group_options(group)
         value = override.value()
         for name in value if isinstance(value, list) else [value]:
             if options and name not in options:
@@ -254,16 +197,6 @@ def _check_backbone(key: str, options: list[str]) -> None:
     name = key.removeprefix("paths.weights.")
     if name not in options:
         raise UserError(f"{key}: there is no backbone={name}; allowed: {', '.join(nearest(name, options))}")
-
-
-def group_options(repository: Any, group: str) -> list[str]:
-    """The options of a config group, those of its subfolders as `folder/name`; empty where it is no group."""
-    if not repository.group_exists(group):
-        return []
-    options = list(repository.get_group_options(group, results_filter=ObjectType.CONFIG))
-    for folder in repository.get_group_options(group, results_filter=ObjectType.GROUP):
-        options += [f"{folder}/{name}" for name in group_options(repository, f"{group}/{folder}")]
-    return options
 
 
 def _one_line(error: Exception, overrides: Sequence[str]) -> str:

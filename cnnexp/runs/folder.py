@@ -158,3 +158,9 @@ def write_result(folder: Path, result: Result) -> None:
     """Write `result.json`, from which a sweep reads its jobs."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
+
+
+def chooses(folder: Path) -> bool:
+    """Whether this is the folder of a grid or a search, of which one job is chosen."""
+    file = folder / SWEEP_FILE
+    return file.is_file() and json.loads(file.read_text()).get("kind") in ("grid", "search")

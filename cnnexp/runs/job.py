@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, typed
 from cnnexp.config.targets import bind
-from cnnexp.data.dataset import Dataset
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact
+
+if TYPE_CHECKING:
+    from cnnexp.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Job:
         return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
 
 
-def load_dataset(config: Config) -> Dataset:
+def load_dataset(config: Config) -> "Dataset":
     """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
+    from cnnexp.data.dataset import Dataset  # and OpenCV
+
     dataset = bind("dataset", config.dataset, omit=("image_size",))()
     if not isinstance(dataset, Dataset):
         raise UserError(

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, typed
-from cnnexp.config.composition import JobComposer, Plan, compose_config, hydra_context, plan_jobs
+from cnnexp.config.composition import JobComposer, Plan, compose_config, plan_jobs
+from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
@@ -68,10 +69,10 @@ def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
     return folder
 
 
-def folder_override(plan: Plan, folder: Path) -> str:
+def folder_override(what: Literal["run", "sweep"], folder: Path) -> str:
     """What tells Hydra to use a folder."""
     quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.{'sweep' if plan.multirun else 'run'}.dir='{quoted}'"
+    return f"hydra.{what}.dir='{quoted}'"
 
 
 def channels_and_classes(config: Config, dataset: "Dataset | None") -> tuple[int, int]:

@@ -20,7 +20,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, typed
-from cnnexp.config.composition import compose_config, hydra_context
+from cnnexp.config.composition import compose_config
+from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest

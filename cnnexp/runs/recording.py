@@ -3,10 +3,10 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
 from cnnexp.console import say, warn
-from cnnexp.data.dataset import Dataset
 from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
@@ -20,9 +20,12 @@ from cnnexp.tracking.notes import describing_tags, run_name, run_note
 from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 
+if TYPE_CHECKING:
+    from cnnexp.data.dataset import Dataset
+
 
 def open_run(
-    tracker: Tracker | NullTracker, job: Job, dataset: Dataset, parent: str | None, earlier: RunState | None
+    tracker: Tracker | NullTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunState | None
 ) -> str:
     """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
     run_id, params = earlier.run_id if earlier else "", None
@@ -40,7 +43,7 @@ def open_run(
     return run_id
 
 
-def start_run(tracker: Tracker | NullTracker, job: Job, dataset: Dataset | None, parent: str | None) -> str:
+def start_run(tracker: Tracker | NullTracker, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
     name = run_name(job.config.name, job.overrides, shared_overrides(job.folder.parent))
     note = run_note(job.resolved, job.overrides, job.folder)
@@ -53,7 +56,7 @@ def _params(job: Job) -> dict[str, str]:
     return {key: value for key, value in flatten(job.resolved).items() if key not in ("trainer.resume", "sweep.resume")}
 
 
-def _tags(job: Job, dataset: Dataset | None, parent: str | None) -> dict[str, str]:
+def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, str]:
     return {
         **describing_tags(job.resolved),
         "sweep_id": parent or "",
@@ -73,7 +76,7 @@ def note(job: Job, result: Result) -> str:
     return run_note(job.resolved, job.overrides, job.folder, (result.test_accuracy, result.val_accuracy), interval)
 
 
-def log_input(tracker: Tracker | NullTracker, dataset: Dataset, config: Config) -> None:
+def log_input(tracker: Tracker | NullTracker, dataset: "Dataset", config: Config) -> None:
     """Record the data set, with the images of each split."""
     splits = {split.name: len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)}
     source = str(getattr(config.dataset, "path", None) or dataset.name)

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 
 from cnnexp.config import Config
 from cnnexp.console import say, table, warn
-from cnnexp.data.dataset import Dataset
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
@@ -42,6 +41,7 @@ from cnnexp.tracking.record import (
 )
 
 if TYPE_CHECKING:
+    from cnnexp.data.dataset import Dataset
     from cnnexp.tracking.info import RunInfo
 
 
@@ -163,7 +163,7 @@ def _code(tags: Mapping[str, str]) -> str:
     return tags["git_commit"][:12] + (" with changes that are not committed" if tags.get("git_dirty") == "true" else "")
 
 
-def show_data(tags: Mapping[str, str], metrics: Mapping[str, float], tested: Predictions, dataset: Dataset) -> bool:
+def show_data(tags: Mapping[str, str], metrics: Mapping[str, float], tested: Predictions, dataset: "Dataset") -> bool:
     """Print a line about the data, and return whether it is the same, to the last byte.
 
     Args:
@@ -182,7 +182,7 @@ def show_data(tags: Mapping[str, str], metrics: Mapping[str, float], tested: Pre
     return False
 
 
-def _changes(metrics: Mapping[str, float], tested: Predictions, dataset: Dataset) -> list[str]:
+def _changes(metrics: Mapping[str, float], tested: Predictions, dataset: "Dataset") -> list[str]:
     found = []
     if tested.class_names != dataset.class_names:
         found.append(f"classes {_some(dataset.class_names)}, were {_some(tested.class_names)}")

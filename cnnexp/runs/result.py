@@ -9,7 +9,6 @@ from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.report.compare import Result
-from cnnexp.report.mistakes import MISTAKES
 from cnnexp.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def show(config: Config, result: Result, folder: Path) -> None:
 
 def read_result(tracker: Any, info: RunInfo, order: int, folder: Path) -> Result:
     """What a run of the store came to; the answers of a finished one are fetched into `folder`."""
+    from cnnexp.report.mistakes import MISTAKES  # and OpenCV
+
     metrics, reference = info.metrics, info.params.get("reference_accuracy", "null")
     predictions = None
     if info.status == "FINISHED":

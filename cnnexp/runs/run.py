@@ -23,6 +23,7 @@ from cnnexp.runs.folder import (
     RESULT,
     RunState,
     best_job,
+    chooses,
     held,
     is_better,
     read_state,
@@ -33,7 +34,6 @@ from cnnexp.runs.folder import (
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import log_input, note, open_run, recorded
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
-from cnnexp.runs.sweep import chooses
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import NOTE_TAG

@@ -5,23 +5,26 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from cnnexp.config import hydra_driver
+from cnnexp.config.composition import Plan, without_hydra
 from cnnexp.console import say, warn
-from cnnexp.drawing import draw_aside
+from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.files import write_whole
 from cnnexp.runs import search
-from cnnexp.runs.folder import STOPPED, SWEEP_FILE, held, parent_run
+from cnnexp.runs.folder import STOPPED, SWEEP_FILE, chooses, held, parent_run
+from cnnexp.runs.planning import folder_override
+from cnnexp.runs.tasks import train_in_sweep
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
+    from cnnexp.tracking.info import Status
 
 
 Kind = Literal["progression", "grid", "search"]
@@ -29,76 +32,105 @@ Kind = Literal["progression", "grid", "search"]
 CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
 
-@dataclass
 class Sweep:
-    """The sweep of this process, if it runs one."""
+    """A sweep that this process runs: its folder, its parent run, and what it has come to.
 
-    folder: Path | None = None
-    tracker: Any = None
-    run_id: str = ""  # of the parent run
-    name: str = "sweep"
-    line: list[str] = field(default_factory=list)  # the overrides, without passwords
-    monitor: str = "val/acc"
-    failed: bool = False
-    lock: ExitStack = field(default_factory=ExitStack)  # keeps other processes out of the folder
-    chart: "Future[None] | None" = None  # of the jobs that are done so far
-    charted: float = -math.inf  # when it was last begun, by the monotonic clock
+    Args:
+        folder: of the sweep.
+        tracker: on the parent run.
+        run_id: of the parent run.
+        name: for its chart.
+        line: the overrides, without passwords.
+        monitor: `trainer.monitor`.
+    """
+
+    def __init__(self, folder: Path, tracker: Any, run_id: str, name: str, line: list[str], monitor: str) -> None:
+        self.folder, self.tracker, self.run_id = folder, tracker, run_id
+        self.name, self.line, self.monitor = name, line, monitor
+        self.failed = False
+        self._chart: Future[None] | None = None  # of the jobs that are done so far
+        self._charted = -math.inf  # when it was last begun, by the monotonic clock
+
+    def train(self, composed: DictConfig) -> float:
+        """`train_in_sweep` in this process, and the chart of what is done so far, drawn beside the next job."""
+        objective = train_in_sweep(composed)
+        self.draw_so_far()
+        return objective
 
     def draw_so_far(self) -> None:
         """Have the chart drawn, unless it was or is being drawn a moment ago; its failure is none of the sweep."""
         from cnnexp.runs.comparison import draw_so_far
 
-        assert self.folder is not None
-        if time.monotonic() - self.charted < CHART_AGAIN_S or (self.chart and not self.chart.done()):
+        if time.monotonic() - self._charted < CHART_AGAIN_S or (self._chart and not self._chart.done()):
             return
-        first = self.chart is None
-        self.chart, self.charted = draw_aside(draw_so_far, self.folder, self.name), time.monotonic()
-        if first and self.chart:
+        first = self._chart is None
+        self._chart, self._charted = draw_aside(draw_so_far, self.folder, self.name), time.monotonic()
+        if first and self._chart:
             say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
 
 
-current = Sweep()
+def run_sweep(plan: Plan, overrides: list[str], folder: Path | None, config_dir: str | None, name: str) -> bool:
+    """Open store, folder and parent run, let Hydra run the jobs, and show what came out.
+
+    Args:
+        plan: from `check_line`.
+        overrides: of the line.
+        folder: of the sweep that goes on; None: a new one.
+        config_dir, name: of the user's own files, as on the command line.
+
+    Returns:
+        Whether every job finished.
+
+    Raises:
+        UserError: the store cannot be opened, or another process works in the folder; no job was started.
+    """
+    settings = plan.shared.hydra
+    added = search.search_overrides(plan.shared, overrides) if not plan.jobs and search.is_search(settings) else []
+    place = folder or Path(settings.sweep.dir)
+    with _opened(plan.shared, overrides, place) as sweep:
+        here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
+        line = [*overrides, *added, folder_override("sweep", place)]
+        with drawing_process():
+            hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, config_dir, name)
+        _finish(sweep)
+    return not sweep.failed
 
 
-class SweepCallback(Callback):
-    """Prepares the store and opens the parent run before any job starts, so that parallel jobs cannot race."""
+@contextmanager
+def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[Sweep]:
+    """Make the parent run, or open it again, before any job starts, so that parallel jobs cannot race.
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent run, anew or again, and leave its id where every job finds it: in the sweep's folder."""
-        from cnnexp.config import typed
-        from cnnexp.runs.tracker import open_tracker
-        from cnnexp.tracking.notes import sweep_name, sweep_note
-        from cnnexp.tracking.record import environment_tags, redact
+    Its id is left where every job finds it, in the sweep's folder. It is closed whatever happens.
+    """
+    from cnnexp.config import typed
+    from cnnexp.runs.tracker import open_tracker
+    from cnnexp.tracking.notes import sweep_name, sweep_note
+    from cnnexp.tracking.record import environment_tags, redact
 
-        job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        tracker = open_tracker(typed(_as_root(job_config)))
-        tracker.prepare()
-        folder = Path(config.hydra.sweep.dir).resolve()
-        line = [redact(str(override)) for override in config.hydra.overrides.task]
-        name = sweep_name(line)
-        current.lock.enter_context(held(folder))
+    search.forget()
+    tracker = open_tracker(typed(without_hydra(shared)))
+    tracker.prepare()
+    folder = folder.resolve()
+    params = shared.hydra.sweeper.get("params") or {}
+    line = [redact(override) for override in overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    with held(folder):
         (folder / STOPPED).unlink(missing_ok=True)
-        run_id = parent_run(folder)
+        name, run_id = sweep_name(line), parent_run(folder)
         if run_id is not None:
             tracker.resume_run(run_id)
             say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
         else:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
-            tags["sweep.grid"] = " ".join(swept(line, config.hydra.sweeper.get("params") or {}))
+            tags["sweep.grid"] = " ".join(swept(line, params))
             run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
-            content = {"parent_run_id": run_id, "overrides": line, "name": name, "kind": kind(config)}
+            content = {"parent_run_id": run_id, "overrides": line, "name": name, "kind": kind(shared.hydra, line)}
             write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
-        current.folder, current.tracker, current.run_id = folder, tracker, run_id
-        current.name, current.line, current.monitor = name, line, str(config.trainer.monitor)
-
-    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Let go of the job's config, which Hydra would keep until the end of the sweep: megabytes of small objects.
-
-        And have the chart of what is done so far drawn, beside the next job.
-        """
-        job_return.cfg = job_return.hydra_cfg = None
-        if current.folder:
-            current.draw_so_far()
+        try:
+            yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
+        except BaseException as error:
+            status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
+            tracker.end_run(status, error=f"{type(error).__name__}: {error}")
+            raise
 
 
 def swept(line: list[str], params: dict[str, Any]) -> list[str]:
@@ -110,45 +142,17 @@ def swept(line: list[str], params: dict[str, Any]) -> list[str]:
     return [override.input_line for override in parsed if override.is_sweep_override() and override.input_line]
 
 
-def kind(config: DictConfig) -> Kind:
-    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression."""
-    if search.is_search(config.hydra):
+def kind(settings: DictConfig, line: list[str]) -> Kind:
+    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression.
+
+    Args:
+        settings: the node `hydra`.
+        line: the overrides.
+    """
+    if search.is_search(settings):
         return "search"
-    line = [str(override) for override in config.hydra.overrides.task]
-    keys = {override.split("=")[0] for override in swept(line, config.hydra.sweeper.get("params") or {})}
+    keys = {override.split("=")[0] for override in swept(line, settings.sweeper.get("params") or {})}
     return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
-
-
-def chooses(folder: Path) -> bool:
-    """Whether this is the folder of a grid or a search, of which one job is chosen."""
-    file = folder / SWEEP_FILE
-    return file.is_file() and json.loads(file.read_text()).get("kind") in ("grid", "search")
-
-
-def _as_root(config: DictConfig) -> DictConfig:
-    from cnnexp.config import Config
-
-    return OmegaConf.merge(OmegaConf.structured(Config), config)  # type: ignore[return-value]
-
-
-@contextmanager
-def finishing() -> Iterator[Sweep]:
-    """Around Hydra's run and its drawing process: show a sweep's results, and close its parent run whatever happens."""
-    current.folder = current.tracker = None
-    search.forget()
-    current.failed = False
-    current.chart, current.charted = None, -math.inf
-    try:
-        yield current
-        if current.folder:
-            _finish(current)
-    except BaseException as error:
-        if current.tracker:
-            status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
-            current.tracker.end_run(status, error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        current.lock.close()
 
 
 def _finish(sweep: Sweep) -> None:
@@ -156,7 +160,6 @@ def _finish(sweep: Sweep) -> None:
     from cnnexp.runs.comparison import read_results, show_comparison, write_report
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
-    assert sweep.folder is not None
     results = read_results(sweep.folder)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results
@@ -203,7 +206,6 @@ def _explain_best(sweep: Sweep) -> None:
     from cnnexp.runs.explanation import explain_job
     from cnnexp.runs.folder import MODEL, best_job
 
-    assert sweep.folder is not None
     best = best_job(sweep.folder, sweep.monitor) if chooses(sweep.folder) else None
     if best is not None:
         explain_job(sweep.tracker, best)

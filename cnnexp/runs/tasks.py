@@ -1,0 +1,70 @@
+"""What Hydra calls for each job: here, or in a process of a launcher."""
+
+import math
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from cnnexp.config import Config
+from cnnexp.errors import UserError
+from cnnexp.process import import_tensorflow
+from cnnexp.runs.folder import RESULT, STATE, parent_run
+from cnnexp.runs.job import Job
+from cnnexp.runs.search import is_search
+from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
+
+
+def train_single(composed: DictConfig) -> float:
+    """A run of its own.
+
+    Returns:
+        The monitored figure.
+
+    Raises:
+        UserError: bad input; where nothing was recorded, the folder that Hydra made is gone.
+    """
+    job = _job(composed)
+    import_tensorflow()
+    from cnnexp.runs.run import run_job
+
+    try:
+        return run_job(job)
+    except UserError:
+        if not any((job.folder / name).is_file() for name in (RESULT, STATE)):
+            shutil.rmtree(job.folder, ignore_errors=True)
+            with suppress(OSError):  # what else lies there stays
+                job.folder.parent.rmdir()
+                job.folder.parent.parent.rmdir()
+        raise
+
+
+def train_in_sweep(composed: DictConfig) -> float:
+    """A job of a sweep.
+
+    Returns:
+        The monitored figure, for the sweeper; NaN for a failed job.
+
+    Raises:
+        UserError: a job of a search failed, so that the search takes it as failed.
+    """
+    job, settings = _job(composed), HydraConfig.get()
+    train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
+    objective = run_in_sweep(job, parent_run(job.folder.parent), int(settings.job.num), train)
+    if math.isnan(objective) and is_search(settings):
+        raise UserError(f"job {settings.job.num} has no figure")
+    return objective
+
+
+def _job(composed: DictConfig) -> Job:
+    settings = HydraConfig.get()
+    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task))
+
+
+def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:
+    """Whether a job of a sweep is to have a process of its own, which some launchers give it anyway."""
+    wanted = config.sweep.fresh_process
+    return settings.runtime.choices["hydra/launcher"] == "joblib" if wanted is None else wanted

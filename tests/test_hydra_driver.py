@@ -1,0 +1,70 @@
+"""Hydra is reached through one file: what it needs of Hydra, and that a sweep is refused before its first job."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from cnnexp.runs.folder import held
+
+Run = Callable[..., tuple[int, str, str]]
+CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
+# private names of Hydra 1.3 that `hydra_driver` uses, with the parameters that it gives
+PRIVATE = {
+    "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ["overrides", "max_batch_size"],
+    "hydra._internal.hydra:Hydra.create_main_hydra2": ["task_name", "config_search_path"],
+    "hydra._internal.hydra:Hydra.run": ["config_name", "task_function", "overrides"],
+    "hydra._internal.hydra:Hydra.multirun": ["config_name", "task_function", "overrides"],
+    "hydra._internal.utils:_run_hydra": ["args", "args_parser", "task_function", "config_path", "config_name"],
+    "hydra._internal.utils:create_config_search_path": ["search_path_dir"],
+    "hydra._internal.utils:get_args_parser": [],
+    "hydra._internal.utils:run_and_report": ["func"],
+    "hydra.initialize:get_gh_backup": [],
+    "hydra.initialize:restore_gh_from_backup": ["_gh_backup"],
+    "hydra.plugins.sweeper:Sweeper.validate_batch_is_legal": ["self", "batch"],
+}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_hydra_has_what_the_driver_needs(name: str) -> None:
+    module, _, path = name.partition(":")
+    found = import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    parameters = list(inspect.signature(found).parameters)
+    assert [parameter for parameter in PRIVATE[name] if parameter not in parameters] == []
+
+
+def test_no_other_file_reaches_into_hydra() -> None:
+    words = ("hydra._internal", "hydra.initialize", "hydra.plugins")
+    files = {file for file in CNNEXP.rglob("*.py") if any(word in file.read_text() for word in words)}
+    assert files == {CNNEXP / "config" / "hydra_driver.py"}
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+class TestASweepIsRefusedBeforeItsFirstJob:
+    line = ("train", "-m", "debug=smoke", "seed=1,2")
+
+    def test_by_a_store_that_cannot_be_opened(self, cnnexp: Run, tmp_path: Path) -> None:
+        (tmp_path / "store.db").write_bytes(b"this is no database" * 100)
+        code, out, err = cnnexp(*self.line, f"tracking.uri=sqlite:///{tmp_path}/store.db")
+        assert code == 2 and "[0]" not in out and "Launching" not in out
+        assert len(err.splitlines()) == 1 and "store.db" in err
+        assert not list(tmp_path.glob("outputs/runs/*"))
+
+    def test_by_another_process_in_its_folder(self, cnnexp: Run, tmp_path: Path) -> None:
+        with held(tmp_path / "mine"):
+            code, out, err = cnnexp(*self.line, "tracking=none", f"hydra.sweep.dir={tmp_path / 'mine'}")
+        assert code == 2 and "[0]" not in out
+        assert err.startswith(f"cnnexp: {tmp_path / 'mine'}: another process is at work") and err.count("\n") == 1
+        assert not (tmp_path / "mine" / "sweep.json").exists()
+
+
+@pytest.mark.trains
+def test_a_single_run_that_is_refused_leaves_no_folder_and_one_line(cnnexp: Run, tmp_path: Path) -> None:
+    code, _, err = cnnexp("train", "dataset=folder", f"dataset.path={tmp_path / 'none'}", "tracking=none")
+    assert code == 2 and err.count("\n") == 1 and str(tmp_path / "none") in err
+    assert not (tmp_path / "outputs" / "runs").exists()
