@@ -7,6 +7,7 @@ the images and stays frozen, and its dropout is off.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import Images
+from cnnexp.errors import RunError
 from cnnexp.models.applications import application
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.efficientnet_lite import efficientnet_lite
@@ -26,7 +28,7 @@ from cnnexp.training.inputs import Cache, Part, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.runtime import prepare_tensorflow
-from cnnexp.training.trainer import train
+from cnnexp.training.trainer import check_agreement, train
 
 pytestmark = [pytest.mark.trains, pytest.mark.slow]
 
@@ -140,3 +142,37 @@ def test_the_parts_give_what_the_whole_gives(name: str, image_size: int) -> None
         assert cut is not None
         features = cut.fixed([x])
         np.testing.assert_allclose(cut.tail(features), whole, rtol=0, atol=1e-5, err_msg=first.name)
+
+
+@pytest.mark.parametrize(
+    ("whole", "cached", "difference", "said"),
+    [
+        ([[0.9], [0.2]], [[0.9], [0.2]], 0.0, ""),
+        ([[0.9], [0.2]], [[0.90005], [0.2]], 5e-5, ""),
+        ([[0.50004], [0.2]], [[0.49999], [0.2]], 5e-5, ""),  # a tie, as it were
+        ([[0.9], [0.2]], [[0.901], [0.2]], 1e-3, "differ by 0.001 in a probability, more than 0.0001"),
+        ([[0.6, 0.3, 0.1]], [[0.5, 0.4, 0.1]], 0.1, "differ by 0.1 in a probability, more than 0.0001"),
+    ],
+)
+def test_a_difference_is_measured_and_a_larger_one_said(
+    whole: list[list[float]],
+    cached: list[list[float]],
+    difference: float,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = SimpleNamespace(predict_on_batch=lambda images: np.array(whole, np.float32)[: len(images)])
+    images = SimpleNamespace(take_few=lambda indices: np.zeros((len(indices), 4, 4, 3), np.uint8))
+    found = check_agreement(model, images, np.array(cached, np.float32), 1e-4)  # type: ignore[arg-type]
+    assert found == pytest.approx(difference, abs=1e-7)
+    assert said in capsys.readouterr().err and (not said) == (difference <= 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("whole", "cached"), [([[0.6]], [[0.4]]), ([[0.2, 0.8]], [[0.7, 0.3]]), ([[float("nan")]], [[0.9]])]
+)
+def test_another_class_beyond_the_tolerance_is_a_failure(whole: list[list[float]], cached: list[list[float]]) -> None:
+    model = SimpleNamespace(predict_on_batch=lambda images: np.array(whole, np.float32))
+    images = SimpleNamespace(take_few=lambda indices: np.zeros((len(indices), 4, 4, 3), np.uint8))
+    with pytest.raises(RunError, match=r"weights are kept in the run's checkpoint.*trainer\.feature_cache=false"):
+        check_agreement(model, images, np.array(cached, np.float32), 1e-4)  # type: ignore[arg-type]

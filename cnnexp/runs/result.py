@@ -36,6 +36,8 @@ def final_metrics(fitted: FitResult, counts: Totals, data: TrainingData, config:
         "count/validation_images": len(data.validation.labels),
         "count/test_images": len(data.test.labels),
     }
+    if fitted.feature_difference is not None:
+        metrics["agreement/max_difference"] = fitted.feature_difference
     for phase in fitted.phases if config.phases else []:
         metrics[f"phase/{phase.name}/trainable_parameters"] = phase.trainable_parameters
         metrics[f"phase/{phase.name}/trainable_tensors"] = phase.trainable_tensors

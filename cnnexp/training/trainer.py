@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from cnnexp.console import warn
 from cnnexp.data.loading import Images
 from cnnexp.data.pipeline import Arrays
+from cnnexp.errors import RunError
 from cnnexp.models.build import flip_averaged
 from cnnexp.models.kept import once_for
 from cnnexp.training.callbacks import EpochMetrics, Receiver
@@ -30,6 +32,8 @@ class FitResult:
     validation_*:  of `model`.
     probabilities: (N, 1 or classes) float32, of the test images.
     train_seconds: of all epochs; `cache_seconds` went into the features of what is frozen.
+    feature_difference: the largest one of a probability between `model` and what the features gave, where there are
+                   features.
     """
 
     model: keras.Model
@@ -43,6 +47,7 @@ class FitResult:
     probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 1), np.float32))
     train_seconds: float = 0.0
     cache_seconds: float = 0.0
+    feature_difference: float | None = None
 
 
 def train(
@@ -72,6 +77,7 @@ def train(
     Raises:
         TrainingDivergedError: the loss became NaN or infinite.
         UserError: a file cannot be read, the cache cannot be written, the checkpoint is damaged.
+        RunError: see `check_agreement`.
     """
     result = FitResult(model)
     stored = read_checkpoint(settings.checkpoint) if resume and settings.checkpoint else None
@@ -103,7 +109,8 @@ def train(
     if inputs.cut:
         half = (cache and cache.store.dtype == "float16") or any(layer.compute_dtype in HALF for layer in model.layers)
         tolerance = 2e-2 if half else 1e-4
-        check_agreement(result.model, data.test.images, result.probabilities, tolerance)
+        found = check_agreement(result.model, data.test.images, result.probabilities, tolerance)
+        result.feature_difference = found
     return result
 
 
@@ -175,9 +182,40 @@ def _evaluate(
     result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, data.test.labels)
 
 
-def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray, tolerance: float) -> None:
-    """Assert that the whole model gives, for a few images, what came out of the cached path."""
+def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray, tolerance: float) -> float:
+    """Compare, for a few images, the answers of the whole model with what came out of the cached path.
+
+    A larger difference than `tolerance` is said; the training is done, and its figures stand.
+
+    Args:
+        model: the trained network, whole.
+        images: of the test split.
+        probabilities: (N, 1 or classes) float32, by the cached path.
+        tolerance: the largest difference of a probability that the order of a sum explains.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        RunError: an image gets another class, beyond the tolerance: what was trained is not what is recorded.
+    """
     indices = np.arange(min(8, len(probabilities)))
-    whole = model.predict_on_batch(images.take_few(indices))
-    difference = float(np.abs(whole - probabilities[indices]).max())
-    assert difference <= tolerance, f"whole model and cached features differ by {difference:g}"
+    whole, cached = model.predict_on_batch(images.take_few(indices)), probabilities[indices]
+    differences = np.abs(whole - cached).max(axis=1)
+    beyond = ~(differences <= tolerance)  # NaN is
+    found = f"the whole network and the cached features differ by {differences.max():.2g} in a probability"
+    if (beyond & (_answers(whole) != _answers(cached))).any():
+        raise RunError(
+            f"{found} and in the class of an image: the test figures would not be those of the model. The weights are "
+            "kept in the run's checkpoint; train without features, trainer.feature_cache=false"
+        )
+    if beyond.any():
+        warn(
+            f"cnnexp: {found}, more than {tolerance:g}; the classes are the same. The test figures are of the features"
+        )
+    return float(differences.max())
+
+
+def _answers(probabilities: np.ndarray) -> np.ndarray:
+    """(N,) the class of each row."""
+    return probabilities[:, 0] > 0.5 if probabilities.shape[1] == 1 else probabilities.argmax(axis=1)
