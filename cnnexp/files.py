@@ -13,7 +13,7 @@ from cnnexp.console import say
 from cnnexp.errors import UserError
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
+def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file, and its folder, so that a reader finds the old content or the new, never a part of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def alone(path: Path, key: str = "dataset.path") -> Iterator[None]:
+def exclusive(path: Path, key: str = "dataset.path") -> Iterator[None]:
     """Hold the lock beside `path`, a file or folder that is to be made; of two processes, one waits for the other.
 
     Args:
@@ -66,10 +66,10 @@ def alone(path: Path, key: str = "dataset.path") -> Iterator[None]:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` that is renamed to `path` at the end, and removed where there was an error.
 
-    What a killed process left there is removed first, so the caller must be `alone`.
+    What a killed process left there is removed first, so the caller must be `exclusive`.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

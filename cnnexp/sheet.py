@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cnnexp.data.opencv import cv2
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 
 INK, MUTED, PAPER, RED, GREEN = "#1c2733", "#66727f", "#ffffff", "#c23b3b", "#23855a"
 ENLARGED_BELOW = 64  # pixels: the pixels of smaller pictures are shown as squares
@@ -76,7 +76,7 @@ class Panel:
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as a PNG that appears whole or not at all; its folder is made."""
     packed = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    write_whole(path, packed.tobytes())
+    write_atomic(path, packed.tobytes())
 
 
 def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:

@@ -15,7 +15,7 @@ import pytest
 from cnnexp.config import PretrainedConfig
 from cnnexp.config.composition import load_config
 from cnnexp.config.network import BackboneConfig
-from cnnexp.config.targets import bind
+from cnnexp.config.targets import partial_from_config
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network
 from cnnexp.models.efficientnet_lite import VARIANTS
@@ -34,7 +34,7 @@ def configured(name: str) -> BackboneConfig:
 def built(name: str) -> tuple[keras.KerasTensor, Backbone]:
     """The images, and the network on them as a run builds it but for the weights."""
     image = keras.Input((SIZE, SIZE, 3))
-    return image, bind("backbone", configured(name), omit=("finetune_from",), weights=None)(image)
+    return image, partial_from_config("backbone", configured(name), omit=("finetune_from",), weights=None)(image)
 
 
 def outline(name: str) -> tuple[keras.KerasTensor, Backbone]:

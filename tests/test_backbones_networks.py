@@ -13,7 +13,7 @@ import pytest
 
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
-from cnnexp.config.targets import bind
+from cnnexp.config.targets import partial_from_config
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy
 from cnnexp.models.heads import pooled
@@ -69,7 +69,7 @@ def built(request: pytest.FixtureRequest) -> Iterator[Built]:
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     size, config = CASES[request.param].size, load_config([f"backbone={request.param}"])
-    builder = bind("backbone", config.backbone, omit=("finetune_from",), weights=None)
+    builder = partial_from_config("backbone", config.backbone, omit=("finetune_from",), weights=None)
     network = build_model((size, size, 3), 2, builder, pooled, request.param)
     for weight in network.model.weights:
         if len(weight.shape) == 1:  # kernels keep what Keras has drawn
@@ -116,8 +116,8 @@ def test_fine_tuning_trains_what_lies_behind_the_cut(built: Built) -> None:
     assert len(trained) == case.trained
     cut = cut_model(network.model)
     assert cut is not None
-    assert [output.shape[1:] for output in cut.fixed.outputs] == case.stored
-    assert not cut.fixed.trainable_weights
+    assert [output.shape[1:] for output in cut.frozen.outputs] == case.stored
+    assert not cut.frozen.trainable_weights
 
 
 def test_the_graph_is_flat_and_of_keras_own_layers(built: Built) -> None:

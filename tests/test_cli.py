@@ -15,7 +15,7 @@ from cnnexp import __version__
 from cnnexp.cli import COMMANDS
 from cnnexp.commands import train
 from cnnexp.commands.arguments import split_overrides, take_option
-from cnnexp.config import typed
+from cnnexp.config import validated
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
 
@@ -38,7 +38,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     ran: list[object] = []
 
     def train_task(composed: object) -> float:
-        ran.append(typed(composed))  # type: ignore[arg-type]
+        ran.append(validated(composed))  # type: ignore[arg-type]
         return 0.0
 
     opened = SimpleNamespace(failed=False, train=train_task)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from cnnexp.config import (
     Config,
     SyntheticConfig,
-    typed,
+    validated,
 )
 from cnnexp.config.composition import JobComposer, compose_config, load_config, plan_jobs
 from cnnexp.config.hydra_driver import _jobs_checked, conf_dir, hydra_context
@@ -37,7 +37,7 @@ def hydra() -> Iterator[None]:
 @cache
 def composed(*overrides: str) -> Config:
     """Not to be changed: tests share it."""
-    return typed(compose_config(overrides))
+    return validated(compose_config(overrides))
 
 
 def options(group: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_each_backbone_of_a_sweep_may_have_its_weights_file(tmp_path: Path) -> N
     file = tmp_path / "some.weights.h5"
     file.touch()
     given = f"+paths.weights.vgg16={file}"
-    jobs = [typed(compose_config([*job, given])) for job in plan_jobs(["sweep=progression"], multirun=False).jobs]
+    jobs = [validated(compose_config([*job, given])) for job in plan_jobs(["sweep=progression"], multirun=False).jobs]
     assert [job.backbone.weights for job in jobs] == [None, None, *[str(file)] * 4, "imagenet"]
     assert composed(f"+paths.weights.small_cnn={file}").backbone.weights == str(file)
     for weights in (None, "imagenet"):
@@ -251,7 +251,7 @@ def test_groups_can_be_merged_and_cleared() -> None:
 
 def message(overrides: Sequence[str]) -> str:
     with pytest.raises(UserError) as caught:
-        typed(compose_config(overrides))
+        validated(compose_config(overrides))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -342,19 +342,19 @@ def further(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("further")
 def test_a_further_folder_adds_experiments() -> None:
-    result = typed(compose_config(["experiment=own", "seed=9"]))
+    result = validated(compose_config(["experiment=own", "seed=9"]))
     assert (result.name, result.seed, result.trainer.epochs, result.backbone.name) == ("own", 9, 4, "vgg19")
-    assert typed(compose_config(["experiment=mine/other"])).seed == 6
-    assert typed(compose_config(["experiment=baseline"])).name == "baseline"
+    assert validated(compose_config(["experiment=mine/other"])).seed == 6
+    assert validated(compose_config(["experiment=baseline"])).name == "baseline"
     assert plan_jobs(["experiment=own,baseline"], True).jobs == [["experiment=own"], ["experiment=baseline"]]
 
 
 @pytest.mark.usefixtures("further")
 def test_a_further_folder_adds_root_files() -> None:
-    assert typed(compose_config(["seed=2"], name="whole")).name == "whole"
+    assert validated(compose_config(["seed=2"], name="whole")).name == "whole"
     assert plan_jobs(["seed=2"], False, "whole").jobs == [["seed=2"]]
     with pytest.raises(UserError, match="begin its defaults list with `- schema`"):
-        typed(compose_config([], name="bare"))
+        validated(compose_config([], name="bare"))
     with pytest.raises(UserError, match="Cannot find primary config 'wholy'"):
         compose_config([], name="wholy")
 
@@ -370,7 +370,7 @@ def test_mistakes_beside_a_further_folder() -> None:
 
 def test_load_config_leaves_hydra_as_it_was() -> None:
     assert load_config(["experiment=best", "seed=4"]).seed == 4
-    assert typed(compose_config(["seed=5"])).seed == 5  # in what the fixture of the file has set up
+    assert validated(compose_config(["seed=5"])).seed == 5  # in what the fixture of the file has set up
 
 
 def test_jobs_that_differ_in_values_are_composed_as_each_alone():
@@ -387,7 +387,7 @@ def test_jobs_that_differ_in_values_are_composed_as_each_alone():
     ]
 
     def plain(config):
-        return OmegaConf.to_container(config, resolve=True), typed(config)
+        return OmegaConf.to_container(config, resolve=True), validated(config)
 
     with hydra_context():
         compose_job = JobComposer()

@@ -8,9 +8,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from cnnexp.config import SCHEMAS, Config, data, network, phases, training, typed
+from cnnexp.config import SCHEMAS, Config, data, network, phases, training, validated
 from cnnexp.config.limits import check_limits, option
-from cnnexp.config.targets import bind, find
+from cnnexp.config.targets import find, partial_from_config
 from cnnexp.errors import UserError, nearest
 
 # ---------------------------------------------------------------------------------------------- limits
@@ -255,7 +255,7 @@ def test_values_that_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_config_without_the_schema_is_refused() -> None:
     with pytest.raises(UserError, match="begin its defaults list with `- schema`"):
-        typed(OmegaConf.create({"seed": 1}))
+        validated(OmegaConf.create({"seed": 1}))
 
 
 # ---------------------------------------------------------------------------------------- what _target_ calls
@@ -296,31 +296,38 @@ def leaf(function: str, **values: Any) -> Leaf:
 
 
 def test_bind_passes_the_keys_of_the_leaf() -> None:
-    assert bind("head", leaf("keywords_only"), omit=("image_size",))() == (3, 1.0)
-    assert bind("head", leaf("keywords_only", units=5), omit=("image_size",))() == (5, 1.0)
+    assert partial_from_config("head", leaf("keywords_only"), omit=("image_size",))() == (3, 1.0)
+    assert partial_from_config("head", leaf("keywords_only", units=5), omit=("image_size",))() == (5, 1.0)
 
 
 def test_bind_spreads_arguments() -> None:
-    assert bind("head", leaf("keywords_only", arguments={"scale": 2.0}), omit=("image_size",))() == (3, 2.0)
+    assert partial_from_config("head", leaf("keywords_only", arguments={"scale": 2.0}), omit=("image_size",))() == (
+        3,
+        2.0,
+    )
 
 
 def test_bind_passes_arguments_whole_to_a_function_that_takes_them() -> None:
-    bound = bind("head", leaf("with_arguments", arguments={"scale": 2.0}), omit=("image_size",))
+    bound = partial_from_config("head", leaf("with_arguments", arguments={"scale": 2.0}), omit=("image_size",))
     assert bound() == (3, {"scale": 2.0})
 
 
 def test_bind_passes_the_name_only_where_it_is_taken() -> None:
-    assert bind("head", leaf("with_name"), omit=("image_size",))(7) == (7, "leaf", 3)
-    assert bind("head", leaf("takes_all"))() == {"units": 3, "image_size": 150}
+    assert partial_from_config("head", leaf("with_name"), omit=("image_size",))(7) == (7, "leaf", 3)
+    assert partial_from_config("head", leaf("takes_all"))() == {"units": 3, "image_size": 150}
 
 
 def test_bind_takes_further_keywords_which_win() -> None:
-    assert bind("head", leaf("takes_all"), units=9, extra=1)() == {"units": 9, "image_size": 150, "extra": 1}
+    assert partial_from_config("head", leaf("takes_all"), units=9, extra=1)() == {
+        "units": 9,
+        "image_size": 150,
+        "extra": 1,
+    }
 
 
 def test_bind_refuses_an_argument_that_the_function_lacks() -> None:
     with pytest.raises(UserError) as caught:
-        bind("head", leaf("keywords_only", arguments={"scal": 2.0}), omit=("image_size",))
+        partial_from_config("head", leaf("keywords_only", arguments={"scal": 2.0}), omit=("image_size",))
     assert str(caught.value) == (
         f"head._target_={__name__}.keywords_only: got an unexpected keyword argument 'scal'; it takes units, scale"
     )
@@ -344,7 +351,7 @@ def test_find_names_what_cannot_be_called(target: str, said: str) -> None:
 
 def test_bind_refuses_a_builtin_without_a_signature() -> None:
     with pytest.raises(UserError, match=r"head\._target_=builtins\.max: does not tell what it takes"):
-        bind("head", Leaf("builtins.max"))
+        partial_from_config("head", Leaf("builtins.max"))
 
 
 def test_find_returns_functions_and_classes() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cnnexp.runs.folder import JOURNAL, RunState, write_state
+from cnnexp.runs.folder import JOURNAL, RunManifest, write_state
 from cnnexp.tracking.mlflow import Tracker
 
 Run = Callable[..., tuple[int, str, str]]
@@ -139,7 +139,7 @@ def test_features_and_leftovers(cnnexp: Run, tmp_path: Path) -> None:
 
 def test_what_can_go_on_is_named(cnnexp: Run, tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "runs" / "1"
-    write_state(folder, RunState("id", "hash", "digest"))
+    write_state(folder, RunManifest("id", "hash", "digest"))
     code, out, _ = cnnexp("doctor", "tracking=none")
     assert code == 0 and "trainer.resume=true" in out
     (folder / "result.json").write_text(json.dumps({"status": "FINISHED"}))

@@ -14,7 +14,7 @@ import pytest
 from cnnexp import files
 from cnnexp.data.fetch import dogs_vs_cats
 from cnnexp.data.fetch.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
-from cnnexp.data.fetch.download import Promise
+from cnnexp.data.fetch.download import ExpectedFile
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 
@@ -35,7 +35,7 @@ def fill(folder: Path, numbers: range) -> Path:
 
 
 def prepared(source: Path | str, path: Path, **promise: Any) -> None:
-    prepare_dogs_vs_cats(str(source), path, path.parent / "downloads", Promise(**promise))
+    prepare_dogs_vs_cats(str(source), path, path.parent / "downloads", ExpectedFile(**promise))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 
 from cnnexp.data.fetch import dogs_vs_cats, download
 from cnnexp.data.fetch.dogs_vs_cats import ANIMALS, prepare_dogs_vs_cats
-from cnnexp.data.fetch.download import Promise, file_name, is_url, shown
+from cnnexp.data.fetch.download import ExpectedFile, file_name, is_url, shown
 from cnnexp.data.opencv import cv2
 from cnnexp.data.sources import folder
 from cnnexp.errors import UserError
@@ -111,7 +111,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_it_comes_once(server: Server, tmp_path: Path) -> None:
     for _ in range(2):
-        download.download(server.url, tmp_path / "x.zip", Promise(len(DATA), DIGEST))
+        download.download(server.url, tmp_path / "x.zip", ExpectedFile(len(DATA), DIGEST))
     assert (tmp_path / "x.zip").read_bytes() == DATA and entries(tmp_path) == ["x.zip"]
     assert len(server.asked) == 1 and "range" not in server.asked[0]
 
@@ -122,15 +122,17 @@ def test_a_cut_connection_is_taken_up_where_it_ended(
 ) -> None:
     cuts = np.random.default_rng(seed).integers(1, 90_000, 3).tolist()
     server.cut_after = list(cuts)
-    download.download(server.url, tmp_path / "x.zip", Promise(sha256=DIGEST))
+    download.download(server.url, tmp_path / "x.zip", ExpectedFile(sha256=DIGEST))
     assert (tmp_path / "x.zip").read_bytes() == DATA
     starts = [int(re.findall(r"\d+", asked.get("range", "bytes=0-"))[0]) for asked in server.asked]
     assert starts == [0, *np.cumsum(cuts)]
     assert capsys.readouterr().err.count("trying again") == 3
 
 
-@pytest.mark.parametrize("promise", [Promise(), Promise(sha256=DIGEST)])
-def test_a_server_that_cannot_go_on_in_the_middle_begins_anew(server: Server, tmp_path: Path, promise: Promise) -> None:
+@pytest.mark.parametrize("promise", [ExpectedFile(), ExpectedFile(sha256=DIGEST)])
+def test_a_server_that_cannot_go_on_in_the_middle_begins_anew(
+    server: Server, tmp_path: Path, promise: ExpectedFile
+) -> None:
     server.ranges, server.cut_after = False, [100_000]
     download.download(server.url, tmp_path / "x.zip", promise)
     assert (tmp_path / "x.zip").read_bytes() == DATA
@@ -159,7 +161,7 @@ def test_an_answer_of_a_moment_is_waited_for(server: Server, tmp_path: Path) -> 
 
 def test_without_a_length_the_end_is_the_end(server: Server, tmp_path: Path) -> None:
     server.length = -1
-    download.download(server.url, tmp_path / "x.zip", Promise(sha256=DIGEST))
+    download.download(server.url, tmp_path / "x.zip", ExpectedFile(sha256=DIGEST))
     assert (tmp_path / "x.zip").read_bytes() == DATA
 
 
@@ -181,7 +183,7 @@ def test_a_killed_download_goes_on_where_it_was(server: Server, tmp_path: Path) 
     assert not (tmp_path / "x.zip").exists()
     there = part.stat().st_size
     server.pause_s = 0.0
-    download.download(server.url, tmp_path / "x.zip", Promise(sha256=DIGEST))
+    download.download(server.url, tmp_path / "x.zip", ExpectedFile(sha256=DIGEST))
     assert (tmp_path / "x.zip").read_bytes() == DATA and entries(tmp_path) == ["x.zip"]
     assert server.asked[-1]["range"] == f"bytes={there}-"
 
@@ -192,11 +194,11 @@ def test_a_killed_download_goes_on_where_it_was(server: Server, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("promise", "said"),
     [
-        (Promise(sha256="0" * 64), f"{DIGEST}, not {'0' * 64}"),
-        (Promise(size=len(DATA) + 1), "has 300,000 bytes, not 300,001: it is another file now"),
+        (ExpectedFile(sha256="0" * 64), f"{DIGEST}, not {'0' * 64}"),
+        (ExpectedFile(size=len(DATA) + 1), "has 300,000 bytes, not 300,001: it is another file now"),
     ],
 )
-def test_other_data_than_promised_is_deleted(server: Server, tmp_path: Path, promise: Promise, said: str) -> None:
+def test_other_data_than_promised_is_deleted(server: Server, tmp_path: Path, promise: ExpectedFile, said: str) -> None:
     with pytest.raises(UserError, match=said):
         download.download(server.url, tmp_path / "x.zip", promise)
     assert entries(tmp_path) == []
@@ -254,8 +256,8 @@ def test_a_full_disk_is_one_line_before_anything_comes(server: Server, tmp_path:
 def test_urls() -> None:
     assert is_url("https://example.org/x.zip") and is_url("ftp://x") and not is_url("C:/x.zip") and not is_url("x.zip")
     assert shown("https://user:secret@example.org/a/x.zip?key=secret") == "https://example.org/a/x.zip"
-    assert file_name("https://example.org/a/x%20y.zip?k=1", Promise(sha256="a" * 64)) == "aaaaaaaa-x_y.zip"
-    assert re.fullmatch(r"[0-9a-f]{8}-x\.zip", file_name("https://example.org/x.zip", Promise()))
+    assert file_name("https://example.org/a/x%20y.zip?k=1", ExpectedFile(sha256="a" * 64)) == "aaaaaaaa-x_y.zip"
+    assert re.fullmatch(r"[0-9a-f]{8}-x\.zip", file_name("https://example.org/x.zip", ExpectedFile()))
     with pytest.raises(UserError, match="cannot be downloaded; give an address that begins with http"):
         download.download("ftp://example.org/x.zip", Path("x.zip"))
 
@@ -296,7 +298,7 @@ def test_a_wrong_archive_becomes_no_data_set(server: Server, zipped: Path, tmp_p
         assert not (tmp_path / "set").exists() and not list(tmp_path.rglob("evil.jpg"))
         assert entries(tmp_path / "downloads") == []
     with pytest.raises(UserError, match="what came is another file than expected"):
-        prepare_dogs_vs_cats(server.url, tmp_path / "set", tmp_path / "downloads", Promise(sha256="0" * 64))
+        prepare_dogs_vs_cats(server.url, tmp_path / "set", tmp_path / "downloads", ExpectedFile(sha256="0" * 64))
     assert not (tmp_path / "set").exists()
 
 

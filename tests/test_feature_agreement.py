@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cnnexp.data.dataset import Split
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import RunError
 from cnnexp.models.applications import application
 from cnnexp.models.build import Network, build_model
@@ -24,7 +24,7 @@ from cnnexp.models.heads import pooled
 from cnnexp.models.names import APPLICATIONS
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import cut_model
-from cnnexp.training.inputs import Cache, Part, TrainingData
+from cnnexp.training.inputs import Cache, SplitData, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.runtime import prepare_tensorflow
@@ -74,11 +74,11 @@ def data(image_size: int) -> TrainingData:
     """8, 4 and 4 images in three classes."""
     pixels = pictures(16, image_size)
 
-    def part(name: str, rows: slice) -> Part:
+    def part(name: str, rows: slice) -> SplitData:
         labels = np.arange(len(pixels[rows])) % 3
         ids = tuple(f"{name}/{number}" for number in range(len(labels)))
         split = Split(name, labels, None, pixels[rows], ids, digest=name)
-        return Part(Images(split, image_size, 3, threads=1), labels, split.digest)
+        return SplitData(ImageLoader(split, image_size, 3, threads=1), labels, split.digest)
 
     parts = [part("train", slice(8)), part("validation", slice(8, 12)), part("test", slice(12, 16))]
     return TrainingData(*parts, num_classes=3, image_size=image_size)
@@ -140,8 +140,8 @@ def test_the_parts_give_what_the_whole_gives(name: str, image_size: int) -> None
         apply_freeze_policy(built, "until_layer", first.name)
         cut = cut_model(built.model)
         assert cut is not None
-        features = cut.fixed([x])
-        np.testing.assert_allclose(cut.tail(features), whole, rtol=0, atol=1e-5, err_msg=first.name)
+        features = cut.frozen([x])
+        np.testing.assert_allclose(cut.trained(features), whole, rtol=0, atol=1e-5, err_msg=first.name)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def chain(*parts: layers.Layer) -> keras.Model:
 def fixed_names(model: keras.Model) -> list[str]:
     """The kinds of layers before the cut."""
     cut = cut_model(model)
-    return [type(layer).__name__ for layer in cut.fixed.layers[1:]] if cut else []
+    return [type(layer).__name__ for layer in cut.frozen.layers[1:]] if cut else []
 
 
 # ----------------------------------------------------------------------------------------------------- the cut
@@ -61,22 +61,24 @@ def fixed_names(model: keras.Model) -> list[str]:
 def test_cut_lies_at_the_last_frozen_layer() -> None:
     cut = cut_model(small_model(freeze=2))
     assert cut is not None
-    assert [layer.name for layer in cut.fixed.layers if layer.weights] == ["conv1", "conv2"]
-    assert next(layer.name for layer in cut.tail.layers if layer.weights) == "conv3"
-    assert len(cut.tail.trainable_variables) == 4
+    assert [layer.name for layer in cut.frozen.layers if layer.weights] == ["conv1", "conv2"]
+    assert next(layer.name for layer in cut.trained.layers if layer.weights) == "conv3"
+    assert len(cut.trained.trainable_variables) == 4
 
 
 def test_both_parts_give_what_the_whole_gives() -> None:
     for model in (small_model(1), small_model(3, dropout=0.5), residual_model()):
         cut = cut_model(model)
         assert cut is not None
-        np.testing.assert_allclose(cut.tail(cut.fixed(IMAGES)), model(IMAGES.astype("float32")), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            cut.trained(cut.frozen(IMAGES)), model(IMAGES.astype("float32")), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_cut_may_be_several_tensors() -> None:
     cut = cut_model(residual_model())
     assert cut is not None
-    assert len(cut.fixed.outputs) == 2
+    assert len(cut.frozen.outputs) == 2
 
 
 def test_nothing_frozen_nothing_cut() -> None:

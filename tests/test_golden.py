@@ -11,7 +11,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.config import typed
+from cnnexp.config import validated
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import conf_dir, hydra_context
 
@@ -35,7 +35,7 @@ def test_the_config_is_the_kept_one(experiment: str) -> None:
     with hydra_context():
         config = compose_config([f"experiment={experiment}"])
         assert as_yaml(config) == golden(experiment).read_text(), "meant? `make golden`, and look at the diff"
-        assert typed(config).name == Path(experiment).name
+        assert validated(config).name == Path(experiment).name
 
 
 def test_no_file_is_left_of_an_experiment_that_is_gone() -> None:

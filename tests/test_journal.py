@@ -262,7 +262,7 @@ def test_the_end_of_a_run_waits_for_the_store(file, monkeypatch):
     monkeypatch.setattr(journal.time, "sleep", lambda seconds: None)
     kept = Journal(file, send)
     kept.write("0" * 32, {"kind": "end"})
-    kept.settle(5)
+    kept.flush(5)
     assert sent == ["end"] and not file.exists()
 
 
@@ -276,13 +276,13 @@ def test_a_model_waits_for_the_store(file, monkeypatch):
 
     monkeypatch.setattr(journal.time, "sleep", lambda seconds: None)
     kept = Journal(file, lambda run_id, record: None)
-    assert kept.insist(call, 1, b=2) == (1, 2)
+    assert kept.retry(call, 1, b=2) == (1, 2)
     with pytest.raises(ZeroDivisionError):
-        kept.insist(lambda: 1 / 0)
+        kept.retry(lambda: 1 / 0)
     monkeypatch.setattr(journal, "MODEL_SECONDS", 0.0)
     failures = iter([TimeoutError])
     with pytest.raises(UserError, match=r"trainer\.resume=true"):
-        kept.insist(call, 1, b=2)
+        kept.retry(call, 1, b=2)
 
 
 def test_locked_sqlite(tracker, line, file, uri):

@@ -14,7 +14,7 @@ import pytest
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.runs import sweep_job
-from cnnexp.runs.folder import decisive
+from cnnexp.runs.folder import result_affecting
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
 
@@ -108,7 +108,7 @@ def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: py
         seen.clear()
         cnnexp(*sweep(drawn_root, "seed=0", f"sweep.fresh_process={choice}"))
         assert len(seen) == count, choice
-    assert decisive(["seed=0", "sweep.fresh_process=true"]) == ["seed=0"]
+    assert result_affecting(["seed=0", "sweep.fresh_process=true"]) == ["seed=0"]
 
 
 def test_how_a_process_ended() -> None:

@@ -18,7 +18,7 @@ from cnnexp.data import loading
 from cnnexp.data.augment import Strong
 from cnnexp.data.dataset import Split
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels, warnings_caught
-from cnnexp.data.loading import Images, Room
+from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.data.opencv import cv2
 from cnnexp.data.parallel import in_order, in_parts
 from cnnexp.data.pipeline import TrainBatches
@@ -53,7 +53,7 @@ def test_what_the_decoders_warn_of_stays_off_the_console(tmp_path: Path, capfd: 
         (tmp_path / name).write_bytes(data)
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
     assert "extraneous bytes" in (printed := capfd.readouterr().err) and "libpng warning: iCCP" in printed
-    images = Images(split_of(tuple(str(tmp_path / name) for name in written)), SIZE, 3, threads=2)
+    images = ImageLoader(split_of(tuple(str(tmp_path / name) for name in written)), SIZE, 3, threads=2)
     assert images.take(np.arange(2)).shape == (2, SIZE, SIZE, 3)
     assert capfd.readouterr().err == ""
 
@@ -78,13 +78,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def rooms(folder: Path) -> dict[str, Room]:
+def rooms(folder: Path) -> dict[str, CacheLimits]:
     """In memory, in a file, and nowhere."""
     return {
-        "memory": Room(BYTES),
-        "file": Room(BYTES - 1, folder, BYTES),
-        "none": Room(BYTES - 1, folder, BYTES - 1),
-        "no folder": Room(0),
+        "memory": CacheLimits(BYTES),
+        "file": CacheLimits(BYTES - 1, folder, BYTES),
+        "none": CacheLimits(BYTES - 1, folder, BYTES - 1),
+        "no folder": CacheLimits(0),
     }
 
 
@@ -97,7 +97,7 @@ def test_images_from_files(files: tuple[str, ...], tmp_path: Path, channels: int
     indices = np.array([5, 0, 0, 6])
     expected = np.stack([read_square(files[index], SIZE, channels) for index in indices])
     for name, room in rooms(tmp_path / "cache").items():
-        images = Images(split_of(files), SIZE, channels, threads, room)
+        images = ImageLoader(split_of(files), SIZE, channels, threads, room)
         found = images.take(indices)
         assert len(images) == COUNT and found.dtype == np.uint8, name
         assert found.shape == (4, SIZE, SIZE, channels) and (found == expected).all(), name
@@ -107,8 +107,8 @@ def test_images_from_files(files: tuple[str, ...], tmp_path: Path, channels: int
 def test_images_from_arrays(tmp_path: Path, given: int, channels: int) -> None:
     arrays = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, given), np.uint8)
     expected = [to_channels(resize(array, 12), channels).tolist() for array in arrays[[3, 1]]]
-    for room in (Room(), Room(0), Room(0, tmp_path / "cache", 2**20)):
-        images = Images(split_of(arrays=arrays), 12, channels, 2, room)
+    for room in (CacheLimits(), CacheLimits(0), CacheLimits(0, tmp_path / "cache", 2**20)):
+        images = ImageLoader(split_of(arrays=arrays), 12, channels, 2, room)
         assert images.take(np.array([3, 1])).tolist() == expected
 
 
@@ -116,7 +116,7 @@ def test_images_from_arrays(tmp_path: Path, given: int, channels: int) -> None:
 def test_images_are_decoded_once_where_there_is_room(
     files: tuple[str, ...], tmp_path: Path, reads: list[str], where: str, count: int
 ) -> None:
-    images = Images(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
+    images = ImageLoader(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
     assert reads == []  # nothing before the first use
     for _ in range(3):
         images.take(np.array([4, 2]))
@@ -128,7 +128,7 @@ def test_images_are_decoded_once_where_there_is_room(
 def test_a_few_images_are_decoded_alone_until_they_are_half_of_all(
     files: tuple[str, ...], tmp_path: Path, reads: list[str], where: str, counts: list[int]
 ) -> None:
-    images = Images(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
+    images = ImageLoader(split_of(files), SIZE, 3, 1, rooms(tmp_path / "cache")[where])
     for wanted, count in zip(([4, 2], [5], [6], [0, 1, 2]), counts, strict=True):  # of 7; 3 are less than half
         found = images.take_few(np.array(wanted))
         assert len(reads) == count
@@ -141,7 +141,7 @@ def test_load_finds_a_bad_file(files: tuple[str, ...], tmp_path: Path, where: st
     room = rooms(tmp_path / "cache")[where]
     Path(files[4]).write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"4\.png: cannot be read"):
-        Images(split_of(files), SIZE, 3, 2, room).load()
+        ImageLoader(split_of(files), SIZE, 3, 2, room).load()
     assert not list((tmp_path / "cache").glob("*.[ip]*s"))  # no file of images, and no unfinished one
 
 
@@ -150,7 +150,7 @@ def test_the_first_bad_file_is_named(files: tuple[str, ...]) -> None:
         Path(files[number]).write_bytes(b"")
     for threads in (1, 2, 5):
         with pytest.raises(ImageError, match=r"2\.png"):
-            Images(split_of(files), SIZE, 3, threads).load()
+            ImageLoader(split_of(files), SIZE, 3, threads).load()
 
 
 def test_progress_counts_images(files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_progress_counts_images(files: tuple[str, ...], monkeypatch: pytest.Monk
 
     monkeypatch.setattr(loading, "progress", progress)
     monkeypatch.setattr(loading, "CHUNK", 3)
-    images = Images(split_of(files), SIZE, 3, 2)
+    images = ImageLoader(split_of(files), SIZE, 3, 2)
     images.load()
     assert seen == [("reading train images", COUNT, COUNT)]
     assert (images.take(np.arange(COUNT)) == np.stack([read_square(file, SIZE) for file in files])).all()
@@ -173,21 +173,24 @@ def test_progress_counts_images(files: tuple[str, ...], monkeypatch: pytest.Monk
 
 
 def test_another_run_uses_the_file(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
-    room = Room(0, tmp_path / "cache", 10 * BYTES)
-    first = Images(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT))
+    room = CacheLimits(0, tmp_path / "cache", 10 * BYTES)
+    first = ImageLoader(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT))
     reads.clear()
-    assert (Images(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT)) == first).all() and reads == []
-    for other in (Images(split_of(files, digest="other"), SIZE, 3, 1, room), Images(split_of(files), SIZE, 1, 1, room)):
+    assert (ImageLoader(split_of(files), SIZE, 3, 1, room).take(np.arange(COUNT)) == first).all() and reads == []
+    for other in (
+        ImageLoader(split_of(files, digest="other"), SIZE, 3, 1, room),
+        ImageLoader(split_of(files), SIZE, 1, 1, room),
+    ):
         other.take(np.arange(1))
         assert len(reads) == COUNT
         reads.clear()
 
 
 def test_the_least_recently_used_file_gives_way(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
-    room = Room(0, tmp_path / "cache", 2 * BYTES)
+    room = CacheLimits(0, tmp_path / "cache", 2 * BYTES)
 
-    def use(digest: str) -> Images:
-        images = Images(split_of(files, digest=digest), SIZE, 3, 1, room)
+    def use(digest: str) -> ImageLoader:
+        images = ImageLoader(split_of(files, digest=digest), SIZE, 3, 1, room)
         images.load()
         time.sleep(0.02)
         return images
@@ -205,25 +208,25 @@ def test_the_least_recently_used_file_gives_way(files: tuple[str, ...], tmp_path
 
 
 def test_a_file_of_another_size_is_written_anew(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
-    room = Room(0, tmp_path / "cache", 10 * BYTES)
-    Images(split_of(files), SIZE, 3, 1, room).load()
+    room = CacheLimits(0, tmp_path / "cache", 10 * BYTES)
+    ImageLoader(split_of(files), SIZE, 3, 1, room).load()
     (file,) = (tmp_path / "cache").glob("*.images")
     os.truncate(file, BYTES - 1)
     reads.clear()
-    Images(split_of(files), SIZE, 3, 1, room).load()
+    ImageLoader(split_of(files), SIZE, 3, 1, room).load()
     assert len(reads) == COUNT and file.stat().st_size == BYTES
 
 
-def _load_slowly(files: tuple[str, ...], room: Room) -> None:
+def _load_slowly(files: tuple[str, ...], room: CacheLimits) -> None:
     loading.CHUNK = 1
     loading.read_square = lambda *arguments: time.sleep(0.05) or read_square(*arguments)  # type: ignore[func-returns-value]
-    Images(split_of(files), SIZE, 3, 1, room).load()
+    ImageLoader(split_of(files), SIZE, 3, 1, room).load()
 
 
 def test_a_kill_while_it_is_written_leaves_no_file_and_two_processes_write_one(
     files: tuple[str, ...], tmp_path: Path
 ) -> None:
-    room = Room(0, tmp_path / "cache", 10 * BYTES)
+    room = CacheLimits(0, tmp_path / "cache", 10 * BYTES)
     start = multiprocessing.get_context("spawn").Process
     killed = start(target=_load_slowly, args=(files, room))
     killed.start()
@@ -246,7 +249,7 @@ def test_a_kill_while_it_is_written_leaves_no_file_and_two_processes_write_one(
 def test_what_a_killed_process_left_of_other_images_is_removed(files: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "0123.partial").write_bytes(b"0" * 100)
-    Images(split_of(files), SIZE, 3, 1, Room(0, tmp_path / "cache", 10 * BYTES)).load()
+    ImageLoader(split_of(files), SIZE, 3, 1, CacheLimits(0, tmp_path / "cache", 10 * BYTES)).load()
     assert not (tmp_path / "cache" / "0123.partial").exists()
 
 
@@ -256,10 +259,10 @@ def test_a_full_disk_is_one_line(files: tuple[str, ...]) -> None:
     folder = Path("/dev/shm")
     size = 10 * os.statvfs(folder).f_blocks * os.statvfs(folder).f_frsize
     split = split_of(tuple(files[0] for _ in range(size // (512 * 512 * 3) + 1)))
-    room = Room(0, folder / f"cnnexp-{os.getpid()}", 2 * size)
+    room = CacheLimits(0, folder / f"cnnexp-{os.getpid()}", 2 * size)
     try:
         with pytest.raises(UserError, match=r"decoded images cannot be kept \(No space left on device\)"):
-            Images(split, 512, 3, 1, room).load()
+            ImageLoader(split, 512, 3, 1, room).load()
         assert room.folder is not None and not list(room.folder.glob("*.[ip]*s"))
     finally:
         for file in (room.folder or folder).glob("*.lock"):
@@ -275,7 +278,7 @@ def test_batches_are_the_same_with_any_number_of_threads(files: tuple[str, ...],
     transform = Strong(rotation_range=40, zoom_range=0.2, brightness=0.5, saturation=0.5, erasing_probability=0.5)
 
     def epoch(threads: int) -> np.ndarray:
-        images = Images(split_of(files), SIZE, 3, threads, rooms(tmp_path / "cache")[where])
+        images = ImageLoader(split_of(files), SIZE, 3, threads, rooms(tmp_path / "cache")[where])
         batches = TrainBatches(
             images,
             np.arange(COUNT),

@@ -12,7 +12,7 @@ from explained import network
 from keras import layers
 
 from cnnexp.data.dataset import Dataset, Split
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, localisation
@@ -52,8 +52,8 @@ def detector() -> keras.Model:
     return model
 
 
-def images(dataset: Dataset) -> Images:
-    return Images(dataset.test, SIDE, 3, threads=1)
+def images(dataset: Dataset) -> ImageLoader:
+    return ImageLoader(dataset.test, SIDE, 3, threads=1)
 
 
 def test_a_perfect_detector_is_measured_as_perfect(squares: Dataset) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from odd_files import BAD, ODD, PLAIN, jpeg, other_kinds, png_that_says
 
-from cnnexp.data.check.look import look, look_at
+from cnnexp.data.check.look import inspect_file, look_at
 from cnnexp.process import MOST_PIXELS
 
 
@@ -26,14 +26,14 @@ def test_why_a_file_cannot_be_used(name: str, tmp_path: Path, capfd: pytest.Capt
 def test_what_is_unusual_but_does_no_harm(name: str, tmp_path: Path) -> None:
     data, note = ODD[name]
     (tmp_path / name).write_bytes(data)
-    found = look(str(tmp_path / name))
+    found = inspect_file(str(tmp_path / name))
     assert found.problem == "" and note in found.notes
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_files_have_no_notes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(PLAIN[name])
-    found = look(str(tmp_path / name))
+    found = inspect_file(str(tmp_path / name))
     assert (found.problem, found.notes, found.width, found.height) == ("", (), 48, 48)
 
 
@@ -41,7 +41,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     reasons = other_kinds(tmp_path)
     (tmp_path / "folder.jpg").mkdir()
     for name, reason in (reasons | {"folder.jpg": "no regular file"}).items():
-        assert reason in look(str(tmp_path / name)).problem
+        assert reason in inspect_file(str(tmp_path / name)).problem
 
 
 def test_bytes_too_many_in_a_jpeg_do_no_harm_and_stay_off_the_console(

@@ -6,9 +6,9 @@ import pytest
 
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.data.opencv import cv2
-from cnnexp.data.pipeline import Arrays, EvalBatches, Passes, TrainBatches, order, stream_indices
+from cnnexp.data.pipeline import AugmentedPasses, EvalBatches, FeatureArrays, TrainBatches, order, stream_indices
 
 
 def split_of(paths: tuple[str, ...] | None = None, arrays: np.ndarray | None = None) -> Split:
@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> tuple[str, ...]:
 
 def train_batches(n: int, batch_size: int, steps: int | None, seed: int = 0, **more: Any) -> TrainBatches:
     """Batches in which x is the index of the image."""
-    inputs = Arrays((np.arange(n),))
+    inputs = FeatureArrays((np.arange(n),))
     return TrainBatches(inputs, np.arange(n) % 3, batch_size=batch_size, steps_per_epoch=steps, seed=seed, **more)
 
 
@@ -136,7 +136,9 @@ def test_mixing_gets_the_batch_and_its_place() -> None:
 
 
 def test_kept_passes_are_used_in_turn() -> None:
-    passes = Passes(tuple(Arrays((np.arange(5) + 100 * number, -np.arange(5.0))) for number in range(3)))
+    passes = AugmentedPasses(
+        tuple(FeatureArrays((np.arange(5) + 100 * number, -np.arange(5.0))) for number in range(3))
+    )
     first, second = passes.take(np.array([4, 0, 2, 1]), np.array([0, 4, 2, 3]))
     assert first.tolist() == [4, 100, 202, 1]  # pass 4 is kept pass 1, pass 3 is kept pass 0
     assert second.tolist() == [-4, 0, -2, -1]
@@ -151,7 +153,7 @@ def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
 
     def stream(batch_size: int) -> np.ndarray:
         batches = TrainBatches(
-            Images(split_of(arrays=images), 16, 3, threads=2),
+            ImageLoader(split_of(arrays=images), 16, 3, threads=2),
             np.arange(6) % 2,
             batch_size=batch_size,
             steps_per_epoch=12 // batch_size,
@@ -170,7 +172,7 @@ def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
 
 
 def test_evaluation_goes_through_all_in_order() -> None:
-    batches = EvalBatches(Arrays((np.arange(5) * 10,)), batch_size=2)
+    batches = EvalBatches(FeatureArrays((np.arange(5) * 10,)), batch_size=2)
     assert len(batches) == 3
     for _ in range(2):
         assert [np.asarray(x).tolist() for x in batches] == [[0, 10], [20, 30], [40]]
@@ -179,20 +181,20 @@ def test_evaluation_goes_through_all_in_order() -> None:
 def test_features_of_one_and_of_several_outputs(tmp_path: Path) -> None:
     features = np.lib.format.open_memmap(tmp_path / "0.npy", "w+", dtype=np.float32, shape=(4, 3))
     features[:] = np.arange(12).reshape(4, 3)
-    one = Arrays((features,)).take(np.array([2, 0]))
+    one = FeatureArrays((features,)).take(np.array([2, 0]))
     assert type(one) is np.ndarray and one.tolist() == [[6, 7, 8], [0, 1, 2]]
-    two = Arrays((features, np.arange(4))).take(np.array([2, 0]))
+    two = FeatureArrays((features, np.arange(4))).take(np.array([2, 0]))
     assert isinstance(two, tuple) and two[0].tolist() == one.tolist() and two[1].tolist() == [2, 0]
-    assert len(Arrays((features,))) == 4
+    assert len(FeatureArrays((features,))) == 4
 
 
 @pytest.mark.parametrize("steps", [6, None])
 def test_stacks_are_the_batches_of_the_epochs(steps: int | None) -> None:
     rows = np.arange(12.0)[:, None]
     for inputs in (
-        Arrays((rows,)),
-        Arrays((rows, -rows)),
-        Passes((Arrays((rows,)), Arrays((100 + rows,)))),
+        FeatureArrays((rows,)),
+        FeatureArrays((rows, -rows)),
+        AugmentedPasses((FeatureArrays((rows,)), FeatureArrays((100 + rows,)))),
     ):
         batches = TrainBatches(inputs, np.arange(12), batch_size=2, steps_per_epoch=steps, seed=3)
         one_by_one = list(batches.epochs(1, 3))

@@ -14,7 +14,7 @@ from cnnexp.data.check import preflight
 from cnnexp.data.check.manifest import TICK_NS, stamp
 from cnnexp.data.check.preflight import PreflightError
 from cnnexp.data.dataset import Dataset
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.data.sources import folder
 from cnnexp.errors import UserError
 
@@ -62,7 +62,7 @@ def test_skip_names_every_bad_file_and_goes_on_without_them(
     used = [name for split in (dataset.train, dataset.validation, dataset.test) for name in split.ids]
     assert sorted(Path(name).name for name in used) == sorted([*ODD, *PLAIN])
     for split in (dataset.train, dataset.validation, dataset.test):
-        Images(split, 32, 3, threads=2).load()
+        ImageLoader(split, 32, 3, threads=2).load()
     assert dataset.report is not None and dataset.report.table is not None
     with dataset.report.table.open(newline="") as file:
         rows = {Path(row["name"]).name: row for row in csv.DictReader(file)}

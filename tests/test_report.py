@@ -9,7 +9,7 @@ from made_runs import CLASSES
 
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.report.mistakes import read_mistakes, thumbnail, write_mistakes
 from cnnexp.report.predictions import read_predictions, worst_mistakes, write_predictions
 from cnnexp.report.wording import big, duration, p_text, percent, points
@@ -69,14 +69,14 @@ def test_worst_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_whole(tmp_path / "a.txt", b"old")
+    write_atomic(tmp_path / "a.txt", b"old")
 
     def full(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write_whole(tmp_path / "a.txt", b"new")
+        write_atomic(tmp_path / "a.txt", b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.txt", b"old")]
 
 

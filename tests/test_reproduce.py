@@ -11,11 +11,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from cnnexp.config import typed
+from cnnexp.config import validated
 from cnnexp.config.composition import load_config
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.runs.recorded_config import rebuild, typed_record, variations
+from cnnexp.runs.recorded_config import restore_config, typed_record, variations
 from cnnexp.runs.reproduction import IGNORED, compare_figures, read_pins, same_figures, show_code, show_packages
 from cnnexp.runs.tracker import open_tracker
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_reproduced(cnnexp: Run, root: Path, first: str) -> None:
 
 @pytest.mark.trains
 def test_the_config_is_the_recorded_one_at_places_of_here(values: dict[str, Any], tmp_path: Path) -> None:
-    config = typed(rebuild("r", values, [f"paths.root={tmp_path}", "trainer.epochs=1"]))
+    config = validated(restore_config("r", values, [f"paths.root={tmp_path}", "trainer.epochs=1"]))
     assert config.paths.cache == f"{tmp_path}/cache"
     assert config.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert config.tracking.explain is False  # as recorded, not as composed here
@@ -171,11 +171,13 @@ def test_the_config_is_the_recorded_one_at_places_of_here(values: dict[str, Any]
 
 @pytest.mark.trains
 def test_a_group_chosen_anew(values: dict[str, Any]) -> None:
-    config = typed(rebuild("r", values, ["dataset=digits", "optimizer=adam", "optimizer.beta_1=0.8"]))
+    config = validated(restore_config("r", values, ["dataset=digits", "optimizer=adam", "optimizer.beta_1=0.8"]))
     assert (config.dataset.name, config.optimizer.name) == ("digits", "adam")
     assert config.optimizer.beta_1 == 0.8  # type: ignore[attr-defined]
     backbone = {**values["backbone"], "finetune_from": "conv_2"}
-    frozen = typed(rebuild("r", {**values, "backbone": backbone}, ["freeze_policy=full", "phases=head_first"]))
+    frozen = validated(
+        restore_config("r", {**values, "backbone": backbone}, ["freeze_policy=full", "phases=head_first"])
+    )
     assert frozen.phases["finetune"].freeze_policy.first_trainable_layer == "conv_2"
 
 
@@ -185,7 +187,7 @@ def test_older_and_newer_records(values: dict[str, Any]) -> None:
     assert isinstance(older, dict)
     del older["trainer"]["flip_averaging"], older["augmentation"]["mixup"], older["phases"]
     older["trainer"]["resume"] = True  # is nothing that a run computes
-    config = typed(rebuild("r", older, []))
+    config = validated(restore_config("r", older, []))
     assert (config.trainer.flip_averaging, config.augmentation.mixup, config.phases) == (False, 0.0, {})
     for change, said in (
         ({"trainer": {**values["trainer"], "turbo": 1}}, "trainer.turbo"),
@@ -196,15 +198,15 @@ def test_older_and_newer_records(values: dict[str, Any]) -> None:
         ({"optimizer": {**values["optimizer"], "learning_rate": "fast"}}, "learning_rate"),
     ):
         with pytest.raises(UserError, match=said):
-            rebuild("r", {**values, **change}, [])  # type: ignore[dict-item]
+            restore_config("r", {**values, **change}, [])  # type: ignore[dict-item]
     with pytest.raises(UserError, match="wrong kind"):
-        typed_record("r", rebuild("r", {**values, "backbone": {**values["backbone"], "filters": [[], 1]}}, []))
+        typed_record("r", restore_config("r", {**values, "backbone": {**values["backbone"], "filters": [[], 1]}}, []))
 
 
 @pytest.mark.trains
 def test_phases_keep_their_optimizers(values: dict[str, Any]) -> None:
     phase = {"epochs": 2, "freeze_policy": {"mode": "none"}, "optimizer": values["optimizer"], "learning_rate": None}
-    config = typed(rebuild("r", {**values, "phases": {"all": phase}}, []))
+    config = validated(restore_config("r", {**values, "phases": {"all": phase}}, []))
     assert config.phases["all"].optimizer is not None
     assert config.phases["all"].optimizer.rho == values["optimizer"]["rho"]  # type: ignore[attr-defined]
 
@@ -213,7 +215,7 @@ def test_phases_keep_their_optimizers(values: dict[str, Any]) -> None:
 def test_where_the_data_lies(values: dict[str, Any], tmp_path: Path) -> None:
     def path(recorded: str, *overrides: str) -> str:
         changed = {**values, "paths": {"data": "/gone/data"}, "dataset": {**values["dataset"], "path": recorded}}
-        return str(rebuild("r", changed, [f"paths.data={tmp_path}", *overrides]).dataset.path)
+        return str(restore_config("r", changed, [f"paths.data={tmp_path}", *overrides]).dataset.path)
 
     assert path("/gone/data/photos") == str(tmp_path / "photos")  # below paths.data: in that of here
     assert path(str(tmp_path)) == str(tmp_path)

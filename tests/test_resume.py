@@ -13,7 +13,7 @@ from campaign import kill
 from resuming import Run, folders, line, tracker
 
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import CHECKPOINT, RunState, find_unfinished, held, is_held, write_state
+from cnnexp.runs.folder import CHECKPOINT, RunManifest, find_unfinished, is_held, run_lock, write_state
 from cnnexp.tracking.mlflow import Tracker
 
 # ------------------------------------------------------------------------------------------------ kill -9
@@ -103,7 +103,7 @@ def test_a_run_with_other_images_is_not_resumed(
     assert cnnexp(*line(drawn_root, "tracking=none"))[0] == 130
     (folder,) = folders(tmp_path)
     state = json.loads((folder / "run.json").read_text())
-    write_state(folder, RunState(state["run_id"], state["config_hash"], "of other images"))
+    write_state(folder, RunManifest(state["run_id"], state["config_hash"], "of other images"))
     code, _, err = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
     assert code == 2 and "the images are no longer those of the run in" in err
     assert (folder / CHECKPOINT).is_file()
@@ -116,14 +116,14 @@ def test_a_run_that_is_alive_is_not_resumed(
     interrupted(1)
     assert cnnexp(*line(drawn_root, "tracking=none"))[0] == 130
     (folder,) = folders(tmp_path)
-    with held(folder):
+    with run_lock(folder):
         code, _, err = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
     assert code == 2 and "is still in training" in err and len(err.splitlines()) == 1
 
 
 def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
     for name, config_hash in (("1", "a"), ("2", "a"), ("3", "b")):
-        write_state(tmp_path / name, RunState("id", config_hash, ""))
+        write_state(tmp_path / name, RunManifest("id", config_hash, ""))
     assert find_unfinished(tmp_path, "a") == tmp_path / "2"
     (tmp_path / "2" / "result.json").write_text(json.dumps({"status": "FINISHED"}))
     assert find_unfinished(tmp_path, "a") == tmp_path / "1"
@@ -133,8 +133,8 @@ def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_once(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
-    with held(tmp_path):
+    with run_lock(tmp_path):
         assert is_held(tmp_path)
-        with pytest.raises(UserError, match="another process is at work"), held(tmp_path):
+        with pytest.raises(UserError, match="another process is at work"), run_lock(tmp_path):
             pass
     assert not is_held(tmp_path) and not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pytest
 from campaign import kill
 from resuming import Run, folders, line, tracker
 
-from cnnexp.runs.folder import RunState, decisive, write_state
+from cnnexp.runs.folder import RunManifest, result_affecting, write_state
 
 pytestmark = pytest.mark.trains
 
@@ -70,7 +70,7 @@ def test_a_job_with_other_values_is_trained_anew(cnnexp: Run, drawn_root: Path, 
     assert cnnexp(*given)[0] == 0
     (folder,) = folders(tmp_path)
     state = json.loads((folder / "1" / "run.json").read_text())
-    write_state(folder / "1", RunState(state["run_id"], "of another config", state["data_digest"]))
+    write_state(folder / "1", RunManifest(state["run_id"], "of another config", state["data_digest"]))
     code, out, _ = cnnexp(*given)
     assert code == 0 and out.count("is done already") == 1 and out.count("epoch   1/2") == 1
 
@@ -108,8 +108,8 @@ def test_an_interrupted_sweep_goes_on(
 
 def test_what_only_steers_a_sweep_does_not_make_it_another() -> None:
     given = ["experiment=baseline", "seed=0,1"]
-    assert decisive([*given, "sweep.resume=true", "trainer.resume=true", "hydra/launcher=joblib"]) == given
-    assert decisive([*given, "trainer.epochs=3"]) != given
+    assert result_affecting([*given, "sweep.resume=true", "trainer.resume=true", "hydra/launcher=joblib"]) == given
+    assert result_affecting([*given, "trainer.epochs=3"]) != given
 
 
 @pytest.mark.usefixtures("no_training")

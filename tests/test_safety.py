@@ -163,7 +163,7 @@ def test_targets_are_judged_by_the_object_that_they_lead_to() -> None:
         "dataset": [
             "cnnexp.data.drawing.synthetic.draw_synthetic", "cnnexp.data.sources.prepare_dogs_vs_cats",
             "os.system\nnext line", "cnnexp.data.sources._dataset", "cnnexp.data.sources.hashlib",
-            "cnnexp.data.sources.Path", "cnnexp.files.write_whole", "cnnexp.data.sourcesx.a",
+            "cnnexp.data.sources.Path", "cnnexp.files.write_atomic", "cnnexp.data.sourcesx.a",
         ],
         "backbone": ["cnnexp.models.efficientnet_lite.importlib.import_module", "cnnexp.models.names.APPLICATIONS"],
         "head": ["cnnexp.data.sources.folder", "cnnexp.models.heads.keras"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from campaign import kill
 
-from cnnexp.config import typed
+from cnnexp.config import validated
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.data.opencv import cv2
@@ -67,7 +67,7 @@ def test_ready_spaces(name: str) -> None:
         for key, space in composed.hydra.sweeper.params.items():
             inside = space[space.rindex("(") + 1 : space.index(")")].split(",")
             for value in inside:
-                typed(compose_config([f"sweep={name}", "experiment=demo/finetuned", f"{key}={value.strip()}"]))
+                validated(compose_config([f"sweep={name}", "experiment=demo/finetuned", f"{key}={value.strip()}"]))
 
 
 @pytest.mark.trains

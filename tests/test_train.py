@@ -11,7 +11,7 @@ import yaml
 
 from cnnexp.config.composition import load_config
 from cnnexp.config.hydra_driver import conf_dir
-from cnnexp.config.targets import bind
+from cnnexp.config.targets import partial_from_config
 from cnnexp.errors import UserError
 from cnnexp.runs import build
 
@@ -207,7 +207,9 @@ def tracked_pictures(tracked_run: Path) -> tuple[Path, list[str]]:
 def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Building the network that has them takes seconds."""
     built = []
-    monkeypatch.setattr(build, "bind", lambda *given, **more: built.append(given) or bind(*given, **more))
+    monkeypatch.setattr(
+        build, "partial_from_config", lambda *given, **more: built.append(given) or partial_from_config(*given, **more)
+    )
     monkeypatch.setattr(build, "_layers_found", set())
 
     config = load_config(

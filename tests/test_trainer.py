@@ -10,11 +10,11 @@ import pytest
 
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
-from cnnexp.training.inputs import Augmentation, Cache, Part, TrainingData
+from cnnexp.training.inputs import Augmentation, Cache, SplitData, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, Settings, frozen_digest
 from cnnexp.training.runtime import prepare_tensorflow
@@ -45,12 +45,12 @@ def data(augmentation: Augmentation | None = None, classes: int = 2) -> Training
     """10, 6 and 6 noisy images, brighter for a higher class."""
     rng = np.random.default_rng(0)
 
-    def part(name: str, count: int) -> Part:
+    def part(name: str, count: int) -> SplitData:
         labels = np.arange(count) % classes
         images = rng.integers(0, 100, (count, 8, 8, 3)) + labels[:, None, None, None] * 100 // (classes - 1)
         arrays = images.astype(np.uint8)
         split = Split(name, labels, None, arrays, tuple(f"{name}/{i}" for i in range(count)), f"{name} {classes}")
-        return Part(Images(split, 8, 3, threads=1), labels, split.digest)
+        return SplitData(ImageLoader(split, 8, 3, threads=1), labels, split.digest)
 
     parts = [part("train", 10), part("validation", 6), part("test", 6)]
     return TrainingData(*parts, num_classes=classes, image_size=8, augmentation=augmentation or Augmentation())

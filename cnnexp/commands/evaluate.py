@@ -13,7 +13,7 @@ from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.evaluation import Evaluation, evaluate, log_evaluation
-from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, rebuild, typed_record
+from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, restore_config, typed_record
 from cnnexp.runs.tracker import open_tracker
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _test(request: Request, tracker: Any, info: "RunInfo") -> "tuple[Dataset, Ev
     values = read_config(tracker, info.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
-    config = typed_record(info.run_id, rebuild(info.run_id, values, request.overrides))
+    config = typed_record(info.run_id, restore_config(info.run_id, values, request.overrides))
     own = not any(override.startswith("dataset=") for override in request.overrides)
     import_tensorflow()
     from cnnexp.runs.job import load_dataset

@@ -1,7 +1,7 @@
 """The typed schema of the whole configuration; the part of each group, with its limits, in the file of its name.
 
 The values themselves stand in `conf/`. Hydra composes them into these dataclasses and refuses an unknown key
-or a wrong type; `typed` checks the rest (ranges, choices, relations) before anything heavy is imported.
+or a wrong type; `validated` checks the rest (ranges, choices, relations) before anything heavy is imported.
 """
 
 import sys
@@ -122,7 +122,7 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=name, node=node)
 
 
-def typed(config: DictConfig) -> Config:
+def validated(config: DictConfig) -> Config:
     """The composed config as dataclasses, every value checked.
 
     Raises:

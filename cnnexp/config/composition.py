@@ -86,11 +86,11 @@ class JobComposer:
 def load_config(overrides: Sequence[str]) -> config.Config:
     """Compose, type and check the configuration of one job."""
     with hydra_context():
-        return config.typed(compose_config(overrides))
+        return config.validated(compose_config(overrides))
 
 
 @dataclass
-class Plan:
+class CommandLineJobs:
     """What a command line would run: one list of overrides a job. `composed` is the configuration of a single run, or
     of a search what its jobs have in common. `shared` is what the line says beside its sweeps, with the node `hydra`.
     """
@@ -101,7 +101,7 @@ class Plan:
     composed: DictConfig | None = None
 
 
-def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") -> Plan:
+def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") -> CommandLineJobs:
     """The jobs of a line for Hydra's basic sweeper; another one chooses as it goes, and gives no jobs here.
 
     Args:
@@ -118,18 +118,20 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
-        return Plan(multirun=False, shared=composed, jobs=[list(overrides)], composed=without_hydra(composed))
+        return CommandLineJobs(
+            multirun=False, shared=composed, jobs=[list(overrides)], composed=without_hydra(composed)
+        )
     for kind in ("launcher", "sweeper"):
         _check_plugin(f"hydra/{kind}={composed.hydra.runtime.choices[f'hydra/{kind}']}", composed.hydra[kind]._target_)
     if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
-        return Plan(multirun=True, shared=composed, composed=composed)
+        return CommandLineJobs(multirun=True, shared=composed, composed=composed)
     params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
     try:
         jobs = split_jobs(_parse([*params, *overrides]))
     except HydraException as error:
         wanted = "an interval is for a sweeper that searches, as hydra/sweeper=optuna; or list values, as KEY=1,2"
         raise UserError(f"{' '.join(sweeps or params)}: {wanted}") from error
-    return Plan(multirun=True, shared=composed, jobs=jobs)
+    return CommandLineJobs(multirun=True, shared=composed, jobs=jobs)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

@@ -19,7 +19,7 @@ HOMES = {  # of the leaf of each group: the module, or package, in which its tar
 }
 
 
-def bind(group: str, node: Any, omit: tuple[str, ...] = (), **also: Any) -> Callable[..., Any]:
+def partial_from_config(group: str, node: Any, omit: tuple[str, ...] = (), **also: Any) -> Callable[..., Any]:
     """The function that `node._target_` names, with the values of `node` bound to it.
 
     Args:

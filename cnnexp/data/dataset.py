@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.data.check.preflight import Report, Rules, preflight
-from cnnexp.data.splits import SPLITS, Listing, array_digests, combined_digest, find_images, limit_evenly
+from cnnexp.data.check.preflight import PreflightPolicy, Report, preflight
+from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, find_images, limit_evenly
 from cnnexp.errors import UserError
 
 
@@ -39,7 +39,9 @@ class Dataset:
     report: Report | None = None  # what was found in the files
 
 
-def from_split_folders(name: str, root: Path, limit: int | None, rules: Rules, masks: str | None = None) -> Dataset:
+def from_split_folders(
+    name: str, root: Path, limit: int | None, rules: PreflightPolicy, masks: str | None = None
+) -> Dataset:
     """The images of `root/{train,validation,test}/CLASS/`; see `from_files`."""
     class_names, parts = find_images(root)
     for split in SPLITS:
@@ -54,9 +56,9 @@ def from_files(
     name: str,
     root: Path,
     class_names: tuple[str, ...],
-    parts: dict[str, Listing],
+    parts: dict[str, LabelledFiles],
     limit: int | None,
-    rules: Rules,
+    rules: PreflightPolicy,
     masks: str | None = None,
 ) -> Dataset:
     """The images of the listings, every one of which is looked at.

@@ -23,7 +23,7 @@ DECODER = 1  # raise it when the same file gives other pixels
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheLimits:
     """Where decoded images may be kept.
 
     memory_bytes: of those of one split.
@@ -36,7 +36,7 @@ class Room:
     folder_bytes: int = 0
 
 
-class Images:
+class ImageLoader:
     """The images of a split in the size of the network.
 
     They are decoded at the first use and kept in memory or in a file, if there is room; otherwise they are decoded
@@ -50,8 +50,10 @@ class Images:
         room: for the decoded images.
     """
 
-    def __init__(self, split: Split, image_size: int, channels: int, threads: int, room: Room | None = None) -> None:
-        self.split, self.threads, self.room = split, threads, room or Room()
+    def __init__(
+        self, split: Split, image_size: int, channels: int, threads: int, room: CacheLimits | None = None
+    ) -> None:
+        self.split, self.threads, self.room = split, threads, room or CacheLimits()
         self.shape = (len(split.ids), image_size, image_size, channels)
         self.kept: np.ndarray | ImageFile | None = None
         self.loading = Lock()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.data.parallel import in_order
 
 ORDER = 1  # tells the order's random numbers from those of the augmentation, made from (seed, pass, index)
@@ -16,8 +16,8 @@ ORDER = 1  # tells the order's random numbers from those of the augmentation, ma
 X = np.ndarray | tuple[np.ndarray, ...]
 
 
-class Inputs(Protocol):
-    """What batches are taken from: `Images`, or `Arrays` of cached features."""
+class BatchSource(Protocol):
+    """What batches are taken from: `ImageLoader`, or `FeatureArrays` of cached features."""
 
     def __len__(self) -> int: ...
 
@@ -28,7 +28,7 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
+class FeatureArrays:
     """Inputs that are already computed: one or several arrays (N, ...), which may be memory-mapped."""
 
     arrays: tuple[np.ndarray, ...]
@@ -43,10 +43,10 @@ class Arrays:
 
 
 @dataclass(frozen=True, eq=False)
-class Passes:
+class AugmentedPasses:
     """Inputs computed for several passes over the images, each augmented anew, and used in turn."""
 
-    passes: tuple[Arrays, ...]
+    passes: tuple[FeatureArrays, ...]
 
     def __len__(self) -> int:
         return len(self.passes[0])
@@ -113,7 +113,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        inputs: Inputs | Passes,
+        inputs: BatchSource | AugmentedPasses,
         targets: np.ndarray,
         *,
         batch_size: int,
@@ -155,7 +155,9 @@ class TrainBatches:
         return self.mix(x, y, epoch, step) if self.mix else (x, y)
 
     def _take(self, indices: np.ndarray, passes: np.ndarray) -> X:
-        return self.inputs.take(indices, passes) if isinstance(self.inputs, Passes) else self.inputs.take(indices)
+        return (
+            self.inputs.take(indices, passes) if isinstance(self.inputs, AugmentedPasses) else self.inputs.take(indices)
+        )
 
     def stacks(self, first: int, last: int, count: int) -> Iterator[tuple[X, np.ndarray]]:
         """The same as `epochs`, for features: `count` batches at a time as arrays (count, B, ...).
@@ -176,7 +178,7 @@ class TrainBatches:
 
     def epochs(self, first: int, last: int) -> Iterator[tuple[X, np.ndarray]]:
         """Every batch of the epochs `first` to `last` - 1 in order; those of images are made ahead, in threads."""
-        threads = self.threads if isinstance(self.inputs, Images) else 1
+        threads = self.threads if isinstance(self.inputs, ImageLoader) else 1
         places = ((epoch, step) for epoch in range(first, last) for step in range(len(self)))
         return in_order(threads, (partial(self.batch, epoch, step) for epoch, step in places))
 
@@ -184,7 +186,7 @@ class TrainBatches:
 class EvalBatches:
     """All inputs in their order, in batches (B, ...); the last may be smaller."""
 
-    def __init__(self, inputs: Inputs, batch_size: int) -> None:
+    def __init__(self, inputs: BatchSource, batch_size: int) -> None:
         self.inputs, self.batch_size = inputs, batch_size
 
     def __len__(self) -> int:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.console import warn
-from cnnexp.data.check.preflight import Rules
+from cnnexp.data.check.preflight import PreflightPolicy
 from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
 from cnnexp.data.drawing.synthetic import draw_synthetic, drawing
 from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpack_all
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
-from cnnexp.data.fetch.download import Promise, download, file_name, is_url
+from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.tables import read_table
-from cnnexp.data.splits import Listing, divide, find_images
+from cnnexp.data.splits import LabelledFiles, divide, find_images
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -212,7 +212,9 @@ def synthetic(
     return from_split_folders(name, root, None, _rules(on_bad, on_leak, manifests), masks=str(root / "masks"))
 
 
-def _listed(path: str, downloads: Path, promise: Promise) -> tuple[Path, tuple[str, ...], dict[str, Listing]]:
+def _listed(
+    path: str, downloads: Path, promise: ExpectedFile
+) -> tuple[Path, tuple[str, ...], dict[str, LabelledFiles]]:
     """The folder that names start from, the class names, and the images of each split, of a folder, archive or CSV."""
     if is_url(path):
         name = file_name(path, promise)
@@ -242,12 +244,12 @@ def _listed(path: str, downloads: Path, promise: Promise) -> tuple[Path, tuple[s
     return root, *find_images(root)
 
 
-def _promise(sha256: str | None) -> Promise:
-    return Promise(sha256=sha256.lower() if sha256 else None)
+def _promise(sha256: str | None) -> ExpectedFile:
+    return ExpectedFile(sha256=sha256.lower() if sha256 else None)
 
 
-def _rules(on_bad: str, on_leak: str, manifests: str | None) -> Rules:
-    return Rules(on_bad, on_leak, Path(manifests).expanduser().absolute() if manifests else None)
+def _rules(on_bad: str, on_leak: str, manifests: str | None) -> PreflightPolicy:
+    return PreflightPolicy(on_bad, on_leak, Path(manifests).expanduser().absolute() if manifests else None)
 
 
 def _keras_mnist() -> tuple[np.ndarray, ...]:

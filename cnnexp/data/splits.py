@@ -20,21 +20,21 @@ THREADS = min(os.cpu_count() or 1, 8)  # for reading files
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
+class LabelledFiles:
     """Image files: `ids` are their names relative to the data set's folder, with `/`; `labels` (N,) int64."""
 
     ids: tuple[str, ...]
     labels: np.ndarray
 
-    def take(self, indices: np.ndarray) -> "Listing":
+    def take(self, indices: np.ndarray) -> "LabelledFiles":
         """Those with these positions, in this order."""
-        return Listing(tuple(self.ids[index] for index in indices), self.labels[indices])
+        return LabelledFiles(tuple(self.ids[index] for index in indices), self.labels[indices])
 
 
 # ------------------------------------------------------------------------------------------------- folders
 
 
-def find_images(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+def find_images(root: Path) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
     """List the images of `root/SPLIT/CLASS/` or, where there are no split folders, of `root/CLASS/` as train.
 
     A split folder is train, validation (or val, valid) or test, in small or capital letters; folders beside
@@ -123,9 +123,9 @@ def _check_classes(where: str, images: dict[str, list[str]]) -> None:
             )
 
 
-def _listing(images: dict[str, list[str]]) -> Listing:
+def _listing(images: dict[str, list[str]]) -> LabelledFiles:
     labels = np.repeat(np.arange(len(images)), [len(ids) for ids in images.values()])
-    return Listing(tuple(name for ids in images.values() for name in ids), labels.astype(np.int64))
+    return LabelledFiles(tuple(name for ids in images.values() for name in ids), labels.astype(np.int64))
 
 
 # ---------------------------------------------------------------------------------------- division and limit

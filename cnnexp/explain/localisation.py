@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from cnnexp.data.dataset import Dataset
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
 from cnnexp.explain.cam import gradient_heatmaps
 from cnnexp.explain.measure import Localisation, localisation, randomised, read_masks, spearman
@@ -23,7 +23,9 @@ SCORE_CAM_BUDGET = 2.5e11  # multiply-adds: 8 images of 150x150 by the small con
 SANITY = "gradcam"  # the method whose maps are compared with those of the randomised network
 
 
-def localisation_metrics(model: keras.Model, dataset: Dataset, images: Images, limit: int = MOST) -> dict[str, float]:
+def localisation_metrics(
+    model: keras.Model, dataset: Dataset, images: ImageLoader, limit: int = MOST
+) -> dict[str, float]:
     """How well the heat maps of the true classes find the evidence in test pictures, at the default layer.
 
     For every CAM method `explain/pointing_game/METHOD` and `explain/energy_inside/METHOD` (see

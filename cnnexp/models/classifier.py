@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class RecordedModel:
+class LoadedModel:
     """`model` takes (B, H, W, C) raw 0..255; `image_size` and `channels` are what it wants."""
 
     run_id: str

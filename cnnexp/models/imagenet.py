@@ -10,7 +10,7 @@ import keras
 from cnnexp.errors import UserError
 from cnnexp.models.applications import download_weights
 from cnnexp.models.backbone import one_line
-from cnnexp.models.classifier import RecordedModel
+from cnnexp.models.classifier import LoadedModel
 from cnnexp.models.efficientnet_lite import IMAGENET_CLASSES, imagenet_classifier
 from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.models.preprocessing import preprocess
@@ -19,7 +19,7 @@ VGG16_SIZE = 224  # pixels
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"  # as Keras calls it
 
 
-def imagenet_network(name: str, weights: str | None = None) -> RecordedModel:
+def imagenet_network(name: str, weights: str | None = None) -> LoadedModel:
     """A network of `IMAGENET_NETWORKS`; its name stands in the place of a run id.
 
     Args:
@@ -33,7 +33,7 @@ def imagenet_network(name: str, weights: str | None = None) -> RecordedModel:
     assert name in IMAGENET_NETWORKS
     class_names = imagenet_class_names()
     model = vgg16_classifier(weights) if name == "vgg16" else imagenet_classifier(name)
-    return RecordedModel(name, name, model, class_names, model.input_shape[1], channels=3)
+    return LoadedModel(name, name, model, class_names, model.input_shape[1], channels=3)
 
 
 def imagenet_class_names() -> tuple[str, ...]:

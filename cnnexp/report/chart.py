@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cnnexp.report.compare import Comparison, Row
+from cnnexp.report.compare import Comparison, Variant
 from cnnexp.report.style import BLUE, LINES, ORANGE, PLAIN, new_figure, save_png
 from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
@@ -94,7 +94,7 @@ def _draw_accuracy(axes: Axes, comparison: Comparison) -> None:
     _legend(axes, comparison)
 
 
-def _draw_variant(axes: Axes, place: int, row: Row, decimals: int) -> None:
+def _draw_variant(axes: Axes, place: int, row: Variant, decimals: int) -> None:
     """Two lanes, so that nothing overlaps: ours above, the published figure below."""
     if row.reference_accuracy is not None:
         axes.plot(row.reference_accuracy, place + 0.27, "D", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=3)
@@ -122,7 +122,7 @@ def _draw_variant(axes: Axes, place: int, row: Row, decimals: int) -> None:
     _label(axes, end, lane, _accuracy_text(row, decimals), INK, 17, fontweight="bold")
 
 
-def _accuracy_text(row: Row, decimals: int) -> str:
+def _accuracy_text(row: Variant, decimals: int) -> str:
     return percent(row.test_accuracy, decimals, row.test_spread)
 
 

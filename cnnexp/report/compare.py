@@ -44,7 +44,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Step:
+class PairedComparison:
     """A variant against the variant before it (the nearest with a test accuracy)."""
 
     previous: str  # name of that variant
@@ -58,7 +58,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A variant: the mean of its finished runs, None where no run has the figure."""
 
     name: str
@@ -77,14 +77,14 @@ class Row:
     epochs: int | None
     total_parameters: int | None
     trainable_parameters: int | None
-    step: Step | None  # None for the first variant and for one without a test accuracy
+    step: PairedComparison | None  # None for the first variant and for one without a test accuracy
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The rows in the order of the progression, and the runs that they were made from."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Variant, ...]
     runs: tuple[Result, ...]
 
     @property
@@ -103,8 +103,8 @@ def summarise(results: Sequence[Result]) -> Comparison:
     groups: dict[str, list[Result]] = {}
     for result in ordered:
         groups.setdefault(result.name, []).append(result)
-    rows: list[Row] = []
-    previous: tuple[Row, Predictions | str] | None = None
+    rows: list[Variant] = []
+    previous: tuple[Variant, Predictions | str] | None = None
     for runs in groups.values():
         runs.sort(key=lambda run: run.seed)
         row = _merge(runs)
@@ -117,7 +117,7 @@ def summarise(results: Sequence[Result]) -> Comparison:
     return Comparison(tuple(rows), tuple(ordered))
 
 
-def _merge(runs: list[Result]) -> Row:
+def _merge(runs: list[Result]) -> Variant:
     done = [run for run in runs if run.finished]
     accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
     accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
@@ -126,7 +126,7 @@ def _merge(runs: list[Result]) -> Row:
     interval = wilson_interval(accuracy * total, total) if accuracy is not None and total else None
     val_accuracies = [run.val_accuracy for run in done if run.val_accuracy is not None]
     val_accuracy, val_spread = mean_and_spread(val_accuracies) if val_accuracies else (None, None)
-    return Row(
+    return Variant(
         name=runs[0].name,
         run_ids=tuple(run.run_id for run in runs),
         statuses=tuple(run.status for run in runs),
@@ -167,16 +167,18 @@ def _answers(runs: list[Result]) -> Predictions | str:
         return str(error)
 
 
-def _step(older: Row, older_answers: Predictions | str, newer: Row, newer_answers: Predictions | str) -> Step:
+def _step(
+    older: Variant, older_answers: Predictions | str, newer: Variant, newer_answers: Predictions | str
+) -> PairedComparison:
     assert older.test_accuracy is not None and newer.test_accuracy is not None
     gain = newer.test_accuracy - older.test_accuracy
-    step = _with_costs(Step(older.name, gain, None), newer)
+    step = _with_costs(PairedComparison(older.name, gain, None), newer)
     for answers in (older_answers, newer_answers):
         if isinstance(answers, str):
             return replace(step, note=answers)
     assert isinstance(older_answers, Predictions) and isinstance(newer_answers, Predictions)
     if _truth(older_answers) != _truth(newer_answers):
-        return Step(older.name, None, None, note=f"not the same test images as {older.name}")
+        return PairedComparison(older.name, None, None, note=f"not the same test images as {older.name}")
     was_right = dict(zip(older_answers.ids, older_answers.correct.tolist(), strict=True))
     is_right = dict(zip(newer_answers.ids, newer_answers.correct.tolist(), strict=True))
     fixed = tuple(image for image in newer_answers.ids if is_right[image] and not was_right[image])
@@ -190,7 +192,7 @@ def _truth(answers: Predictions) -> dict[str, str]:
     return dict(zip(answers.ids, names, strict=True))
 
 
-def _with_costs(step: Step, newer: Row) -> Step:
+def _with_costs(step: PairedComparison, newer: Variant) -> PairedComparison:
     gained = 100 * (step.gain or 0.0)
     if gained <= 0:
         return step

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 
 MISTAKES = "mistakes.zip"
 MOST_KEPT = 256  # the most confident first
@@ -79,7 +79,7 @@ def write_mistakes(
             archive.writestr(zipfile.ZipInfo(name), picture)
             writer.writerow([name, *words])
         archive.writestr(zipfile.ZipInfo(INDEX), index.getvalue().encode("utf-8", "surrogateescape"))
-    write_whole(path, content.getvalue())
+    write_atomic(path, content.getvalue())
 
 
 def read_mistakes(path: str | Path, wanted: Collection[str]) -> dict[str, Mistake]:

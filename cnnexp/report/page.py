@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from cnnexp.files import write_whole
-from cnnexp.report.compare import Comparison, Row, Step
+from cnnexp.files import write_atomic
+from cnnexp.report.compare import Comparison, PairedComparison, Variant
 from cnnexp.report.mistakes import Mistake, kind_of
 from cnnexp.report.tables import table_rows
 from cnnexp.report.wording import points
@@ -131,7 +131,7 @@ def write_page(
 </body>
 </html>
 """
-    write_whole(path, html.encode("utf-8", "replace"))
+    write_atomic(path, html.encode("utf-8", "replace"))
 
 
 def data_uri(picture: bytes) -> str:
@@ -155,7 +155,7 @@ def _table(comparison: Comparison) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
-def _step(row: Row, step: Step, decimals: int, mistakes: Mapping[str, Mistake], most: int) -> str:
+def _step(row: Variant, step: PairedComparison, decimals: int, mistakes: Mapping[str, Mistake], most: int) -> str:
     heading = f"{escape(step.previous)} &rarr; {escape(row.name)}"
     if step.gain is not None:
         heading += f", {points(step.gain, decimals)} points"

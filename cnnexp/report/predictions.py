@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 
 COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
 PREFIX = "p_"
@@ -60,7 +60,7 @@ def write_predictions(
     for image, label, row in zip(ids, labels, probabilities, strict=True):
         figures = [f"{value:.{digits}g}" for value in row.tolist()]
         writer.writerow([image, class_names[label], class_names[row.argmax()], *figures])
-    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_predictions(path: str | Path) -> Predictions:

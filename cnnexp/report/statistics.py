@@ -76,7 +76,7 @@ def _counts_by_threshold(positive: np.ndarray, score: np.ndarray) -> Curve:
 
 
 def roc_curve(positive: np.ndarray, score: np.ndarray) -> Curve:
-    """Receiver operating characteristic.
+    """EpochListener operating characteristic.
 
     Returns:
         false_positive_rate, true_positive_rate, thresholds: (T + 1,) each, from (0, 0) at inf to (1, 1).

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.sheet import INK, MUTED, PAPER
 
 LINES, BLUE, ORANGE = "#dde3e9", "#1f6fb4", "#e07b24"
@@ -54,7 +54,7 @@ def save_png(figure: Figure, path: str | Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
         figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def style(axes: Axes, x_label: str, y_label: str, subtitle: str = "") -> None:

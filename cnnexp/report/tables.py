@@ -8,8 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from cnnexp.files import write_whole
-from cnnexp.report.compare import Comparison, Row, Step
+from cnnexp.files import write_atomic
+from cnnexp.report.compare import Comparison, PairedComparison, Variant
 from cnnexp.report.wording import big, duration, p_text, percent, points
 
 COLUMNS = (
@@ -40,7 +40,7 @@ def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str,
     return tuple(COLUMNS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
-def _texts(row: Row, decimals: int) -> tuple[str, ...]:
+def _texts(row: Variant, decimals: int) -> tuple[str, ...]:
     step = row.step
     paired = step is not None and step.p_value is not None
     return (
@@ -60,7 +60,7 @@ def _texts(row: Row, decimals: int) -> tuple[str, ...]:
     )
 
 
-def runs_text(row: Row) -> str:
+def runs_text(row: Variant) -> str:
     """`3`, `2 of 3` or, where none is finished, the status of the last."""
     if not row.seeds:
         return row.statuses[-1].lower()
@@ -86,7 +86,9 @@ def _plain(value: Any) -> Any:
 def write_csv(path: str | Path, comparison: Comparison) -> None:
     """One line a variant, unrounded; lists are joined by spaces, `fixed` and `broken` are counts."""
     text = io.StringIO(newline="")
-    names = [item.name for item in (*fields(Row), *fields(Step)) if item.name not in ("interval", "step")]
+    names = [
+        item.name for item in (*fields(Variant), *fields(PairedComparison)) if item.name not in ("interval", "step")
+    ]
     writer = csv.DictWriter(text, [*names, "interval_low", "interval_high"])
     writer.writeheader()
     for row in comparison.rows:
@@ -100,4 +102,4 @@ def write_csv(path: str | Path, comparison: Comparison) -> None:
             if isinstance(value, tuple):
                 record[name] = " ".join(map(str, value))
         writer.writerow(record)
-    write_whole(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())

@@ -9,11 +9,11 @@ import yaml
 
 from cnnexp.console import warn
 from cnnexp.data.dataset import Dataset
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.drawing import Draw, draw_now
 from cnnexp.errors import UserError
 from cnnexp.explain.heatmaps import overlaid, sheet_rows
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.models.build import Network
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
@@ -72,7 +72,7 @@ def write(
         "requirements.txt": requirements_text(),
     }
     for name, text in texts.items():
-        write_whole(folder / name, text.encode())
+        write_atomic(folder / name, text.encode())
     title = network.model.name
     history = {key: [epoch[key] for epoch in fit.history] for key in fit.history[0]}
     draw(figures.draw_curves, folder / "curves.png", history, title)
@@ -95,7 +95,7 @@ def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions)
         draw(draw_roc_pr, folder / "roc_pr.png", predictions, title)
 
 
-def _keep_mistakes(path: Path, predictions: Predictions, images: Images) -> None:
+def _keep_mistakes(path: Path, predictions: Predictions, images: ImageLoader) -> None:
     """The worst mistakes as thumbnails, from which comparisons take their pictures."""
     kept = worst_mistakes(predictions, MOST_KEPT)
     names, ids = predictions.class_names, [predictions.ids[index] for index in kept]
@@ -129,7 +129,7 @@ def draw_mistakes(
     folder: Path,
     title: str,
     predictions: Predictions,
-    images: Images,
+    images: ImageLoader,
     model: keras.Model | None = None,
     draw: Draw = draw_now,
 ) -> None:

@@ -10,25 +10,25 @@ import keras
 
 from cnnexp.config import Config
 from cnnexp.config.network import FreezePolicyConfig
-from cnnexp.config.targets import bind
+from cnnexp.config.targets import partial_from_config
 from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.dataset import Dataset, Split
-from cnnexp.data.loading import Images, Room
+from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
-from cnnexp.training.callbacks import Receiver
+from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import GIB, FeatureStore
-from cnnexp.training.inputs import Augmentation, Cache, Part, TrainingData
+from cnnexp.training.inputs import Augmentation, Cache, SplitData, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, Settings
 from cnnexp.training.trainer import FitResult, train
 
 SINGLE = "training"  # the phase of a run that lists none
 SPLITS = 3  # train, validation, test
-_images: dict[tuple[Any, ...], Images] = {}  # of the data set of the last run
+_images: dict[tuple[Any, ...], ImageLoader] = {}  # of the data set of the last run
 _layers_found: set[str] = set()  # what `check_layer_names` has answered in this process
 
 
@@ -37,20 +37,22 @@ def augmentation(config: Config) -> Augmentation:
     node = config.augmentation
     described = {key: value for key, value in asdict(node).items() if key not in ("name", "seed", "mixup")}
     return Augmentation(
-        transform=bind("augmentation", node, omit=("seed", "mixup"))() if node._target_ is not None else None,
+        transform=partial_from_config("augmentation", node, omit=("seed", "mixup"))()
+        if node._target_ is not None
+        else None,
         description=json.dumps(described, sort_keys=True),
         seed=config.seed if node.seed is None else node.seed,
         mixup=node.mixup,
     )
 
 
-def split_images(config: Config, split: Split, image_size: int, channels: int) -> Images:
+def split_images(config: Config, split: Split, image_size: int, channels: int) -> ImageLoader:
     """The images of a split, read when they are needed, and kept as `trainer` and `paths.cache` say.
 
     The jobs of a sweep on the same images share them: what one has decoded, the next need not.
     """
     trainer = config.trainer
-    room = Room(
+    room = CacheLimits(
         memory_bytes=int(trainer.image_memory_limit * GIB),
         folder=Path(config.paths.cache) / "images",
         folder_bytes=int(trainer.image_cache_limit * GIB),
@@ -60,16 +62,16 @@ def split_images(config: Config, split: Split, image_size: int, channels: int) -
     if key not in _images:
         while len(_images) >= SPLITS:
             del _images[next(iter(_images))]
-        _images[key] = Images(split, image_size, channels, trainer.loader_threads, room)
+        _images[key] = ImageLoader(split, image_size, channels, trainer.loader_threads, room)
     return _images[key]
 
 
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
     """The splits as images of `dataset.image_size`, read when they are needed."""
 
-    def part(split: Split) -> Part:
+    def part(split: Split) -> SplitData:
         images = split_images(config, split, config.dataset.image_size, dataset.channels)
-        return Part(images=images, labels=split.labels, digest=split.digest)
+        return SplitData(images=images, labels=split.labels, digest=split.digest)
 
     return TrainingData(
         train=part(dataset.train),
@@ -113,8 +115,8 @@ def build_network(config: Config, channels: int, num_classes: int, strategy: Str
         network = build_model(
             (size, size, channels),
             num_classes,
-            backbone=bind("backbone", config.backbone, omit=("finetune_from",)),
-            head=bind("head", config.head),
+            backbone=partial_from_config("backbone", config.backbone, omit=("finetune_from",)),
+            head=partial_from_config("head", config.head),
             name=config.name,
             dtype_policy=config.trainer.dtype_policy,
         )
@@ -154,7 +156,7 @@ def check_layer_names(config: Config) -> None:
         return
     keras.backend.clear_session()  # layers that Keras numbers get the names that they will have
     size = config.dataset.image_size
-    builder = bind("backbone", config.backbone, omit=("finetune_from",), weights=None)
+    builder = partial_from_config("backbone", config.backbone, omit=("finetune_from",), weights=None)
     body = builder(keras.Input((size, size, 3), name="image"))
     if isinstance(body, Backbone):
         outline = Network(keras.Model(body.inputs, body.outputs), body.layers, head_layers=())
@@ -168,7 +170,7 @@ def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
     """How the optimizer is made once the number of steps is known."""
     own = ("learning_rate", "schedule", "weight_decay", "ema_momentum", "layer_decay")
     return OptimizerPlan(
-        bind("optimizer", node, omit=own),
+        partial_from_config("optimizer", node, omit=own),
         node.learning_rate,
         node.schedule.name,
         node.schedule.warmup_epochs,
@@ -230,7 +232,7 @@ def fit(
     config: Config,
     network: Network,
     data: TrainingData,
-    on_epoch: Receiver,
+    on_epoch: EpochListener,
     checkpoint: Path | None = None,
     resume: bool = False,
     strategy: Strategy | None = None,

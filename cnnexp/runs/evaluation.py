@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cnnexp.data.dataset import Dataset, Split
-    from cnnexp.models.classifier import RecordedModel
+    from cnnexp.models.classifier import LoadedModel
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
@@ -61,7 +61,7 @@ def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list
 
 
 def evaluate(
-    config: Config, model: "RecordedModel", dataset: "Dataset", info: "RunInfo", split: str, own: bool
+    config: Config, model: "LoadedModel", dataset: "Dataset", info: "RunInfo", split: str, own: bool
 ) -> Evaluation:
     """Let the model of a run answer for images.
 
@@ -100,7 +100,7 @@ def evaluate(
     return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
 
 
-def _outputs(config: Config, model: "RecordedModel", split: "Split") -> "np.ndarray":
+def _outputs(config: Config, model: "LoadedModel", split: "Split") -> "np.ndarray":
     """(N, 1 or classes) float32"""
     from cnnexp.runs.build import split_images
     from cnnexp.training.inputs import predict

@@ -12,7 +12,7 @@ from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import MODEL, read_state
-from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, rebuild, typed_record
+from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.null import NullTracker
@@ -58,7 +58,7 @@ def explain_recorded(tracker: Any, run: RunInfo, overrides: list[str], allowed: 
     values = read_config(tracker, run.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
-    config = typed_record(run.run_id, rebuild(run.run_id, values, overrides))
+    config = typed_record(run.run_id, restore_config(run.run_id, values, overrides))
     import_tensorflow()
     check_targets(run.run_id, {"dataset": values.get("dataset")}, allowed)
     folder = Path(run.tags.get("run_dir", ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.report.compare import Result
 
 STATE = "run.json"
@@ -31,7 +31,7 @@ RESULT = "result.json"
 
 
 @dataclass(frozen=True)
-class RunState:
+class RunManifest:
     """Which run a folder belongs to. `objective` is `trainer.monitor` of a run that is finished."""
 
     run_id: str
@@ -40,15 +40,15 @@ class RunState:
     objective: float | None = None
 
 
-def write_state(folder: Path, state: RunState) -> None:
+def write_state(folder: Path, state: RunManifest) -> None:
     """Write `run.json`."""
-    write_whole(folder / STATE, json.dumps(asdict(state), indent=2).encode())
+    write_atomic(folder / STATE, json.dumps(asdict(state), indent=2).encode())
 
 
-def read_state(folder: Path) -> RunState | None:
+def read_state(folder: Path) -> RunManifest | None:
     """What `run.json` says; None where it is missing, or not ours."""
     try:
-        return RunState(**json.loads((folder / STATE).read_text()))
+        return RunManifest(**json.loads((folder / STATE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -62,7 +62,7 @@ def status(folder: Path) -> str | None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's or a sweep's folder; the lock ends with this process, however it ends.
 
     Raises:
@@ -115,12 +115,12 @@ def find_sweep(runs: Path, line: Sequence[str]) -> Path | None:
             found = json.loads(file.read_text())["overrides"]
         except (OSError, ValueError, KeyError):
             continue
-        if decisive(found) == decisive(line):
+        if result_affecting(found) == result_affecting(line):
             return file.parent
     return None
 
 
-def decisive(line: Sequence[str]) -> list[str]:
+def result_affecting(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
 
@@ -157,7 +157,7 @@ def shared_overrides(folder: Path) -> list[str]:
 def write_result(folder: Path, result: Result) -> None:
     """Write `result.json`, from which a sweep reads its jobs."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
+    write_atomic(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
 
 
 def chooses(folder: Path) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.config import Config, typed
-from cnnexp.config.targets import bind
+from cnnexp.config import Config, validated
+from cnnexp.config.targets import partial_from_config
 from cnnexp.errors import UserError
 from cnnexp.tracking.record import redact
 
@@ -35,14 +35,14 @@ class Job:
         assert isinstance(resolved, dict)
         values = {str(key): value for key, value in resolved.items()}
         values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
-        return cls(typed(composed), values, [redact(override) for override in overrides], folder.resolve())
+        return cls(validated(composed), values, [redact(override) for override in overrides], folder.resolve())
 
 
 def load_dataset(config: Config) -> "Dataset":
     """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
     from cnnexp.data.dataset import Dataset  # and OpenCV
 
-    dataset = bind("dataset", config.dataset, omit=("image_size",))()
+    dataset = partial_from_config("dataset", config.dataset, omit=("image_size",))()
     if not isinstance(dataset, Dataset):
         raise UserError(
             f"dataset._target_={config.dataset._target_}: returned {type(dataset).__name__}, "

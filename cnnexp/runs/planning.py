@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, typed
-from cnnexp.config.composition import JobComposer, Plan, compose_config, plan_jobs
+from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, validated
+from cnnexp.config.composition import CommandLineJobs, JobComposer, compose_config, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KNOWN = {MnistConfig: (1, 10), DigitsConfig: (1, 10), DogsVsCatsConfig: (3, 2), SyntheticConfig: (3, 2)}
 
 
-def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> Plan:
+def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> CommandLineJobs:
     """Compose and check every job of the line, so that a mistake shows before the first one starts.
 
     Returns:
@@ -36,11 +36,11 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
         for job in progress(list(reversed(plan.jobs)), "checking jobs"):
             plan.composed = compose_job(job) if plan.multirun else plan.composed
             assert plan.composed is not None
-            typed(plan.composed)
+            validated(plan.composed)
     return plan
 
 
-def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
+def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | None:
     """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
 
     What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
@@ -57,7 +57,7 @@ def unfinished_folder(plan: Plan, overrides: list[str]) -> Path | None:
         if folder and is_held(folder):
             raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
         return folder
-    if not typed(plan.composed).trainer.resume:
+    if not validated(plan.composed).trainer.resume:
         return None
     resolved = OmegaConf.to_container(plan.composed, resolve=True)
     assert isinstance(resolved, dict)
@@ -136,7 +136,7 @@ class Builder:
         return self.networks[key]
 
 
-def planned_jobs(plan: Plan, overrides: list[str], config_dir: str | None, name: str) -> list[PlannedJob]:
+def planned_jobs(plan: CommandLineJobs, overrides: list[str], config_dir: str | None, name: str) -> list[PlannedJob]:
     """Compose every job of a line, and look at what is there of it.
 
     Args:
@@ -158,7 +158,7 @@ def planned_jobs(plan: Plan, overrides: list[str], config_dir: str | None, name:
     return jobs
 
 
-def _compose(plan: Plan, config_dir: str | None, name: str) -> list[DictConfig]:
+def _compose(plan: CommandLineJobs, config_dir: str | None, name: str) -> list[DictConfig]:
     if not plan.multirun:
         assert plan.composed is not None
         return [plan.composed]
@@ -173,7 +173,7 @@ def _hash(composed: DictConfig) -> str:
 
 def _single(composed: DictConfig) -> Path | None:
     """The folder that a single run would go on in."""
-    config = typed(composed)
+    config = validated(composed)
     return find_unfinished(Path(config.paths.runs), _hash(composed)) if config.trainer.resume else None
 
 
@@ -183,7 +183,7 @@ def _job(
     from cnnexp.models.counts import totals
     from cnnexp.runs.build import apply, freeze_policies
 
-    config = typed(composed)
+    config = validated(composed)
     dataset = builder.dataset(config)
     network = builder.network(config, channels_and_classes(config, dataset))
     features = _features(config, dataset, builder)

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from cnnexp.config import SCHEMAS, Config, typed
+from cnnexp.config import SCHEMAS, Config, validated
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.phases import PhaseConfig
@@ -144,7 +144,7 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
                 raise UserError(f"run {run_id}: config.yaml: {key}.{hidden}: is a key of its own; refused")
 
 
-def rebuild(run_id: str, values: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     """The recorded config, typed, with `overrides` applied to it as Hydra would.
 
     `paths` and `tracking` are those of this installation. A group that is chosen anew (`dataset=folder`) is composed
@@ -202,13 +202,13 @@ def as_recorded(run_id: str, values: Mapping[str, Any]) -> DictConfig:
 
 
 def typed_record(run_id: str, config: DictConfig) -> Config:
-    """`cnnexp.config.typed` for what `rebuild` gave, of which every value may be of any kind.
+    """`cnnexp.config.validated` for what `restore_config` gave, of which every value may be of any kind.
 
     Raises:
         UserError: a value that is missing or not allowed.
     """
     try:
-        return typed(config)
+        return validated(config)
     except (TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"run {run_id}: config.yaml: a value of a wrong kind: {error}") from error
 

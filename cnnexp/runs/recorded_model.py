@@ -14,7 +14,7 @@ from cnnexp.config import Config
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
-from cnnexp.models.classifier import RecordedModel
+from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
 
@@ -25,7 +25,7 @@ MOST_BYTES = 50_000_000  # of the network's description; that of the largest Ker
 RUNS_CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
 
 
-def load_recorded(config: Config, run: str) -> RecordedModel:
+def load_recorded(config: Config, run: str) -> LoadedModel:
     """The model of a run id, a unique prefix of one, or `latest`.
 
     A `.keras` file is looked into, and read in Keras' safe mode: nothing in it is executed or unpickled.
@@ -49,7 +49,7 @@ def load_recorded(config: Config, run: str) -> RecordedModel:
     except Exception as error:  # Keras, zipfile, h5py and json raise all kinds for a file that is none of ours
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"run {info.run_id}: its model cannot be loaded: {reason}") from error
-    return RecordedModel(info.run_id, info.name, model, names, height, channels)
+    return LoadedModel(info.run_id, info.name, model, names, height, channels)
 
 
 def _class_names(file: Path) -> list[str]:
@@ -82,7 +82,7 @@ def find_images(patterns: list[str]) -> list[Path]:
     return list(found)
 
 
-def read_batch(files: list[Path], recorded: RecordedModel) -> tuple[list[Path], np.ndarray]:
+def read_batch(files: list[Path], recorded: LoadedModel) -> tuple[list[Path], np.ndarray]:
     """The files that could be read, and their images (B, H, W, C) uint8; the others are named on standard error."""
     read: list[Path] = []
     images = []

@@ -11,7 +11,7 @@ from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.runs.folder import JOURNAL, RunState, shared_overrides, write_result
+from cnnexp.runs.folder import JOURNAL, RunManifest, shared_overrides, write_result
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def open_run(
-    tracker: Tracker | NullTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunState | None
+    tracker: Tracker | NullTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunManifest | None
 ) -> str:
     """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
     run_id, params = earlier.run_id if earlier else "", None
@@ -84,7 +84,7 @@ def log_input(tracker: Tracker | NullTracker, dataset: "Dataset", config: Config
 
 
 @contextmanager
-def recorded(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) -> Iterator[None]:
+def closing_run(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) -> Iterator[None]:
     """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error.
 
     Raises:

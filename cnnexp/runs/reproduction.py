@@ -25,7 +25,7 @@ from cnnexp.runs.recorded_config import (
     read_config,
     read_overrides,
     read_text,
-    rebuild,
+    restore_config,
     typed_record,
     variations,
 )
@@ -71,7 +71,7 @@ def reproduce(tracker: Any, name: str, overrides: list[str], tolerance: float, a
     """
     old = _find_finished(tracker, name)
     values = read_config(tracker, old.run_id)
-    composed = rebuild(old.run_id, values, overrides)
+    composed = restore_config(old.run_id, values, overrides)
     composed.tracking.tags = {**composed.tracking.tags, "reproduces": old.run_id}
     if composed.tracking.explain == "auto":  # what it decided then
         composed.tracking.explain = _was_explained(tracker, old)
@@ -202,7 +202,7 @@ def _some(names: object) -> str:
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricDifference:
     """One metric of two runs; `difference` is the largest over its steps, infinite where one run has no such step."""
 
     name: str
@@ -228,14 +228,14 @@ def read_histories(tracker: Any, run_id: str, names: Sequence[str]) -> dict[str,
     return found
 
 
-def compare_figures(old: Histories, new: Histories) -> list[Figure]:
+def compare_figures(old: Histories, new: Histories) -> list[MetricDifference]:
     """Every metric that the old run has; what only the new one has, a newer version of cnnexp added."""
     figures = []
     for name, before in old.items():
         first, second = dict(before), dict(new.get(name, ()))
         differences = [_difference(first.get(step), second.get(step)) for step in first.keys() | second.keys()]
         last = [values[max(values)] if values else None for values in (first, second)]
-        figures.append(Figure(name, last[0], last[1], max(differences, default=0.0), len(first)))
+        figures.append(MetricDifference(name, last[0], last[1], max(differences, default=0.0), len(first)))
     return figures
 
 
@@ -245,7 +245,7 @@ def _difference(old: float | None, new: float | None) -> float:
     return 0.0 if math.isnan(old) or old == new else abs(new - old)
 
 
-def show_figures(figures: Sequence[Figure], tolerance: float) -> None:
+def show_figures(figures: Sequence[MetricDifference], tolerance: float) -> None:
     """Print a row for each metric; of a curve its last values and the largest difference over the epochs."""
     rows = []
     for figure in sorted(figures, key=lambda figure: (figure.steps > 1, figure.name)):

@@ -21,18 +21,18 @@ from cnnexp.runs.folder import (
     CHECKPOINT,
     MODEL,
     RESULT,
-    RunState,
+    RunManifest,
     best_job,
     chooses,
-    held,
     is_better,
     read_state,
+    run_lock,
     status,
     write_result,
     write_state,
 )
 from cnnexp.runs.job import Job, load_dataset
-from cnnexp.runs.recording import log_input, note, open_run, recorded
+from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.mlflow import Tracker
@@ -60,7 +60,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     Raises:
         UserError: bad input, or another process works in the run's folder.
     """
-    with held(job.folder):
+    with run_lock(job.folder):
         return _run(job, parent, order)
 
 
@@ -80,13 +80,13 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
-    state = RunState(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
+    state = RunManifest(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
     write_state(job.folder, state)  # before there is a run: from here on a kill leaves a folder that can go on
     run_id = open_run(tracker, job, dataset, parent, earlier)
     state = replace(state, run_id=run_id)
     write_state(job.folder, state)
     (job.folder / RESULT).unlink(missing_ok=True)
-    with recorded(tracker, job, run_id, order):
+    with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
         log_input(tracker, dataset, config)
 
@@ -117,7 +117,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     return objective
 
 
-def _earlier(job: Job, dataset: Dataset) -> RunState | None:
+def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     """The run that was stopped in this folder, if it computed the same; files of another one are removed."""
     state = read_state(job.folder)
     if state is None or status(job.folder) == "FINISHED":

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig
 
 from cnnexp.config import hydra_driver
-from cnnexp.config.composition import Plan, without_hydra
+from cnnexp.config.composition import CommandLineJobs, without_hydra
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.runs import search
-from cnnexp.runs.folder import STOPPED, SWEEP_FILE, chooses, held, parent_run
+from cnnexp.runs.folder import STOPPED, SWEEP_FILE, chooses, parent_run, run_lock
 from cnnexp.runs.planning import folder_override
 from cnnexp.runs.tasks import train_in_sweep
 
@@ -69,7 +69,9 @@ class Sweep:
             say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
 
 
-def run_sweep(plan: Plan, overrides: list[str], folder: Path | None, config_dir: str | None, name: str) -> bool:
+def run_sweep(
+    plan: CommandLineJobs, overrides: list[str], folder: Path | None, config_dir: str | None, name: str
+) -> bool:
     """Open store, folder and parent run, let Hydra run the jobs, and show what came out.
 
     Args:
@@ -102,18 +104,18 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
 
     Its id is left where every job finds it, in the sweep's folder. It is closed whatever happens.
     """
-    from cnnexp.config import typed
+    from cnnexp.config import validated
     from cnnexp.runs.tracker import open_tracker
     from cnnexp.tracking.notes import sweep_name, sweep_note
     from cnnexp.tracking.record import environment_tags, redact
 
     search.forget()
-    tracker = open_tracker(typed(without_hydra(shared)))
+    tracker = open_tracker(validated(without_hydra(shared)))
     tracker.prepare()
     folder = folder.resolve()
     params = shared.hydra.sweeper.get("params") or {}
     line = [redact(override) for override in overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    with held(folder):
+    with run_lock(folder):
         (folder / STOPPED).unlink(missing_ok=True)
         name, run_id = sweep_name(line), parent_run(folder)
         if run_id is not None:
@@ -124,7 +126,7 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
             tags["sweep.grid"] = " ".join(swept(line, params))
             run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
             content = {"parent_run_id": run_id, "overrides": line, "name": name, "kind": kind(shared.hydra, line)}
-            write_whole(folder / SWEEP_FILE, json.dumps(content).encode())
+            write_atomic(folder / SWEEP_FILE, json.dumps(content).encode())
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
         except BaseException as error:

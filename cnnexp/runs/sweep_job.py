@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
-from cnnexp.runs.folder import JOURNAL, RESULT, STOPPED, RunState, held, read_state, status, write_result
+from cnnexp.runs.folder import JOURNAL, RESULT, STOPPED, RunManifest, read_state, run_lock, status, write_result
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
@@ -66,7 +66,7 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
         return float("nan")
 
 
-def _done(job: Job) -> RunState | None:
+def _done(job: Job) -> RunManifest | None:
     """The finished run in this folder, if it computed what this job is to compute."""
     state = read_state(job.folder)
     if state is None or status(job.folder) != "FINISHED" or state.config_hash != config_hash(job.resolved):
@@ -114,7 +114,7 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
         process.terminate()  # its run is closed as KILLED
         process.join()
         raise
-    with held(job.folder):
+    with run_lock(job.folder):
         record_failure(job, parent, order, f"its process {_ending(process.exitcode)}")
     return float("nan")
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cnnexp.console import warn
 from cnnexp.errors import UserError
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 from cnnexp.tracking.record import redact
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def send_kept(file: Path, send: Send) -> tuple[int, Exception | None]:
         except Exception as error:
             if is_outage(error):
                 if number:
-                    write_whole(file, _lines(run_id, records[number:]).encode())
+                    write_atomic(file, _lines(run_id, records[number:]).encode())
                 return number - refused, error
             refused += 1
             warn(f"cnnexp: run {run_id}: the store does not take {_named(record)}: {reason(error)}")
@@ -133,7 +133,7 @@ class Journal:
             self._pause(began, error)
             warn(f"cnnexp: the tracking store does not answer; the run is kept in {self.file} ({reason(error)})")
 
-    def settle(self, seconds: float) -> None:
+    def flush(self, seconds: float) -> None:
         """Send what is kept, and try again for so long; say where the rest lies."""
         deadline = time.monotonic() + seconds
         while self.file is not None and self.file.exists():
@@ -145,7 +145,7 @@ class Journal:
                 return
             time.sleep(min(1.0, seconds))
 
-    def insist(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def retry(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """What `call` returns; it is tried again for MODEL_SECONDS while there is an outage.
 
         Raises:
@@ -168,7 +168,7 @@ class Journal:
     def _keep(self, run_id: str, record: Record) -> None:
         assert self.file is not None
         if not self.file.exists():
-            write_whole(self.file, _lines(run_id, [record]).encode())
+            write_atomic(self.file, _lines(run_id, [record]).encode())
             return
         with self.file.open("a") as stream:
             stream.write(json.dumps(record) + "\n")

@@ -267,12 +267,12 @@ class Tracker(RunReader, RunWriter):
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        client, run_id, insist = self.client(), self._current, self._journal.insist
+        client, run_id, retry = self.client(), self._current, self._journal.retry
         images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
         probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
-        entry = insist(client.create_logged_model, self._experiment_id, name="model", source_run_id=run_id)
+        entry = retry(client.create_logged_model, self._experiment_id, name="model", source_run_id=run_id)
         try:
-            insist(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
+            retry(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
             with tempfile.TemporaryDirectory() as folder, _pins_taken_as_installed():
                 flavor.save_model(
                     keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
@@ -285,12 +285,12 @@ class Tracker(RunReader, RunWriter):
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata={"class_names": list(class_names)},
                 )
-                insist(client.log_model_artifacts, entry.model_id, folder)
+                retry(client.log_model_artifacts, entry.model_id, folder)
         except BaseException as error:
             if not is_outage(error):
                 client.finalize_logged_model(entry.model_id, "FAILED")
             raise
-        insist(client.finalize_logged_model, entry.model_id, "READY")
+        retry(client.finalize_logged_model, entry.model_id, "READY")
 
     def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
         """Fetch an artifact, or a folder of them as `model`, to `folder/artifact_path`, and return that path.

@@ -75,7 +75,7 @@ class RunWriter(ABC):
         if error is not None:
             self.set_tags({"error": error})
         self._write("end", status=status, time=time.time_ns() // 1_000_000)
-        self._journal.settle(0.0 if status == "KILLED" else RETRY_SECONDS)
+        self._journal.flush(0.0 if status == "KILLED" else RETRY_SECONDS)
 
 
 def replay(tracker: RunWriter, file: Path) -> int:

@@ -10,7 +10,7 @@ import keras
 from cnnexp.console import EpochProgress
 
 EpochMetrics = dict[str, float]
-Receiver = Callable[[int, EpochMetrics], bool | None]
+EpochListener = Callable[[int, EpochMetrics], bool | None]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -45,7 +45,7 @@ class EpochReport(keras.callbacks.Callback):
             this epoch is the last.
     """
 
-    def __init__(self, images_per_epoch: int, receivers: Iterable[Receiver]) -> None:
+    def __init__(self, images_per_epoch: int, receivers: Iterable[EpochListener]) -> None:
         super().__init__()
         self.images_per_epoch = images_per_epoch
         self.receivers = list(receivers)

@@ -33,7 +33,7 @@ class PhaseReport:
 
 
 @dataclass
-class Progress:
+class TrainState:
     """How far a training is.
 
     phase:       its number; `phase_epochs` epochs of it are done.
@@ -64,10 +64,10 @@ class Progress:
         self.best_epoch, self.stopped = None, False
 
 
-Arrays = dict[str, np.ndarray]
+StateDict = dict[str, np.ndarray]
 
 
-def write_checkpoint(path: Path, progress: Progress, arrays: Arrays) -> None:
+def write_checkpoint(path: Path, progress: TrainState, arrays: StateDict) -> None:
     """Put a checkpoint in the place of the one before it, on the disk before it is seen there.
 
     Args:
@@ -88,7 +88,7 @@ def write_checkpoint(path: Path, progress: Progress, arrays: Arrays) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> tuple[Progress, Arrays] | None:
+def read_checkpoint(path: Path) -> tuple[TrainState, StateDict] | None:
     """The checkpoint at `path`, or None where there is none. Nothing in it is unpickled.
 
     Raises:
@@ -101,6 +101,6 @@ def read_checkpoint(path: Path) -> tuple[Progress, Arrays] | None:
             arrays = {name: stored[name] for name in stored.files}
         facts: dict[str, Any] = json.loads(arrays.pop("progress").tobytes())
         facts["finished"] = [PhaseReport(**report) for report in facts["finished"]]
-        return Progress(**facts), arrays
+        return TrainState(**facts), arrays
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is not a checkpoint ({error}); remove it to train from the start") from error

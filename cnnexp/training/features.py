@@ -17,39 +17,39 @@ from cnnexp.models.kept import once_for, trainable_flags
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A model divided in two: `fixed` (image -> features), `tail` (features -> probabilities, all that is trained)."""
+class FrozenSplit:
+    """A model divided in two: `frozen` (image -> features), and `trained` (features -> probabilities)."""
 
-    fixed: keras.Model
-    tail: keras.Model
+    frozen: keras.Model
+    trained: keras.Model
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256, 64 hex digits, over the weights of the fixed part, which do not change while it is fixed."""
+        """SHA-256, 64 hex digits, over the weights of the frozen part, which do not change while it is frozen."""
         digest = hashlib.sha256()
-        for weight in self.fixed.weights:
+        for weight in self.frozen.weights:
             digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
         return digest.hexdigest()
 
 
-def cut_model(model: keras.Model) -> Cut | None:
+def cut_model(model: keras.Model) -> FrozenSplit | None:
     """Divide `model` at the last frozen layer of every path from the image to its trainable part.
 
-    Both parts share their layers with `model`: training the tail trains the model. A layer is fixed if it has no
-    trainable weights, draws no random numbers in training, and everything before it is fixed.
+    Both parts share their layers with `model`: training the second trains the model. A layer is in the first if it has
+    no trainable weights, draws no random numbers in training, and so has everything before it.
 
     Args:
         model: a flat functional model with one input; `trainable` of its layers is already set.
 
     Returns:
-        None where nothing with weights is fixed, so that a cache would gain nothing. The parts are the same objects
+        None where nothing with weights is frozen, so that a cache would gain nothing. The parts are the same objects
         each time, with what was traced on them, while the same layers are trained.
     """
     cut = once_for(model, ("cut", trainable_flags(model)), lambda: _divided(model))
     return replace(cut) if cut else None
 
 
-def _divided(model: keras.Model) -> Cut | None:
+def _divided(model: keras.Model) -> FrozenSplit | None:
     fixed_tensors: set[int] = set()
     crossing: dict[int, Any] = {}
     saves_work = False
@@ -63,9 +63,9 @@ def _divided(model: keras.Model) -> Cut | None:
     if not saves_work:
         return None
     features = list(crossing.values())
-    return Cut(
-        fixed=keras.Model(model.inputs, features, name="fixed"),
-        tail=keras.Model(features, model.outputs[0], name="tail"),
+    return FrozenSplit(
+        frozen=keras.Model(model.inputs, features, name="frozen"),
+        trained=keras.Model(features, model.outputs[0], name="trained"),
     )
 
 
@@ -95,7 +95,7 @@ def _is_random(layer: keras.layers.Layer) -> bool:
 # -------------------------------------------------------------------------------------------------- the key
 
 
-def features_key(cut: Cut, split_digest: str, image_size: int, dtype: str, stream: str = "") -> str:
+def features_key(cut: FrozenSplit, split_digest: str, image_size: int, dtype: str, stream: str = "") -> str:
     """The name of a cache entry: a digest of the images, of what the fixed part does with them, and of its weights.
 
     Names, `trainable`, seeds and initializers do not enter it: they change no feature.
@@ -107,7 +107,7 @@ def features_key(cut: Cut, split_digest: str, image_size: int, dtype: str, strea
         dtype: of the stored features.
         stream: tells one augmented pass over the images from every other; "" for the images as they are.
     """
-    graph = once_for(cut.fixed, "graph", lambda: _graph(cut.fixed))
+    graph = once_for(cut.frozen, "graph", lambda: _graph(cut.frozen))
     facts = [split_digest, image_size, dtype, stream, graph, cut.weights_digest]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_plain).encode()).hexdigest()[:32]
 

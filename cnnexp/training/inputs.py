@@ -8,19 +8,19 @@ import keras
 import numpy as np
 
 from cnnexp.console import progress
-from cnnexp.data.loading import Images
-from cnnexp.data.pipeline import Arrays, EvalBatches, Passes
+from cnnexp.data.loading import ImageLoader
+from cnnexp.data.pipeline import AugmentedPasses, EvalBatches, FeatureArrays
 from cnnexp.training.feature_store import FeatureStore
-from cnnexp.training.features import Cut, cut_model, features_key
+from cnnexp.training.features import FrozenSplit, cut_model, features_key
 
 Taken = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitData:
     """One split, ready to train on: `images.take(indices)` gives (B, H, W, C) uint8; labels (N,) int64."""
 
-    images: Images
+    images: ImageLoader
     labels: np.ndarray
     digest: str
 
@@ -54,26 +54,26 @@ class Augmentation:
 class TrainingData:
     """The three splits, and the random augmentation of the first."""
 
-    train: Part
-    validation: Part
-    test: Part
+    train: SplitData
+    validation: SplitData
+    test: SplitData
     num_classes: int
     image_size: int
     augmentation: Augmentation = Augmentation()
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Which model the steps of a phase train (`learner`), which one is evaluated (`judge`), and what each gets.
+class PhaseData:
+    """Which model the steps of a phase train, which one is evaluated, and what each of them gets.
 
     `augment_batches` says whether the training images are still to be augmented.
     """
 
-    cut: Cut | None
-    learner: keras.Model
-    judge: keras.Model
-    train: Images | Arrays | Passes
-    validation: Images | Arrays
+    cut: FrozenSplit | None
+    train_model: keras.Model
+    eval_model: keras.Model
+    train: ImageLoader | FeatureArrays | AugmentedPasses
+    validation: ImageLoader | FeatureArrays
     augment_batches: bool
 
 
@@ -86,7 +86,9 @@ class Cache:
     augmented_passes: int | None = None  # how many are kept; None: the images are augmented anew in each epoch
 
 
-def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None, base: Cut | None = None) -> Inputs:
+def phase_inputs(
+    model: keras.Model, data: TrainingData, cache: Cache | None, base: FrozenSplit | None = None
+) -> PhaseData:
     """Choose, and compute what is to be cached, for the layers that are frozen now.
 
     Features of images that change from step to step are not kept, unless as `augmented_passes`.
@@ -106,33 +108,33 @@ def phase_inputs(model: keras.Model, data: TrainingData, cache: Cache | None, ba
         base = None
     validation = evaluation_inputs(cut, data.validation, data, cache, base)
     augmentation = data.augmentation
-    train: Images | Arrays | Passes = data.train.images
+    train: ImageLoader | FeatureArrays | AugmentedPasses = data.train.images
     if cache and cut and augmentation.transform and cache.augmented_passes and not augmentation.mixup:
         train = _augmented_passes(cut, data, cache, cache.augmented_passes, base)
     elif cut and not augmentation.transform and not augmentation.mixup:
         train = evaluation_inputs(cut, data.train, data, cache, base)
     for used in (train, validation):
-        if isinstance(used, Images):
+        if isinstance(used, ImageLoader):
             used.load()  # all files are read, and a bad one found, before the first step
-    tail = cut.tail if cut else model
-    on_images = isinstance(train, Images)
+    tail = cut.trained if cut else model
+    on_images = isinstance(train, ImageLoader)
     augment_batches = on_images and augmentation.transform is not None
-    return Inputs(cut, model if on_images else tail, tail, train, validation, augment_batches)
+    return PhaseData(cut, model if on_images else tail, tail, train, validation, augment_batches)
 
 
-def _share_outputs(one: Cut, other: Cut) -> bool:
+def _share_outputs(one: FrozenSplit, other: FrozenSplit) -> bool:
     """Whether a tensor comes out of both; then Keras builds no model from the one's to the other's."""
-    return not {id(tensor) for tensor in one.fixed.outputs}.isdisjoint(id(tensor) for tensor in other.fixed.outputs)
+    return not {id(tensor) for tensor in one.frozen.outputs}.isdisjoint(id(tensor) for tensor in other.frozen.outputs)
 
 
 def evaluation_inputs(
-    cut: Cut | None,
-    part: Part,
+    cut: FrozenSplit | None,
+    part: SplitData,
     data: TrainingData,
     cache: Cache | None,
-    base: Cut | None = None,
+    base: FrozenSplit | None = None,
     flipped: bool = False,
-) -> Images | Arrays:
+) -> ImageLoader | FeatureArrays:
     """The images of a split, or their cached features where a part of the model is fixed.
 
     Args:
@@ -152,7 +154,7 @@ def evaluation_inputs(
     return _features(cut, part, data, cache, take, what, description, base)
 
 
-def feature_keys(cut: Cut, data: TrainingData, cache: Cache) -> list[str]:
+def feature_keys(cut: FrozenSplit, data: TrainingData, cache: Cache) -> list[str]:
     """The names of the cache entries that a training with this cut reads: of all splits, or of all augmented passes."""
     augmentation = data.augmentation
     wanted = [(data.validation, ""), (data.test, "")]
@@ -163,40 +165,44 @@ def feature_keys(cut: Cut, data: TrainingData, cache: Cache) -> list[str]:
     return [features_key(cut, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted]
 
 
-def _augmented_passes(cut: Cut, data: TrainingData, cache: Cache, count: int, base: Cut | None) -> Passes:
+def _augmented_passes(
+    cut: FrozenSplit, data: TrainingData, cache: Cache, count: int, base: FrozenSplit | None
+) -> AugmentedPasses:
     augmentation = data.augmentation
 
-    def one(number: int) -> Arrays:
+    def one(number: int) -> FeatureArrays:
         def take(indices: np.ndarray) -> np.ndarray:
             return augmentation(data.train.images.take(indices), indices, np.full(len(indices), number))
 
         description = f"features of augmented pass {number + 1} of {count}"
         return _features(cut, data.train, data, cache, take, augmentation.stream(number), description, base)
 
-    return Passes(tuple(one(number) for number in range(count)))
+    return AugmentedPasses(tuple(one(number) for number in range(count)))
 
 
 def _features(
-    cut: Cut,
-    part: Part,
+    cut: FrozenSplit,
+    part: SplitData,
     data: TrainingData,
     cache: Cache,
     take: Taken,
     stream: str,
     description: str,
-    base: Cut | None = None,
-) -> Arrays:
-    fixed, images = cut.fixed, take
+    base: FrozenSplit | None = None,
+) -> FeatureArrays:
+    fixed, images = cut.frozen, take
     key = features_key(cut, part.digest, data.image_size, cache.store.dtype, stream)
     if base is not None and not cache.store.has(key):
         images = _features(base, part, data, cache, take, stream, description).take
-        fixed = keras.Model(base.fixed.outputs, cut.fixed.outputs)
+        fixed = keras.Model(base.frozen.outputs, cut.frozen.outputs)
     fixed.jit_compile = False
     arrays, _ = cache.store.features(key, fixed, images, len(part.labels), cache.batch_size, description)
-    return Arrays(tuple(arrays))
+    return FeatureArrays(tuple(arrays))
 
 
-def predict(model: keras.Model, inputs: Images | Arrays, batch_size: int, description: str | None = None) -> np.ndarray:
+def predict(
+    model: keras.Model, inputs: ImageLoader | FeatureArrays, batch_size: int, description: str | None = None
+) -> np.ndarray:
     """The model's outputs for all inputs in order, (N, 1 or classes) float32; with a `description`, under a bar."""
     batches = EvalBatches(inputs, batch_size)
     shown = progress(batches, description, total=len(batches)) if description else batches

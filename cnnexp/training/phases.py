@@ -14,13 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.models.kept import once_for, trainable_flags
-from cnnexp.training.callbacks import EpochMetrics, EpochReport, Receiver, ShowProgress, Validation
-from cnnexp.training.checkpoint import Arrays, PhaseReport, Progress, write_checkpoint
+from cnnexp.training.callbacks import EpochListener, EpochMetrics, EpochReport, ShowProgress, Validation
+from cnnexp.training.checkpoint import PhaseReport, StateDict, TrainState, write_checkpoint
 from cnnexp.training.devices import Strategy, replicated, shared_out, signature
-from cnnexp.training.inputs import Inputs, TrainingData, predict
+from cnnexp.training.inputs import PhaseData, TrainingData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, loss_and_accuracy, mixed, targets
 
@@ -64,37 +64,37 @@ class Settings:
     deterministic: bool = True
 
 
-class PhaseRun:
-    """One phase in the making. `progress` is kept up to date; `touched` are the variables that a checkpoint holds."""
+class PhaseTrainer:
+    """One phase in the making. `progress` is kept up to date; a checkpoint holds the variables `checkpointed`."""
 
     def __init__(
         self,
         model: keras.Model,
         phase: Phase,
-        inputs: Inputs,
+        inputs: PhaseData,
         data: TrainingData,
         settings: Settings,
-        progress: Progress,
-        touched: dict[str, keras.Variable],
+        progress: TrainState,
+        checkpointed: dict[str, keras.Variable],
     ) -> None:
         self.model, self.phase, self.inputs, self.data, self.settings = model, phase, inputs, data, settings
-        self.progress, self.touched = progress, touched
-        self.best: Arrays = {}
-        self.unwritten: tuple[Progress, Arrays] | None = None
+        self.progress, self.checkpointed = progress, checkpointed
+        self.best: StateDict = {}
+        self.unwritten: tuple[TrainState, StateDict] | None = None
         self.next_write = 0.0  # on the clock of `time.perf_counter`
         self.before = frozen_digest(model)
-        self.learner = replicated(inputs.learner, settings.strategy)
+        self.train_model = replicated(inputs.train_model, settings.strategy)
         self.batches = training_batches(inputs, data, settings)
         with self._scope():
             self._compile()
-        inputs.judge.jit_compile = False
+        inputs.eval_model.jit_compile = False
 
     def _compile(self) -> None:
-        """Compile the learner; where it was compiled for the same steps before, make its optimizer as good as new."""
+        """Compile the model; where it was compiled for the same steps before, make its optimizer as good as new."""
         key = self._steps_key()
-        compiled = once_for(self.learner, "compiled", dict[str, Any])
+        compiled = once_for(self.train_model, "compiled", dict[str, Any])
         if key and compiled.get("key") == key:
-            optimizer = self.learner.optimizer
+            optimizer = self.train_model.optimizer
             for variable, value in zip(optimizer.variables, compiled["new"], strict=True):
                 variable.assign(value)
             if self.phase.optimizer.constant:
@@ -103,8 +103,8 @@ class PhaseRun:
         data, settings, strategy = self.data, self.settings, self.settings.strategy
         one_hot = uses_one_hot(data, settings)
         figures = [accuracy(data.num_classes, one_hot)]
-        whole_batches = strategy is not None or isinstance(self.inputs.train, Images)
-        self.learner.compile(
+        whole_batches = strategy is not None or isinstance(self.inputs.train, ImageLoader)
+        self.train_model.compile(
             optimizer=self.phase.optimizer.build(
                 self.phase.epochs,
                 len(self.batches),
@@ -117,11 +117,13 @@ class PhaseRun:
             jit_compile=False,
             steps_per_execution=1 if whole_batches else _steps_per_execution(len(self.batches)),
         )
-        self.learner.optimizer.build(self.learner.trainable_variables)
-        compiled.update(key=key, new=[keras.ops.convert_to_numpy(value) for value in self.learner.optimizer.variables])
+        self.train_model.optimizer.build(self.train_model.trainable_variables)
+        compiled.update(
+            key=key, new=[keras.ops.convert_to_numpy(value) for value in self.train_model.optimizer.variables]
+        )
 
     def _scales_loss(self) -> bool:
-        return any(layer.dtype_policy.compute_dtype == "float16" for layer in self.learner.layers)
+        return any(layer.dtype_policy.compute_dtype == "float16" for layer in self.train_model.layers)
 
     def _steps_key(self) -> str | None:
         """What the compiled steps of this phase depend on, beside the network; None where that is not all known.
@@ -133,7 +135,7 @@ class PhaseRun:
         if optimizer is None or settings.strategy is not None or self._scales_loss():
             return None
         facts = [optimizer, data.num_classes, uses_one_hot(data, settings), settings.label_smoothing]
-        facts += [trainable_flags(self.learner), type(self.inputs.train).__name__, self.inputs.augment_batches]
+        facts += [trainable_flags(self.train_model), type(self.inputs.train).__name__, self.inputs.augment_batches]
         facts += [
             settings.batch_size,
             settings.steps_per_epoch,
@@ -147,18 +149,18 @@ class PhaseRun:
     def _scope(self) -> AbstractContextManager[object]:
         return self.settings.strategy.scope() if self.settings.strategy else nullcontext()
 
-    def run(self, receivers: list[Receiver]) -> PhaseReport:
+    def run(self, receivers: list[EpochListener]) -> PhaseReport:
         """Train what is left of the phase, and leave the weights that are to be kept in the model."""
         first = len(self.progress.history) - self.progress.phase_epochs
         done = self.progress.phase_epochs
         if done < self.phase.epochs and not self.progress.stopped:
             self._fit(first, done, receivers)
-        self.learner.optimizer.finalize_variable_values(self.learner.trainable_variables)
+        self.train_model.optimizer.finalize_variable_values(self.train_model.trainable_variables)
         for name, value in self.best.items():
-            self.touched[name].assign(value)
+            self.checkpointed[name].assign(value)
         after = frozen_digest(self.model)
         assert after == self.before, f"phase {self.phase.name}: frozen weights changed"
-        variables = self.learner.trainable_variables
+        variables = self.train_model.trainable_variables
         return PhaseReport(
             name=self.phase.name,
             epochs=self.progress.phase_epochs,
@@ -168,17 +170,17 @@ class PhaseRun:
             seconds=self.progress.seconds,
         )
 
-    def _fit(self, first: int, done: int, receivers: list[Receiver]) -> None:
+    def _fit(self, first: int, done: int, receivers: list[EpochListener]) -> None:
         last = first + self.phase.epochs
         steps = len(self.batches)
         shown = ShowProgress(last, steps)
         self.began = time.perf_counter()
         self.next_write = self.began + FIRST_CHECKPOINT_S
-        kept: list[Receiver] = [*receivers, shown.show_epoch, self._keep]
+        kept: list[EpochListener] = [*receivers, shown.show_epoch, self._after_epoch]
         report = EpochReport(self.batches.images_per_epoch, kept)
         try:
-            self.learner.fit(
-                _stream(self.batches, first + done, last, self.settings.strategy, self.learner.steps_per_execution),
+            self.train_model.fit(
+                _stream(self.batches, first + done, last, self.settings.strategy, self.train_model.steps_per_execution),
                 steps_per_epoch=steps,
                 initial_epoch=first + done,
                 epochs=last,
@@ -191,11 +193,11 @@ class PhaseRun:
             self.write(late=True)
 
     def _validate(self) -> tuple[float, float]:
-        with averaged_weights(self.learner.optimizer, self.learner.trainable_variables):
-            outputs = predict(self.inputs.judge, self.inputs.validation, self.settings.evaluation_batch_size)
+        with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
+            outputs = predict(self.inputs.eval_model, self.inputs.validation, self.settings.evaluation_batch_size)
         return loss_and_accuracy(outputs, self.data.validation.labels)
 
-    def _keep(self, epoch: int, metrics: EpochMetrics) -> bool:
+    def _after_epoch(self, epoch: int, metrics: EpochMetrics) -> bool:
         """Note the epoch, and its weights if they are the best; returns whether it was the last."""
         progress = self.progress
         progress.history.append(metrics)
@@ -206,8 +208,8 @@ class PhaseRun:
         if self.settings.patience is not None:
             if progress.best_epoch is None or self._is_better(metrics, progress.history[progress.best_epoch]):
                 progress.best_epoch = epoch
-                with averaged_weights(self.learner.optimizer, self.learner.trainable_variables):
-                    self.best = _values(self.touched)
+                with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
+                    self.best = _values(self.checkpointed)
             progress.stopped = epoch - progress.best_epoch >= self.settings.patience
         self.save()
         return progress.stopped
@@ -223,9 +225,9 @@ class PhaseRun:
         """Take down the state at the end of an epoch for the checkpoint, if there is to be one, and write it."""
         if self.settings.checkpoint is None:
             return
-        arrays = {f"model/{name}": value for name, value in _values(self.touched).items()}
+        arrays = {f"model/{name}": value for name, value in _values(self.checkpointed).items()}
         arrays |= {f"best/{name}": value for name, value in self.best.items()}
-        for number, variable in enumerate(self.learner.optimizer.variables):
+        for number, variable in enumerate(self.train_model.optimizer.variables):
             arrays[f"optimizer/{number}"] = np.array(keras.ops.convert_to_numpy(variable))
         self.unwritten = deepcopy(self.progress), arrays
         self.write()
@@ -245,14 +247,14 @@ class PhaseRun:
         ended = time.perf_counter()
         self.next_write = ended + (ended - began) / CHECKPOINT_SHARE
 
-    def restore(self, arrays: Arrays) -> None:
+    def restore(self, arrays: StateDict) -> None:
         """Take over what `save` wrote in the middle of this phase."""
         self.best = {name.removeprefix("best/"): value for name, value in arrays.items() if name.startswith("best/")}
-        for number, variable in enumerate(self.learner.optimizer.variables):
+        for number, variable in enumerate(self.train_model.optimizer.variables):
             variable.assign(arrays[f"optimizer/{number}"])
 
 
-def _values(variables: dict[str, keras.Variable]) -> Arrays:
+def _values(variables: dict[str, keras.Variable]) -> StateDict:
     return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()}
 
 
@@ -287,7 +289,7 @@ def uses_one_hot(data: TrainingData, settings: Settings) -> bool:
     return bool(data.augmentation.mixup or settings.label_smoothing)
 
 
-def training_batches(inputs: Inputs, data: TrainingData, settings: Settings) -> TrainBatches:
+def training_batches(inputs: PhaseData, data: TrainingData, settings: Settings) -> TrainBatches:
     """The batches of the training images or of their features."""
     augmentation = data.augmentation
 

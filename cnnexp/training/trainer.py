@@ -7,16 +7,16 @@ import keras
 import numpy as np
 
 from cnnexp.console import warn
-from cnnexp.data.loading import Images
-from cnnexp.data.pipeline import Arrays
+from cnnexp.data.loading import ImageLoader
+from cnnexp.data.pipeline import FeatureArrays
 from cnnexp.errors import RunError
 from cnnexp.models.build import flip_averaged
 from cnnexp.models.kept import once_for
-from cnnexp.training.callbacks import EpochMetrics, Receiver
-from cnnexp.training.checkpoint import PhaseReport, Progress, read_checkpoint
-from cnnexp.training.features import Cut, cut_model
-from cnnexp.training.inputs import Cache, Inputs, Part, TrainingData, evaluation_inputs, phase_inputs, predict
-from cnnexp.training.phases import Phase, PhaseRun, Settings, changing_variables
+from cnnexp.training.callbacks import EpochListener, EpochMetrics
+from cnnexp.training.checkpoint import PhaseReport, TrainState, read_checkpoint
+from cnnexp.training.features import FrozenSplit, cut_model
+from cnnexp.training.inputs import Cache, PhaseData, SplitData, TrainingData, evaluation_inputs, phase_inputs, predict
+from cnnexp.training.phases import Phase, PhaseTrainer, Settings, changing_variables
 from cnnexp.training.recipe import loss_and_accuracy
 
 HALF = ("float16", "bfloat16")
@@ -55,7 +55,7 @@ def train(
     data: TrainingData,
     phases: list[Phase],
     settings: Settings,
-    on_epoch: Receiver,
+    on_epoch: EpochListener,
     cache: Cache | None = None,
     flip_averaging: bool = False,
     resume: bool = False,
@@ -81,22 +81,22 @@ def train(
     """
     result = FitResult(model)
     stored = read_checkpoint(settings.checkpoint) if resume and settings.checkpoint else None
-    progress, arrays = stored or (Progress(), {})
-    touched: dict[str, keras.Variable] = {}
+    progress, arrays = stored or (TrainState(), {})
+    checkpointed: dict[str, keras.Variable] = {}
     restored = not arrays
     for number, phase in enumerate(phases):
         phase.freeze()
-        touched |= changing_variables(model)
+        checkpointed |= changing_variables(model)
         if number < progress.phase:
             continue
         began = time.perf_counter()
         if not restored:
-            for name, variable in touched.items():
+            for name, variable in checkpointed.items():
                 variable.assign(arrays[f"model/{name}"])
         inputs = phase_inputs(model, data, cache, _shallower_cut(model, phases[number:]) if cache else None)
         views = _views(inputs, data, cache, flip_averaging) if number == len(phases) - 1 else []
         result.cache_seconds += time.perf_counter() - began if inputs.cut else 0.0
-        run = PhaseRun(model, phase, inputs, data, settings, progress, touched)
+        run = PhaseTrainer(model, phase, inputs, data, settings, progress, checkpointed)
         if not restored:
             run.restore(arrays)
             restored = True
@@ -114,7 +114,7 @@ def train(
     return result
 
 
-def _shallower_cut(model: keras.Model, phases: list[Phase]) -> Cut | None:
+def _shallower_cut(model: keras.Model, phases: list[Phase]) -> FrozenSplit | None:
     """Where the phase that trains most of `phases` cuts the model, if it is not the first; freezes as for the first."""
     first, *later = phases
     found = None
@@ -131,17 +131,17 @@ def _shallower_cut(model: keras.Model, phases: list[Phase]) -> Cut | None:
 class _Views:
     """The images of a split as they are, and mirrored where both are asked for."""
 
-    part: Part
-    plain: Images | Arrays
-    mirrored: Images | Arrays | None
+    part: SplitData
+    plain: ImageLoader | FeatureArrays
+    mirrored: ImageLoader | FeatureArrays | None
 
 
-def _views(inputs: Inputs, data: TrainingData, cache: Cache | None, flip_averaging: bool) -> list[_Views]:
+def _views(inputs: PhaseData, data: TrainingData, cache: Cache | None, flip_averaging: bool) -> list[_Views]:
     """Validation and test split, computed before a long training so that nothing is missing after it."""
     found = []
     for part in (data.validation, data.test):
         plain = evaluation_inputs(inputs.cut, part, data, cache)
-        if isinstance(plain, Images):
+        if isinstance(plain, ImageLoader):
             plain.load()
         flipped = flip_averaging and inputs.cut is not None
         mirrored = evaluation_inputs(inputs.cut, part, data, cache, flipped=True) if flipped else None
@@ -151,7 +151,7 @@ def _views(inputs: Inputs, data: TrainingData, cache: Cache | None, flip_averagi
 
 def _evaluate(
     result: FitResult,
-    inputs: Inputs,
+    inputs: PhaseData,
     views: list[_Views],
     data: TrainingData,
     settings: Settings,
@@ -167,10 +167,10 @@ def _evaluate(
 
     def outputs(view: _Views, description: str) -> np.ndarray:
         if not flip_averaging:
-            return predict(inputs.judge, view.plain, size, description)
+            return predict(inputs.eval_model, view.plain, size, description)
         if view.mirrored is None:
             return predict(result.model, view.plain, size, description)
-        both = [predict(inputs.judge, x, size, description) for x in (view.plain, view.mirrored)]
+        both = [predict(inputs.eval_model, x, size, description) for x in (view.plain, view.mirrored)]
         return (both[0] + both[1]) / 2
 
     kept = result.history[result.selected_epoch]
@@ -182,7 +182,7 @@ def _evaluate(
     result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, data.test.labels)
 
 
-def check_agreement(model: keras.Model, images: Images, probabilities: np.ndarray, tolerance: float) -> float:
+def check_agreement(model: keras.Model, images: ImageLoader, probabilities: np.ndarray, tolerance: float) -> float:
     """Compare, for a few images, the answers of the whole model with what came out of the cached path.
 
     A larger difference than `tolerance` is said; the training is done, and its figures stand.

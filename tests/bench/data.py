@@ -19,7 +19,7 @@ from bench.table import Row, compare
 from cnnexp.config.training import TrainerConfig
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
-from cnnexp.data.loading import Images, Room
+from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.process import import_tensorflow
 
@@ -79,9 +79,9 @@ def split_of(photos: Path) -> Split:
 
 def ours(split: Split, keep: bool, threads: int = TrainerConfig.loader_threads) -> Passes:
     """Our batches; `keep` the decoded images in memory, as if they fit, or decode in each pass."""
-    room = Room() if keep else Room(memory_bytes=0)
+    room = CacheLimits() if keep else CacheLimits(memory_bytes=0)
     batches = TrainBatches(
-        Images(split, SIZE, 3, threads, room),
+        ImageLoader(split, SIZE, 3, threads, room),
         split.labels.astype(np.float32)[:, np.newaxis],
         batch_size=BATCH,
         steps_per_epoch=None,
@@ -117,7 +117,7 @@ def generator_from_arrays(split: Split) -> Passes:
     """`ImageDataGenerator.flow` on the decoded images."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    decoded = Images(split, SIZE, 3, TrainerConfig.loader_threads).take(np.arange(len(split.ids)))
+    decoded = ImageLoader(split, SIZE, 3, TrainerConfig.loader_threads).take(np.arange(len(split.ids)))
     batches = ImageDataGenerator(**PARAMETERS).flow(decoded, split.labels, batch_size=BATCH, seed=0)
     return lambda number: itertools.islice(batches, number * len(batches))
 

@@ -80,9 +80,9 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     """The network, compiled as the trainer does it, and the images and labels to train and to validate with."""
     from cnnexp.runs import build
     from cnnexp.runs.job import load_dataset
-    from cnnexp.training.checkpoint import Progress
+    from cnnexp.training.checkpoint import TrainState
     from cnnexp.training.inputs import phase_inputs
-    from cnnexp.training.phases import PhaseRun
+    from cnnexp.training.phases import PhaseTrainer
     from cnnexp.training.recipe import targets
     from cnnexp.training.runtime import prepare_tensorflow
 
@@ -92,9 +92,9 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     network = build.build_network(config, dataset.channels, data.num_classes)
     (phase,) = build.phases(config, network)
     inputs = phase_inputs(network.model, data, cache=None)
-    run = PhaseRun(network.model, phase, inputs, data, build.settings(config), Progress(), {})
+    run = PhaseTrainer(network.model, phase, inputs, data, build.settings(config), TrainState(), {})
     train, validate = (
         (part.images.take(np.arange(len(part.labels))), targets(part.labels, 2))
         for part in (data.train, data.validation)
     )
-    return run.learner, train, validate
+    return run.train_model, train, validate

@@ -21,7 +21,7 @@ from bench.data import split_of
 from bench.table import Row, take_turns
 from bench.training import train
 from cnnexp.console import say
-from cnnexp.data.loading import Images
+from cnnexp.data.loading import ImageLoader
 from cnnexp.process import import_tensorflow
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def rows(photos: Path, repetitions: int) -> list[Row]:
     import_tensorflow()
     repetitions = min(repetitions, 3)
     split = split_of(photos)
-    images = Images(split, SIZE, 3, threads=2).take(np.arange(len(split.ids)))
+    images = ImageLoader(split, SIZE, 3, threads=2).take(np.arange(len(split.ids)))
     labels = split.labels.astype(np.float32)[:, np.newaxis]
     half = len(images) // 2  # the trainer keeps the others to validate and test with
     peers: dict[str, Callable[[], float]] = {"keras": lambda: keras_epoch(images[:half], labels[:half])}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cnnexp.training.trainer import FitResult
 
 NETWORK = ["backbone.weights=null", "tracking=none"]
-Receiver = Callable[[int, dict[str, float]], None]
+EpochListener = Callable[[int, dict[str, float]], None]
 STEPS, BATCH = 100, 20  # of an epoch in the tutorial
 VARIANTS = {  # and of how many epochs from the cache, after the first, the median is taken: short ones vary
     "frozen": (["experiment=frozen"], 20),
@@ -88,13 +88,13 @@ def sweep_row(photos: Path, size: int, limit: int | None) -> Row:
 
 
 def train(
-    photos: Path, overrides: list[str], on_epoch: Receiver = lambda epoch, metrics: None
+    photos: Path, overrides: list[str], on_epoch: EpochListener = lambda epoch, metrics: None
 ) -> list[dict[str, float]]:
     """Train as the config says, without a tracker; returns the figures of each epoch."""
     return fitted(photos, overrides, on_epoch).history
 
 
-def fitted(photos: Path, overrides: list[str], on_epoch: Receiver) -> "FitResult":
+def fitted(photos: Path, overrides: list[str], on_epoch: EpochListener) -> "FitResult":
     """Train as the config says, without a tracker."""
     from cnnexp.runs import build
     from cnnexp.runs.job import load_dataset

@@ -26,7 +26,7 @@ CHUNK = 128  # files between two looks at what the libraries printed
 _one_large = RLock()
 
 
-class Look(NamedTuple):
+class FileInspection(NamedTuple):
     """What one file holds.
 
     digest:    SHA-256 of its bytes in hex; empty where they were not read.
@@ -46,22 +46,22 @@ class Look(NamedTuple):
     thumbnail: bytes = NO_THUMBNAIL
 
 
-def look(path: str) -> Look:
+def inspect_file(path: str) -> FileInspection:
     """Read a file and try to decode it; what is absurdly large is refused by its size or its header."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            return Look(problem="it is no regular file")
+            return FileInspection(problem="it is no regular file")
         if status.st_size > MOST_BYTES:
-            return Look(problem=f"it has {status.st_size:,} bytes, more than {MOST_BYTES:,}")
+            return FileInspection(problem=f"it has {status.st_size:,} bytes, more than {MOST_BYTES:,}")
         with _one_large if status.st_size > LARGE_BYTES else nullcontext():
             return _look_into(path, Path(path).read_bytes())
     except OSError as error:
-        return Look(problem=error.strerror or str(error))
+        return FileInspection(problem=error.strerror or str(error))
 
 
-def _look_into(path: str, data: bytes) -> Look:
-    found = Look(hashlib.sha256(data).hexdigest())
+def _look_into(path: str, data: bytes) -> FileInspection:
+    found = FileInspection(hashlib.sha256(data).hexdigest())
     header = read_header(data)
     pixels = header.width * header.height if header else 0
     if header:
@@ -101,8 +101,8 @@ def _notes(path: str, header: Header) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- many
 
 
-def look_at(paths: Sequence[str], threads: int) -> Iterator[Look]:
-    """`look` for each of `paths`, in their order; no more than `threads` pictures are in memory at a time.
+def look_at(paths: Sequence[str], threads: int) -> Iterator[FileInspection]:
+    """`inspect_file` for each of `paths`, in their order; no more than `threads` pictures are in memory at a time.
 
     What libjpeg prints about a JPEG with damaged data is a problem; bytes too many are only noted.
     """
@@ -110,24 +110,24 @@ def look_at(paths: Sequence[str], threads: int) -> Iterator[Look]:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
             with warnings_caught() as printed:
-                looks = list(pool.map(look, part))
+                looks = list(pool.map(inspect_file, part))
             if damage(printed()) or SURPLUS.search(printed()):  # which of them was it?
                 looks = [_with_messages(path, found) for path, found in zip(part, looks, strict=True)]
             yield from looks
 
 
-def _with_messages(path: str, found: Look) -> Look:
+def _with_messages(path: str, found: FileInspection) -> FileInspection:
     if found.format != "JPEG" or found.problem:
         return found
     with warnings_caught() as printed:
-        found = look(path)
+        found = inspect_file(path)
     if problem := damage(printed()):
         return found._replace(problem=problem)
     surplus = SURPLUS.search(printed())
     return found._replace(notes=(*found.notes, f"surplus: {surplus.group()}")) if surplus else found
 
 
-def thumbnails(looks: Sequence[Look]) -> np.ndarray:
+def thumbnails(looks: Sequence[FileInspection]) -> np.ndarray:
     """(N, THUMBNAIL, THUMBNAIL) uint8 grey."""
     joined = b"".join(found.thumbnail for found in looks)
     return np.frombuffer(joined, np.uint8).reshape(len(looks), THUMBNAIL, THUMBNAIL)

@@ -14,11 +14,11 @@ import numpy as np
 
 from cnnexp.console import warn
 from cnnexp.data.check.duplicates import THUMBNAIL
-from cnnexp.data.check.look import Look, thumbnails
+from cnnexp.data.check.look import FileInspection, thumbnails
 from cnnexp.data.opencv import cv2
-from cnnexp.files import write_whole
+from cnnexp.files import write_atomic
 
-VERSION = [1, cv2.__version__]  # raise the number when the same file gives another `Look`
+VERSION = [1, cv2.__version__]  # raise the number when the same file gives another `FileInspection`
 COLUMNS = ("name", "split", "label", "sha256", "width", "height", "format", "notes", "problem", "duplicate_of")
 TICK_NS = 50_000_000  # more than the steps of a file system's clock: some milliseconds,
 COARSE_TICK_NS = 2_000_000_000  # or whole seconds, two on FAT
@@ -32,7 +32,7 @@ class Stamp(NamedTuple):
     changed_ns: int
 
 
-Manifest = dict[str, tuple[Stamp, Look]]  # by the file's name in the folder
+Manifest = dict[str, tuple[Stamp, FileInspection]]  # by the file's name in the folder
 
 
 def manifest_file(folder: Path, root: Path) -> Path:
@@ -66,13 +66,15 @@ def read_manifest(file: Path) -> Manifest:
         return {}
 
 
-def _entry(values: list[Any], picture: np.ndarray) -> tuple[Stamp, Look]:
+def _entry(values: list[Any], picture: np.ndarray) -> tuple[Stamp, FileInspection]:
     size, modified, changed, digest, kind, width, height, notes, problem, bits = values
     numbers = Stamp(int(size), int(modified), int(changed))
     if len(bytes.fromhex(digest)) != 32 or not 0 <= bits < 2**64 or picture.dtype != np.uint8:
         raise ValueError("not written by `write_manifest`")
     texts = tuple(str(note) for note in notes)
-    return numbers, Look(digest, str(kind), int(width), int(height), texts, str(problem), bits, picture.tobytes())
+    return numbers, FileInspection(
+        digest, str(kind), int(width), int(height), texts, str(problem), bits, picture.tobytes()
+    )
 
 
 def write_manifest(file: Path, manifest: Manifest) -> None:
@@ -96,6 +98,6 @@ def write_csv(file: Path, rows: Iterable[Sequence[str | int]]) -> None:
 
 def _write(file: Path, content: bytes) -> None:
     try:
-        write_whole(file, content)
+        write_atomic(file, content)
     except OSError as error:
         warn(f"{file}: cannot be written ({error.strerror}): every image will be looked at again next time")

@@ -9,17 +9,17 @@ import numpy as np
 
 from cnnexp.console import progress, warn_once
 from cnnexp.data.check.duplicates import originals
-from cnnexp.data.check.look import Look, look_at, thumbnails
+from cnnexp.data.check.look import FileInspection, look_at, thumbnails
 from cnnexp.data.check.manifest import Manifest, manifest_file, read_manifest, stamp, write_csv, write_manifest
 from cnnexp.data.images import refusal
-from cnnexp.data.splits import SPLITS, THREADS, Listing
+from cnnexp.data.splits import SPLITS, THREADS, LabelledFiles
 from cnnexp.errors import UserError
 
 NAMED = 50  # files, or pairs, that get a line of their own
 
 
 @dataclass(frozen=True)
-class Rules:
+class PreflightPolicy:
     """What a source does about what is found; the keys `on_bad` and `on_leak` of the config group `dataset`."""
 
     on_bad: str = "error"  # error or skip
@@ -61,10 +61,10 @@ class PreflightError(UserError):
 
 
 @dataclass(frozen=True)
-class Checked:
+class PreflightResult:
     """What the preflight leaves: the usable images of each split with the SHA-256 of each, and the report."""
 
-    listings: dict[str, Listing]
+    listings: dict[str, LabelledFiles]
     contents: dict[str, list[bytes]]
     report: Report
 
@@ -78,7 +78,7 @@ class _Files:
     names: list[str]
     splits: list[str]
     labels: list[int]
-    looks: list[Look]
+    looks: list[FileInspection]
     originals: list[int]  # the position of the first file with the same picture; -1: there is none
 
     def path(self, number: int) -> str:
@@ -98,7 +98,9 @@ class _Files:
         return self.looks[a].digest == self.looks[b].digest
 
 
-def preflight(root: Path, class_names: Sequence[str], parts: dict[str, Listing], rules: Rules) -> Checked:
+def preflight(
+    root: Path, class_names: Sequence[str], parts: dict[str, LabelledFiles], rules: PreflightPolicy
+) -> PreflightResult:
     """Look at every file, name what is wrong on standard error, and leave out what cannot be used.
 
     A file that was looked at before, by its name, size and times, is not read again. Duplicates are found by
@@ -127,10 +129,10 @@ def preflight(root: Path, class_names: Sequence[str], parts: dict[str, Listing],
     _judge_bad(files, rules, report)
     if rules.on_leak != "ignore":
         _judge_leaks(files, rules, report)
-    return Checked(*_kept(files, parts), report)
+    return PreflightResult(*_kept(files, parts), report)
 
 
-def _look(root: Path, names: list[str], folder: Path | None) -> tuple[list[Look], int]:
+def _look(root: Path, names: list[str], folder: Path | None) -> tuple[list[FileInspection], int]:
     """What each file holds, and how many were read for it."""
     file = manifest_file(folder, root) if folder else None
     known: Manifest = read_manifest(file) if file else {}
@@ -150,7 +152,7 @@ def _look(root: Path, names: list[str], folder: Path | None) -> tuple[list[Look]
     return [found for found in looks if found is not None], len(new)
 
 
-def _originals(looks: list[Look]) -> list[int]:
+def _originals(looks: list[FileInspection]) -> list[int]:
     good = np.array([number for number, found in enumerate(looks) if not found.problem], np.int64)
     chosen = [looks[number] for number in good]
     bits = np.array([found.bits for found in chosen], np.uint64)
@@ -200,7 +202,7 @@ def _report(files: _Files, looked_at: int, table: Path | None) -> Report:
 # ------------------------------------------------------------------------------------------------ judgement
 
 
-def _judge_bad(files: _Files, rules: Rules, report: Report) -> None:
+def _judge_bad(files: _Files, rules: PreflightPolicy, report: Report) -> None:
     bad = files.bad()
     reasons = [str(refusal(files.path(number), files.looks[number].problem)) for number in bad]
     advice = f"dataset.on_bad=skip leaves {'it' if len(bad) == 1 else 'them'} out{_listed(report)}"
@@ -213,7 +215,7 @@ def _judge_bad(files: _Files, rules: Rules, report: Report) -> None:
         )
 
 
-def _judge_leaks(files: _Files, rules: Rules, report: Report) -> None:
+def _judge_leaks(files: _Files, rules: PreflightPolicy, report: Report) -> None:
     leaks, labels = files.pairs(splits=True), files.pairs(splits=False)
 
     def pair(a: int, b: int, what: Sequence[str]) -> str:
@@ -247,7 +249,7 @@ def _listed(report: Report) -> str:
     return f" (all files are listed in {report.table})" if report.table else ""
 
 
-def _kept(files: _Files, parts: dict[str, Listing]) -> tuple[dict[str, Listing], dict[str, list[bytes]]]:
+def _kept(files: _Files, parts: dict[str, LabelledFiles]) -> tuple[dict[str, LabelledFiles], dict[str, list[bytes]]]:
     listings, contents, start = {}, {}, 0
     for split in SPLITS:
         if split not in parts:

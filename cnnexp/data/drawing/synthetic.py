@@ -24,7 +24,7 @@ from cnnexp.data.drawing.evidence import evidence
 from cnnexp.data.drawing.scenery import background, decoys, distractors, occluders, photograph
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.files import alone
+from cnnexp.files import exclusive
 
 DRAWN_BY = "cnnexp.data.synthetic"  # the mark in a folder of drawings; what bears it may be drawn anew
 VERSION = 1  # of the drawing code: raise it when the same seed gives other pictures
@@ -259,6 +259,6 @@ def draw_synthetic(
     counts = (train, validation, test, size, seed, decoy_count)
     if is_drawn(path, *counts):
         return
-    with alone(path):
+    with exclusive(path):
         if not is_drawn(path, *counts):
             draw_dataset(path, *counts)

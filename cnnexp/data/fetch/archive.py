@@ -14,7 +14,7 @@ from typing import IO
 
 from cnnexp.console import byte_progress
 from cnnexp.errors import UserError
-from cnnexp.files import alone, appearing
+from cnnexp.files import atomic_folder, exclusive
 
 ZIP_START = b"PK"
 MOST_FILES = 5_000_000
@@ -88,10 +88,10 @@ def unpack_all(archive: Path, folder: Path) -> None:
     """
     if folder.is_dir():
         return
-    with alone(folder, "dataset.downloads"):
+    with exclusive(folder, "dataset.downloads"):
         if folder.is_dir():
             return
-        with appearing(folder) as unfinished:
+        with atomic_folder(folder) as unfinished:
             unpack(archive, {name: unfinished / name for name in file_names(archive)})
 
 

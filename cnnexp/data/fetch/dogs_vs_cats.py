@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from cnnexp.console import progress, warn
 from cnnexp.data.fetch.archive import file_names, is_archive, unpack
-from cnnexp.data.fetch.download import Promise, download, file_name, file_sha256, is_url, shown
+from cnnexp.data.fetch.download import ExpectedFile, download, file_name, file_sha256, is_url, shown
 from cnnexp.data.images import ImageError, read_image
 from cnnexp.data.splits import combined_digest, file_digests
 from cnnexp.errors import UserError
-from cnnexp.files import alone, appearing
+from cnnexp.files import atomic_folder, exclusive
 
 ANIMALS = ("cat", "dog")
 NUMBERS = {"train": range(1000), "validation": range(1000, 1500), "test": range(1500, 2000)}  # of each animal
@@ -27,13 +27,13 @@ KAGGLE = "train.zip of https://www.kaggle.com/c/dogs-vs-cats/data"
 MICROSOFT = (
     "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
 )
-MICROSOFT_PROMISE = Promise(824_887_076, "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
+MICROSOFT_PROMISE = ExpectedFile(824_887_076, "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
 NAMED = 10  # replaced photos that get a line of their own
 
 Photos = dict[tuple[str, int], str]  # animal and number -> name in the folder or archive
 
 
-def prepare_dogs_vs_cats(source: str, path: Path, downloads: Path, promise: Promise = Promise()) -> None:  # noqa: B008
+def prepare_dogs_vs_cats(source: str, path: Path, downloads: Path, promise: ExpectedFile = ExpectedFile()) -> None:  # noqa: B008
     """Copy 4000 of the Kaggle photos into `path/{train,validation,test}/{cat,dog}/`, split by their numbers.
 
     Of each animal, 0-999 are for training, 1000-1499 for validation, 1500-1999 for testing (Chollet, Deep
@@ -59,7 +59,7 @@ def prepare_dogs_vs_cats(source: str, path: Path, downloads: Path, promise: Prom
     origin = shown(source) if url else str(place)
     if _is_prepared(origin, place, path):
         return
-    with alone(path):
+    with exclusive(path):
         if _is_prepared(origin, place, path):
             return
         if url:
@@ -188,7 +188,7 @@ def _target(slot: Slot, number: int) -> str:
 def _copy_photos(origin: str, place: Path, path: Path) -> None:
     in_archive = place.is_file()
     photos = _photos_in(file_names(place) if in_archive else _names(place))
-    with appearing(path) as unfinished:
+    with atomic_folder(path) as unfinished:
         for split in NUMBERS:
             for animal in ANIMALS:
                 (unfinished / split / animal).mkdir(parents=True)

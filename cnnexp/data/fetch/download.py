@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from cnnexp import __version__
 from cnnexp.console import byte_progress, warn
 from cnnexp.errors import UserError
-from cnnexp.files import alone, write_whole
+from cnnexp.files import exclusive, write_atomic
 
 SCHEMES = ("http", "https", "file")
 WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before another attempt, as long as none gets further than those before it
@@ -30,7 +30,7 @@ VALIDATORS = ("ETag", "Last-Modified")
 
 
 @dataclass(frozen=True)
-class Promise:
+class ExpectedFile:
     """What is known beforehand of a file: its bytes, and their SHA-256 in hex."""
 
     size: int | None = None
@@ -52,13 +52,13 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def file_name(url: str, promise: Promise) -> str:
+def file_name(url: str, promise: ExpectedFile) -> str:
     """A name for the file of a URL, with a part of the digest of its content; where that is not known, of the URL."""
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-80:].lstrip(".") or "archive"
     return f"{(promise.sha256 or _digest_of(url))[:8]}-{name}"
 
 
-def download(url: str, path: Path, promise: Promise = Promise()) -> None:
+def download(url: str, path: Path, promise: ExpectedFile = ExpectedFile()) -> None:
     """Get a file by http, https or file, unless it is there; proxies are taken from the environment.
 
     What comes is kept in `path.part`, and what tells its version in `path.part.json`: a download that was cut, even
@@ -71,7 +71,7 @@ def download(url: str, path: Path, promise: Promise = Promise()) -> None:
     """
     if urlsplit(url).scheme.lower() not in SCHEMES:
         raise UserError(f"{shown(url)}: cannot be downloaded; give an address that begins with http:// or https://")
-    with alone(path, "dataset.downloads"):
+    with exclusive(path, "dataset.downloads"):
         if path.is_file():
             _check(path, path, url, promise)
             return
@@ -107,7 +107,7 @@ class _Part:
         self.file.write_bytes(b"")  # first: a note never stands beside the bytes of another version
         self.total, self.validators = total, validators
         facts = {"url": _digest_of(self.url), "total": total} | validators
-        write_whole(self.note, json.dumps(facts).encode())
+        write_atomic(self.note, json.dumps(facts).encode())
 
     def remove(self) -> None:
         self.note.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _digest_of(url: str) -> str:
 # --------------------------------------------------------------------------------------------- attempts
 
 
-def _fetch(part: _Part, promise: Promise) -> None:
+def _fetch(part: _Part, promise: ExpectedFile) -> None:
     """Attempt by attempt, until all is there."""
     furthest, failures = part.size(), 0
     while part.total is None or part.size() < part.total:
@@ -139,7 +139,7 @@ def _fetch(part: _Part, promise: Promise) -> None:
             time.sleep(WAITS_S[max(failures - 1, 0)])
 
 
-def _attempt(part: _Part, promise: Promise) -> None:
+def _attempt(part: _Part, promise: ExpectedFile) -> None:
     """Ask for what is missing, and append it.
 
     Raises:
@@ -173,7 +173,7 @@ def _attempt(part: _Part, promise: Promise) -> None:
         raise _Dropped("the connection was cut")
 
 
-def _open(part: _Part, start: int, promise: Promise) -> Any:
+def _open(part: _Part, start: int, promise: ExpectedFile) -> Any:
     """The server's answer to a request for the bytes from `start` on."""
     headers = {"User-Agent": f"cnnexp/{__version__}", "Accept-Encoding": "identity"}
     tag = part.validators.get("ETag", "W/")
@@ -238,7 +238,7 @@ class _HttpOnly(HTTPRedirectHandler):
 # ------------------------------------------------------------------------------------------------ check
 
 
-def _check(file: Path, path: Path, url: str, promise: Promise, part: _Part | None = None) -> None:
+def _check(file: Path, path: Path, url: str, promise: ExpectedFile, part: _Part | None = None) -> None:
     """Compare with what was promised; what has just come and is wrong is deleted."""
     size = file.stat().st_size
     found = wanted = f"{size:,} bytes"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.data.splits import SPLIT_FOLDERS, Listing
+from cnnexp.data.splits import SPLIT_FOLDERS, LabelledFiles
 from cnnexp.errors import UserError
 
 COLUMNS = "path,label or path,label,split"
 SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 
 
-def read_table(file: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+def read_table(file: Path) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
     """The images that a CSV file lists; other columns are left alone.
 
     Args:
@@ -56,7 +56,7 @@ def _row(file: Path, line: int, row: dict[str, str | None]) -> tuple[str, str, s
     return path, label, SPLIT_NAMES.get(split.lower(), "train"), line
 
 
-def _listings(file: Path, rows: list[tuple[str, str, str, int]]) -> tuple[tuple[str, ...], dict[str, Listing]]:
+def _listings(file: Path, rows: list[tuple[str, str, str, int]]) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
     lines: dict[str, int] = {}
     for path, _, _, line in rows:
         earlier = lines.setdefault(os.path.normpath(file.parent / path), line)
@@ -72,7 +72,7 @@ def _listings(file: Path, rows: list[tuple[str, str, str, int]]) -> tuple[tuple[
             continue
         for label in sorted(set(range(len(names))) - {label for _, label in of_split}):
             raise UserError(f"dataset.path={file}: has no {split} image of class '{names[label]}'; add one")
-        listings[split] = Listing(
+        listings[split] = LabelledFiles(
             tuple(path for path, _ in of_split), np.array([label for _, label in of_split], np.int64)
         )
     return names, listings
