@@ -11,7 +11,6 @@ import pytest
 import sklearn.metrics
 from made_runs import picture
 
-from cnnexp.commands import heatmaps
 from cnnexp.errors import UserError
 from cnnexp.report.mistakes import read_mistakes
 from cnnexp.runs import artifacts
@@ -62,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def start() -> None:
         for name in ("artifacts.figures.draw_curves", "artifacts.figures.draw_confusion", "artifacts.contact_sheet"):
-            monkeypatch.setattr(f"cnnexp.commands.{name}", touch)
+            monkeypatch.setattr(f"cnnexp.runs.{name}", touch)
         monkeypatch.setattr(artifacts, "requirements_text", lambda: "")
 
     return start
@@ -115,8 +114,8 @@ def test_two_classes(
 def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three mistakes are drawn with their heat maps, and kept as thumbnails, the most confident first."""
     drawn: list[Any] = []
-    draw = heatmaps.draw_errors
-    monkeypatch.setattr(heatmaps, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
+    draw = artifacts.draw_errors
+    monkeypatch.setattr(artifacts, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
     dataset = arguments[4]
     probabilities = 0.1 + 0.8 * dataset.test.labels
     for index, share in ((1, 0.6), (4, 0.9), (6, 0.7)):

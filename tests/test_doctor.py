@@ -21,12 +21,12 @@ Run = Callable[..., tuple[int, str, str]]
 TRAINING = """
 import sys, time
 from pathlib import Path
-from cnnexp.runs.folder import held
+from cnnexp.runs.folder import run_lock
 from cnnexp.tracking.mlflow import Tracker
 root, name = sys.argv[1:]
 tracker = Tracker(f"sqlite:///{root}/outputs/mlflow.db", "cnnexp", f"{root}/outputs/mlartifacts")
 folder = Path(root) / "outputs" / "runs" / name
-with held(folder):
+with run_lock(folder):
     run = tracker.start_run(name, {}, {"run_dir": str(folder)}, journal=folder / "unsent.jsonl")
     tracker.log_metrics({"loss": 1.0}, step=1)
     print(run, flush=True)

@@ -66,11 +66,11 @@ def test_a_picture_that_says_it_is_absurdly_large_takes_no_memory(tmp_path: Path
         (tmp_path / f"{number}.png").write_bytes(data)
     script = (
         "import resource, sys\n"
-        "from cnnexp.data.check.look import look\n"
+        "from cnnexp.data.check.look import inspect_file\n"
         "from cnnexp.data.images import ImageError, read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
-        "    assert 'more than' in look(path).problem\n"
+        "    assert 'more than' in inspect_file(path).problem\n"
         "    try: read_image(path)\n"
         "    except ImageError as error: assert 'more than' in str(error), error\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
