@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cnnexp.runs.folder import JOURNAL, RunManifest, write_state
+from cnnexp.runs.folder import JOURNAL, RunFolder, RunManifest
 from cnnexp.tracking.mlflow import Tracker
 
 Run = Callable[..., tuple[int, str, str]]
@@ -21,12 +21,12 @@ Run = Callable[..., tuple[int, str, str]]
 TRAINING = """
 import sys, time
 from pathlib import Path
-from cnnexp.runs.folder import run_lock
+from cnnexp.runs.folder import RunFolder
 from cnnexp.tracking.mlflow import Tracker
 root, name = sys.argv[1:]
 tracker = Tracker(f"sqlite:///{root}/outputs/mlflow.db", "cnnexp", f"{root}/outputs/mlartifacts")
 folder = Path(root) / "outputs" / "runs" / name
-with run_lock(folder):
+with RunFolder(folder).lock():
     run = tracker.start_run(name, {}, {"run_dir": str(folder)}, journal=folder / "unsent.jsonl")
     tracker.log_metrics({"loss": 1.0}, step=1)
     print(run, flush=True)
@@ -139,7 +139,7 @@ def test_features_and_leftovers(cnnexp: Run, tmp_path: Path) -> None:
 
 def test_what_can_go_on_is_named(cnnexp: Run, tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "runs" / "1"
-    write_state(folder, RunManifest("id", "hash", "digest"))
+    RunFolder(folder).write_manifest(RunManifest("id", "hash", "digest"))
     code, out, _ = cnnexp("doctor", "tracking=none")
     assert code == 0 and "trainer.resume=true" in out
     (folder / "result.json").write_text(json.dumps({"status": "FINISHED"}))

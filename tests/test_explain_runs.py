@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_runs import picture
 
-from cnnexp.runs.folder import MODEL, best_job, is_better
+from cnnexp.runs.folder import RunFolder, SweepFolder, is_better
 from cnnexp.runs.reproduction import compare_figures
 
 pytestmark = pytest.mark.trains
@@ -50,13 +50,13 @@ def test_of_a_grid_the_chosen_job_alone_is_explained(
     sweep = tmp_path / "outputs" / "runs" / "s"
     states = jobs(sweep)
     best = int(np.argmin([state["objective"] for state in states]))
-    assert best_job(sweep, "val/loss") == sweep / str(best)
+    assert SweepFolder(sweep).best_job("val/loss") == RunFolder(sweep / str(best))
     assert [(sweep / str(number) / HEAT_MAPS).is_file() for number in range(3)] == [n == best for n in range(3)]
     assert f"explaining the best job, run {states[best]['run_id']}" in out
     for number, state in enumerate(states):
         files, figures = recorded(state["run_id"])
         assert (HEAT_MAPS in files, "explain/chance" in figures) == (number == best, number == best)
-    assert not list(sweep.rglob(MODEL))
+    assert not list(sweep.rglob("model.keras"))
     picture(sweep / str(best) / HEAT_MAPS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.runs.folder import run_lock
+from cnnexp.runs.folder import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
 CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
@@ -56,7 +56,7 @@ class TestASweepIsRefusedBeforeItsFirstJob:
         assert not list(tmp_path.glob("outputs/runs/*"))
 
     def test_by_another_process_in_its_folder(self, cnnexp: Run, tmp_path: Path) -> None:
-        with run_lock(tmp_path / "mine"):
+        with RunFolder(tmp_path / "mine").lock():
             code, out, err = cnnexp(*self.line, "tracking=none", f"hydra.sweep.dir={tmp_path / 'mine'}")
         assert code == 2 and "[0]" not in out
         assert err.startswith(f"cnnexp: {tmp_path / 'mine'}: another process is at work") and err.count("\n") == 1

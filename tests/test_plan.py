@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cnnexp.config.composition import load_config
-from cnnexp.runs.folder import STATE
+from cnnexp.runs.folder import MANIFEST
 from cnnexp.runs.planning import Builder
 
 pytestmark = pytest.mark.trains
@@ -57,7 +57,7 @@ def test_what_is_done_what_goes_on_and_what_is_cached(cnnexp: Run, drawn_root: P
     assert [job["state"] for job in jobs] == ["done", "goes on after epoch 0"]
     assert [job["features"] for job in jobs] == ["cached", "cached"]
     assert files(tmp_path) == before
-    (sweep / "1" / STATE).unlink()
+    (sweep / "1" / MANIFEST).unlink()
     assert [job["state"] for job in plan(cnnexp, "-m", *line)] == ["done", "new"]
     assert [job["state"] for job in plan(cnnexp, "-m", *line, "sweep.resume=false")] == ["new", "new"]
     assert plan(cnnexp, "-m", *line, "dataset.image_size=64")[0]["features"] == "to compute"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from cnnexp.runs.folder import CHECKPOINT
 from cnnexp.tracking.mlflow import Tracker
 
 pytestmark = [
@@ -88,7 +87,7 @@ def test_a_node_that_dies_costs_no_job(cluster: tuple[str, Path], tmp_path: Path
     runs = tmp_path / "outputs" / "runs"
     with (tmp_path / "log").open("w") as log:
         sweep = subprocess.Popen(line, cwd=tmp_path, stdout=log, stderr=log)
-    wait(lambda: len(list(runs.glob(f"*/*/{CHECKPOINT}"))) == 2, 300, "two jobs at work")
+    wait(lambda: len(list(runs.glob("*/*/checkpoint.npz"))) == 2, 300, "two jobs at work")
     kill(second)
     assert sweep.wait(timeout=900) == 0, (tmp_path / "log").read_text()
     tracker = Tracker(f"sqlite:///{tmp_path}/outputs/mlflow.db", "cnnexp", str(tmp_path / "outputs" / "mlartifacts"))

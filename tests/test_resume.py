@@ -13,7 +13,7 @@ from campaign import kill
 from resuming import Run, folders, line, tracker
 
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import CHECKPOINT, RunManifest, find_unfinished, is_held, run_lock, write_state
+from cnnexp.runs.folder import RunFolder, RunManifest, find_unfinished
 from cnnexp.tracking.mlflow import Tracker
 
 # ------------------------------------------------------------------------------------------------ kill -9
@@ -28,7 +28,7 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(tmp_path: Path) -> Non
     assert kill.train(broken) == kill.train(unbroken) == 0
     assert kill.compare(broken, unbroken) == []
     (folder,) = folders(broken)
-    assert not (folder / CHECKPOINT).exists() and not is_held(folder)
+    assert not RunFolder(folder).checkpoint.exists() and not RunFolder(folder).is_held
 
 
 # ----------------------------------------------------------------------------------------- trainer.resume
@@ -50,7 +50,7 @@ def test_an_interrupted_run_goes_on_in_its_folder_and_its_tracked_run(
     assert (resumed.run_id, resumed.status) == (run.run_id, "FINISHED") and "error" not in resumed.tags
     history = tracker(tmp_path).client().get_metric_history(run.run_id, "val/loss")
     assert sorted(figure.step for figure in history) == [1, 2, 3]
-    assert not (folder / CHECKPOINT).exists()
+    assert not RunFolder(folder).checkpoint.exists()
     assert cnnexp(*given)[0] == 0  # an unbroken one beside it
     unbroken = tracker(tmp_path).find_run("latest")
     for name, value in resumed.metrics.items():
@@ -103,10 +103,10 @@ def test_a_run_with_other_images_is_not_resumed(
     assert cnnexp(*line(drawn_root, "tracking=none"))[0] == 130
     (folder,) = folders(tmp_path)
     state = json.loads((folder / "run.json").read_text())
-    write_state(folder, RunManifest(state["run_id"], state["config_hash"], "of other images"))
+    RunFolder(folder).write_manifest(RunManifest(state["run_id"], state["config_hash"], "of other images"))
     code, _, err = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
     assert code == 2 and "the images are no longer those of the run in" in err
-    assert (folder / CHECKPOINT).is_file()
+    assert RunFolder(folder).checkpoint.is_file()
 
 
 @pytest.mark.usefixtures("no_training")
@@ -116,25 +116,25 @@ def test_a_run_that_is_alive_is_not_resumed(
     interrupted(1)
     assert cnnexp(*line(drawn_root, "tracking=none"))[0] == 130
     (folder,) = folders(tmp_path)
-    with run_lock(folder):
+    with RunFolder(folder).lock():
         code, _, err = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
     assert code == 2 and "is still in training" in err and len(err.splitlines()) == 1
 
 
 def test_the_newest_unfinished_run_is_found(tmp_path: Path) -> None:
     for name, config_hash in (("1", "a"), ("2", "a"), ("3", "b")):
-        write_state(tmp_path / name, RunManifest("id", config_hash, ""))
-    assert find_unfinished(tmp_path, "a") == tmp_path / "2"
+        RunFolder(tmp_path / name).write_manifest(RunManifest("id", config_hash, ""))
+    assert find_unfinished(tmp_path, "a") == RunFolder(tmp_path / "2")
     (tmp_path / "2" / "result.json").write_text(json.dumps({"status": "FINISHED"}))
-    assert find_unfinished(tmp_path, "a") == tmp_path / "1"
+    assert find_unfinished(tmp_path, "a") == RunFolder(tmp_path / "1")
     (tmp_path / "1" / "run.json").write_text("cut off")
     assert find_unfinished(tmp_path, "a") is None
 
 
 def test_a_folder_is_held_once(tmp_path: Path) -> None:
-    assert not is_held(tmp_path)
-    with run_lock(tmp_path):
-        assert is_held(tmp_path)
-        with pytest.raises(UserError, match="another process is at work"), run_lock(tmp_path):
+    assert not RunFolder(tmp_path).is_held
+    with RunFolder(tmp_path).lock():
+        assert RunFolder(tmp_path).is_held
+        with pytest.raises(UserError, match="another process is at work"), RunFolder(tmp_path).lock():
             pass
-    assert not is_held(tmp_path) and not list(tmp_path.iterdir())
+    assert not RunFolder(tmp_path).is_held and not list(tmp_path.iterdir())

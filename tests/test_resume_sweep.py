@@ -12,7 +12,7 @@ import pytest
 from campaign import kill
 from resuming import Run, folders, line, tracker
 
-from cnnexp.runs.folder import RunManifest, result_affecting, write_state
+from cnnexp.runs.folder import RunFolder, RunManifest, result_affecting
 
 pytestmark = pytest.mark.trains
 
@@ -70,7 +70,7 @@ def test_a_job_with_other_values_is_trained_anew(cnnexp: Run, drawn_root: Path, 
     assert cnnexp(*given)[0] == 0
     (folder,) = folders(tmp_path)
     state = json.loads((folder / "1" / "run.json").read_text())
-    write_state(folder / "1", RunManifest(state["run_id"], "of another config", state["data_digest"]))
+    RunFolder(folder / "1").write_manifest(RunManifest(state["run_id"], "of another config", state["data_digest"]))
     code, out, _ = cnnexp(*given)
     assert code == 0 and out.count("is done already") == 1 and out.count("epoch   1/2") == 1
 

@@ -1,11 +1,8 @@
 """Results of several runs as table, chart, page and CSV."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import yaml
 
 from cnnexp.console import table, warn
 from cnnexp.errors import UserError
@@ -14,14 +11,13 @@ from cnnexp.report.compare import Comparison, Result, summarise
 from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
 from cnnexp.report.tables import table_rows, write_csv
+from cnnexp.runs.folder import SweepFolder
 
 
 def read_results(sweep_folder: Path) -> list[Result]:
     """What the jobs of a sweep left in their folders, in the order of the jobs."""
-    files = sorted(sweep_folder.glob("*/result.json"), key=lambda file: int(file.parent.name))
-    results = [Result(**json.loads(file.read_text())) for file in files]
-    lines = [yaml.safe_load((file.parent / ".hydra" / "overrides.yaml").read_text()) for file in files]
-    return distinguish(results, lines)
+    jobs = SweepFolder(sweep_folder).ended_jobs()
+    return distinguish([job.read_result() for job in jobs], [job.overrides for job in jobs])
 
 
 def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:

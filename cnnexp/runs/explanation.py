@@ -11,7 +11,7 @@ from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import MODEL, read_state
+from cnnexp.runs.folder import RunFolder
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
@@ -19,24 +19,23 @@ from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.record import redact
 
 WORST = ("errors.png", "explain/heatmaps.png")
-PREDICTIONS = "predictions.csv"
 
 
-def explain_job(tracker: Tracker | NullTracker, folder: Path) -> None:
+def explain_job(tracker: Tracker | NullTracker, folder: RunFolder) -> None:
     """Explain the finished run of a job's folder, unless it is, or is not to be. What goes wrong is said, and no end.
 
     The run, which may have been done by another process, is read from the store, or where there is none from `folder`.
     """
-    state = read_state(folder)
-    assert state is not None
+    manifest = folder.manifest
+    assert manifest is not None
     try:
-        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        config = typed_record(state.run_id, as_recorded(state.run_id, values))
-        if config.tracking.explain != "auto" or (folder / WORST[1]).is_file():
+        values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        config = typed_record(manifest.run_id, as_recorded(manifest.run_id, values))
+        if config.tracking.explain != "auto" or (folder.path / WORST[1]).is_file():
             return
-        say(f"explaining the best job, run {state.run_id}")
-        run = None if isinstance(tracker, NullTracker) else tracker.find_run(state.run_id)
-        explain_run(tracker, config, run, folder, folder / MODEL if (folder / MODEL).is_file() else None)
+        say(f"explaining the best job, run {manifest.run_id}")
+        run = None if isinstance(tracker, NullTracker) else tracker.find_run(manifest.run_id)
+        explain_run(tracker, config, run, folder)
     except UserError as error:
         warn(f"cnnexp: the best job is not explained: {error}")
     except Exception as error:  # the jobs are done, and nothing of them may be lost for a picture
@@ -61,23 +60,21 @@ def explain_recorded(tracker: Any, run: RunInfo, overrides: list[str], allowed: 
     config = typed_record(run.run_id, restore_config(run.run_id, values, overrides))
     import_tensorflow()
     check_targets(run.run_id, {"dataset": values.get("dataset")}, allowed)
-    folder = Path(run.tags.get("run_dir", ""))
-    state = read_state(folder) if run.tags.get("run_dir") else None
-    if state is not None and state.run_id == run.run_id:
-        return explain_run(tracker, config, run, folder, None)
-    kept = Path(config.paths.root) / "explain" / run.run_id
-    return explain_run(tracker, config, run, kept, None)
+    folder = RunFolder(Path(run.tags.get("run_dir", "")))
+    manifest = folder.manifest if run.tags.get("run_dir") else None
+    if manifest is None or manifest.run_id != run.run_id:
+        folder = RunFolder(Path(config.paths.root) / "explain" / run.run_id)
+    return explain_run(tracker, config, run, folder)
 
 
-def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path, model_file: Path | None) -> list[Path]:
+def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: RunFolder) -> list[Path]:
     """Draw why the worst mistakes of a run were made, measure its heat maps, and record both.
 
     Args:
         tracker: where `run` is.
         config: of the run.
         run: None: it is recorded nowhere but in `folder`.
-        folder: the pictures are drawn into it.
-        model_file: the network, where the store has none.
+        folder: the pictures are drawn into it; it may hold the network, where the store has none.
 
     Returns:
         The pictures.
@@ -102,28 +99,29 @@ def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: Path,
     predictions = read_predictions(_predictions(tracker, run, folder))
     if tuple(dataset.test.ids) != predictions.ids:
         raise UserError(f"dataset={dataset.name}: its test images are not those of the run; say where these are")
-    if model_file is not None:
-        network = keras.saving.load_model(model_file, compile=False, safe_mode=True)
+    if folder.network.is_file():
+        network = keras.saving.load_model(folder.network, compile=False, safe_mode=True)
     elif run is not None:
         network = without_flip_averaging(load_recorded(config, run.run_id).model)
     else:
         raise UserError(f"{folder}: has no model, and none is recorded")
     images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)
-    draw_mistakes(folder, config.name, predictions, images, network)
+    draw_mistakes(folder.path, config.name, predictions, images, network)
     scores = localisation_metrics(network, dataset, images)
-    written = [folder / name for name in WORST if (folder / name).is_file()]
+    written = [folder.path / name for name in WORST if (folder.path / name).is_file()]
     if run is not None:
-        _record(tracker, run, folder, written, scores)
+        _record(tracker, run, folder.path, written, scores)
     return written
 
 
-def _predictions(tracker: Any, run: RunInfo | None, folder: Path) -> Path:
+def _predictions(tracker: Any, run: RunInfo | None, folder: RunFolder) -> Path:
     """The run's answers: in its folder, or fetched from the store."""
-    if run is not None and not (folder / PREDICTIONS).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            shutil.move(tracker.download(run.run_id, PREDICTIONS, scratch), folder / PREDICTIONS)
-    return folder / PREDICTIONS
+    file = folder.predictions
+    if run is not None and not file.is_file():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.path) as scratch:
+            shutil.move(tracker.download(run.run_id, file.name, scratch), file)
+    return file
 
 
 def _record(tracker: Any, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:

@@ -1,33 +1,34 @@
-"""What a run keeps in its folder so that it can go on after it was stopped, and finding such folders again."""
+"""The folder of a run, and that of a sweep: what they keep, so that work can go on after it was stopped.
+
+Their files are named, read and written here only; what shows a run's results is in `artifacts`.
+"""
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
 from cnnexp.report.compare import Result
 
-STATE = "run.json"
-CHECKPOINT = "checkpoint.npz"
+MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
-JOURNAL = "unsent.jsonl"  # what the store has not taken yet
-SWEEP_FILE = "sweep.json"
-MODEL = "model.keras"  # of the best job of a grid so far, where the store has none: it is explained at the end
-STOPPED = "stopped.json"  # no further job of the sweep is to start
+JOURNAL = "unsent.jsonl"
+SWEEP = "sweep.json"
+NETWORK = "model.keras"
 CONTROLS = (
     "trainer.resume=",
     "sweep.resume=",
     "sweep.on_failure=",
     "sweep.fresh_process=",
 )  # do not change what is computed
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -40,50 +41,190 @@ class RunManifest:
     objective: float | None = None
 
 
-def write_state(folder: Path, state: RunManifest) -> None:
-    """Write `run.json`."""
-    write_atomic(folder / STATE, json.dumps(asdict(state), indent=2).encode())
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of a training that is not finished."""
+        return self.path / "checkpoint.npz"
+
+    @property
+    def journal(self) -> Path:
+        """What the store has not taken yet."""
+        return self.path / JOURNAL
+
+    @property
+    def network(self) -> Path:
+        """Of the best job of a grid so far, where the store has no model: it is explained at the end."""
+        return self.path / NETWORK
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of a finished run."""
+        return self.path / "config.yaml"
+
+    @property
+    def predictions(self) -> Path:
+        """The answers to the test images, see `cnnexp.report.predictions`."""
+        return self.path / "predictions.csv"
+
+    @property
+    def overrides(self) -> list[str]:
+        """Those of the job, as Hydra wrote them down."""
+        return list(yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()))
+
+    @property
+    def sweep(self) -> "SweepFolder":
+        """That of the sweep, if the run is a job of one."""
+        return SweepFolder(self.path.parent)
+
+    @property
+    def manifest(self) -> RunManifest | None:
+        """None where it is missing, or not ours."""
+        try:
+            return RunManifest(**json.loads((self.path / MANIFEST).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write_manifest(self, manifest: RunManifest) -> None:
+        """From here on a kill leaves a folder that can go on."""
+        write_atomic(self.path / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+
+    @property
+    def status(self) -> str | None:
+        """FINISHED, FAILED or KILLED; None where the run did not get so far."""
+        try:
+            return str(json.loads((self.path / RESULT).read_text())["status"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a run has begun here."""
+        return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
+
+    def read_result(self) -> Result:
+        """What the run came to; its answers are looked for beside it, wherever it lies now."""
+        found = Result(**json.loads((self.path / RESULT).read_text()))
+        return replace(found, predictions_path=str(self.predictions)) if found.predictions_path else found
+
+    def write_result(self, result: Result) -> None:
+        """From here on the run is finished, or failed, or killed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        kept = replace(result, predictions_path=self.predictions.name if result.predictions_path else None)
+        write_atomic(self.path / RESULT, json.dumps(asdict(kept), indent=2).encode())
+
+    def reopen(self) -> None:
+        """From here on it is neither: it is at work."""
+        (self.path / RESULT).unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out; the lock ends with this process, however it ends.
+
+        Raises:
+            UserError: another process works there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / LOCK
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            reason = "another process is at work on this run; wait for its end, or stop it"
+            raise UserError(f"{self.path}: {reason}") from error
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            lock.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether another process, or another part of this one, works there."""
+        return is_locked(self.path / LOCK)
 
 
-def read_state(folder: Path) -> RunManifest | None:
-    """What `run.json` says; None where it is missing, or not ours."""
-    try:
-        return RunManifest(**json.loads((folder / STATE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of a sweep, with those of its jobs."""
 
+    path: Path
 
-def status(folder: Path) -> str | None:
-    """FINISHED, FAILED or KILLED, as `result.json` says; None where the run did not get so far."""
-    try:
-        return str(json.loads((folder / "result.json").read_text())["status"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    def __str__(self) -> str:
+        return str(self.path)
 
+    def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str) -> None:
+        """Leave there what every job needs to know of its sweep.
 
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's or a sweep's folder; the lock ends with this process, however it ends.
+        Args:
+            parent_run_id: of the parent run.
+            overrides: of the line, without passwords.
+            name: of the sweep.
+            kind: progression, grid or search.
+        """
+        content = {"parent_run_id": parent_run_id, "overrides": overrides, "name": name, "kind": kind}
+        write_atomic(self.path / SWEEP, json.dumps(content).encode())
 
-    Raises:
-        UserError: another process works there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{folder}: another process is at work on this run; wait for its end, or stop it") from error
-    try:
-        yield
-    finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
+    @property
+    def _content(self) -> dict[str, Any]:
+        file = self.path / SWEEP
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found
 
+    @property
+    def parent_run_id(self) -> str | None:
+        """None where this is no sweep."""
+        return self._content.get("parent_run_id")
 
-def is_held(folder: Path) -> bool:
-    """Whether another process, or another part of this one, works there."""
-    return is_locked(folder / LOCK)
+    @property
+    def shared_overrides(self) -> list[str]:
+        """The line, as far as all jobs share it; empty where this is no sweep."""
+        return list(self._content.get("overrides", []))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether this is a grid or a search, of which one job is chosen."""
+        return self._content.get("kind") in ("grid", "search")
+
+    @property
+    def stopped(self) -> Path:
+        """Where it is, no further job is to start."""
+        return self.path / "stopped.json"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """As that of a run."""
+        return RunFolder(self.path).lock()
+
+    @property
+    def is_held(self) -> bool:
+        """As that of a run."""
+        return RunFolder(self.path).is_held
+
+    def ended_jobs(self) -> list[RunFolder]:
+        """Those that have a result, in their order."""
+        files = self.path.glob(f"*/{RESULT}")
+        return [RunFolder(file.parent) for file in sorted(files, key=lambda file: int(file.parent.name))]
+
+    def best_job(self, monitor: str) -> RunFolder | None:
+        """The finished job with the best figure `monitor`; None where no job has one."""
+        folders = [RunFolder(file.parent) for file in self.path.rglob(MANIFEST)]
+        found = [(folder.manifest, folder) for folder in folders]
+        figures = [(made.objective, folder) for made, folder in found if made and made.objective is not None]
+        finite = [job for job in figures if math.isfinite(job[0])]
+        return max(finite, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
+
+    def remove_networks(self) -> None:
+        """Those that jobs kept for the end of the sweep."""
+        for file in self.path.rglob(NETWORK):
+            file.unlink()
 
 
 def is_locked(file: Path) -> bool:
@@ -99,37 +240,35 @@ def is_locked(file: Path) -> bool:
     return False
 
 
-def find_unfinished(runs: Path, config_hash: str) -> Path | None:
+def single_runs(runs: Path) -> list[RunFolder]:
+    """The folders of single runs below `runs`, the oldest first."""
+    return [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{MANIFEST}"))]
+
+
+def find_unfinished(runs: Path, config_hash: str) -> RunFolder | None:
     """The newest folder below `runs` of a single run with this config that is not finished."""
-    for folder in sorted((file.parent for file in runs.glob(f"*/{STATE}")), reverse=True):
-        state = read_state(folder)
-        if state and state.config_hash == config_hash and status(folder) != "FINISHED":
+    for folder in reversed(single_runs(runs)):
+        manifest = folder.manifest
+        if manifest and manifest.config_hash == config_hash and folder.status != "FINISHED":
             return folder
     return None
 
 
-def find_sweep(runs: Path, line: Sequence[str]) -> Path | None:
+def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:
     """The folder of the newest sweep below `runs` that was started with this line."""
-    for file in sorted(runs.glob(f"*/{SWEEP_FILE}"), reverse=True):
+    for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True):
         try:
             found = json.loads(file.read_text())["overrides"]
         except (OSError, ValueError, KeyError):
             continue
         if result_affecting(found) == result_affecting(line):
-            return file.parent
+            return SweepFolder(file.parent)
     return None
 
 
 def result_affecting(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
-
-
-def best_job(sweep: Path, monitor: str) -> Path | None:
-    """The folder of the finished job of a sweep with the best figure `monitor`; None where no job has one."""
-    found = [(state.objective, file.parent) for file in sweep.rglob(STATE) if (state := read_state(file.parent))]
-    figures = [(figure, folder) for figure, folder in found if figure is not None and math.isfinite(figure)]
-    return max(figures, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
 
 
 def rises(monitor: str) -> bool:
@@ -140,27 +279,3 @@ def rises(monitor: str) -> bool:
 def is_better(monitor: str, one: float, other: float) -> bool:
     """Whether one value of a figure is better than another."""
     return one > other if rises(monitor) else one < other
-
-
-def parent_run(folder: Path) -> str | None:
-    """The parent run's id, as a job finds it in the sweep's folder."""
-    file = folder / SWEEP_FILE
-    return json.loads(file.read_text())["parent_run_id"] if file.is_file() else None
-
-
-def shared_overrides(folder: Path) -> list[str]:
-    """The line of the sweep whose folder this is, as far as all its jobs share it; empty where it is none."""
-    file = folder / SWEEP_FILE
-    return list(json.loads(file.read_text())["overrides"]) if file.is_file() else []
-
-
-def write_result(folder: Path, result: Result) -> None:
-    """Write `result.json`, from which a sweep reads its jobs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / RESULT, json.dumps(asdict(result), indent=2).encode())
-
-
-def chooses(folder: Path) -> bool:
-    """Whether this is the folder of a grid or a search, of which one job is chosen."""
-    file = folder / SWEEP_FILE
-    return file.is_file() and json.loads(file.read_text()).get("kind") in ("grid", "search")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config import Config, validated
 from cnnexp.config.targets import partial_from_config
 from cnnexp.errors import UserError
+from cnnexp.runs.folder import RunFolder
 from cnnexp.tracking.record import redact
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Job:
     config: Config
     resolved: dict[str, Any]
     overrides: list[str]
-    folder: Path
+    folder: RunFolder
 
     @classmethod
     def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":
@@ -35,7 +36,9 @@ class Job:
         assert isinstance(resolved, dict)
         values = {str(key): value for key, value in resolved.items()}
         values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
-        return cls(validated(composed), values, [redact(override) for override in overrides], folder.resolve())
+        return cls(
+            validated(composed), values, [redact(override) for override in overrides], RunFolder(folder.resolve())
+        )
 
 
 def load_dataset(config: Config) -> "Dataset":

@@ -12,7 +12,7 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import CHECKPOINT, find_sweep, find_unfinished, is_held, read_state, status
+from cnnexp.runs.folder import RunFolder, find_sweep, find_unfinished
 from cnnexp.runs.search import repeats_itself
 from cnnexp.tracking.record import config_hash, redact
 
@@ -53,10 +53,10 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
     runs = Path(plan.composed.paths.runs)
     if plan.multirun:
         resumes = plan.composed.sweep.resume
-        folder = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
-        if folder and is_held(folder):
-            raise UserError(f"{folder}: this sweep is running; wait for its end, or give sweep.resume=false")
-        return folder
+        sweep = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
+        if sweep and sweep.is_held:
+            raise UserError(f"{sweep}: this sweep is running; wait for its end, or give sweep.resume=false")
+        return sweep.path if sweep else None
     if not validated(plan.composed).trainer.resume:
         return None
     resolved = OmegaConf.to_container(plan.composed, resolve=True)
@@ -64,9 +64,10 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
     folder = find_unfinished(runs, config_hash({str(key): value for key, value in resolved.items()}))
     if folder is None:
         say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
-    elif is_held(folder):
+        return None
+    if folder.is_held:
         raise UserError(f"trainer.resume=true: the run in {folder} is still in training; wait for its end, or stop it")
-    return folder
+    return folder.path
 
 
 def folder_override(what: Literal["run", "sweep"], folder: Path) -> str:
@@ -153,7 +154,7 @@ def planned_jobs(plan: CommandLineJobs, overrides: list[str], config_dir: str | 
         own = [override for override in given if not all(override in other for other in plan.jobs)]
         first = seen.setdefault(_hash(node), number)
         twin = f"as job {first}" if first != number else None
-        place = (folder / str(number) if folder else None) if plan.multirun else _single(node)
+        place = (RunFolder(folder / str(number)) if folder else None) if plan.multirun else _single(node)
         jobs.append(_job(number, own or given, node, place, builder, twin))
     return jobs
 
@@ -171,14 +172,14 @@ def _hash(composed: DictConfig) -> str:
     return config_hash(resolved)
 
 
-def _single(composed: DictConfig) -> Path | None:
+def _single(composed: DictConfig) -> RunFolder | None:
     """The folder that a single run would go on in."""
     config = validated(composed)
     return find_unfinished(Path(config.paths.runs), _hash(composed)) if config.trainer.resume else None
 
 
 def _job(
-    number: int, overrides: list[str], composed: DictConfig, place: Path | None, builder: Builder, twin: str | None
+    number: int, overrides: list[str], composed: DictConfig, place: RunFolder | None, builder: Builder, twin: str | None
 ) -> PlannedJob:
     from cnnexp.models.counts import totals
     from cnnexp.runs.build import apply, freeze_policies
@@ -193,22 +194,22 @@ def _job(
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
 
 
-def _state(place: Path | None, job_hash: str, dataset: "Dataset | None") -> str:
+def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") -> str:
     """What is in a job's folder."""
-    state = read_state(place) if place else None
-    if place is None or state is None or state.config_hash != job_hash:
+    manifest = place.manifest if place else None
+    if place is None or manifest is None or manifest.config_hash != job_hash:
         return "new"
-    if dataset is not None and state.data_digest != dataset.digest:
+    if dataset is not None and manifest.data_digest != dataset.digest:
         return "new, the images have changed"
-    if is_held(place):
+    if place.is_held:
         return "running"
-    if status(place) == "FINISHED":
+    if place.status == "FINISHED":
         return "done"
     from cnnexp.training.checkpoint import read_checkpoint
 
-    stored = read_checkpoint(place / CHECKPOINT)
+    stored = read_checkpoint(place.checkpoint)
     epoch = len(stored[0].history) if stored else 0
-    return f"{'failed, ' if status(place) == 'FAILED' else ''}goes on after epoch {epoch}"
+    return f"{'failed, ' if place.status == 'FAILED' else ''}goes on after epoch {epoch}"
 
 
 def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> str:

@@ -11,7 +11,7 @@ from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.runs.folder import JOURNAL, RunManifest, shared_overrides, write_result
+from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
@@ -35,7 +35,7 @@ def open_run(
     if not run_id:
         return start_run(tracker, job, dataset, parent)
     try:
-        tracker.resume_run(run_id, job.folder / JOURNAL, params)
+        tracker.resume_run(run_id, job.folder.journal, params)
     except UserError as error:
         warn(f"cnnexp: {error}; a new run is recorded")
         return start_run(tracker, job, dataset, parent)
@@ -45,9 +45,9 @@ def open_run(
 
 def start_run(tracker: Tracker | NullTracker, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
-    name = run_name(job.config.name, job.overrides, shared_overrides(job.folder.parent))
-    note = run_note(job.resolved, job.overrides, job.folder)
-    tags, journal = _tags(job, dataset, parent), job.folder / JOURNAL
+    name = run_name(job.config.name, job.overrides, job.folder.sweep.shared_overrides)
+    note = run_note(job.resolved, job.overrides, job.folder.path)
+    tags, journal = _tags(job, dataset, parent), job.folder.journal
     return tracker.start_run(name, _params(job), tags, parent, note, journal=journal)
 
 
@@ -73,7 +73,7 @@ def note(job: Job, result: Result) -> str:
     """The note of a run that is finished."""
     assert result.test_accuracy is not None and result.test_total is not None and result.val_accuracy is not None
     interval = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
-    return run_note(job.resolved, job.overrides, job.folder, (result.test_accuracy, result.val_accuracy), interval)
+    return run_note(job.resolved, job.overrides, job.folder.path, (result.test_accuracy, result.val_accuracy), interval)
 
 
 def log_input(tracker: Tracker | NullTracker, dataset: "Dataset", config: Config) -> None:
@@ -101,7 +101,7 @@ def closing_run(tracker: Tracker | NullTracker, job: Job, run_id: str, order: in
         with suppress(Exception) if full else nullcontext():
             tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)
         with suppress(OSError) if full else nullcontext():
-            write_result(job.folder, make_result(job, run_id, order, status=ending))
+            job.folder.write_result(make_result(job, run_id, order, status=ending))
         if full:
             raise RunError(
                 f"{job.folder}: the disk is full, so the run is {ending}; make room, and go on with it: the same line "

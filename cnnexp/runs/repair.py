@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOURNAL, STATE, is_held, is_locked, status
+from cnnexp.runs.folder import JOURNAL, RunFolder, is_locked, single_runs
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
@@ -73,7 +73,7 @@ def close_dead_runs(tracker: Tracker, check: bool) -> Iterator[Finding]:
         what = f"run {found.run_id}"
         if not found.tags.get("run_dir") or not folder.is_dir():
             yield Finding(what, f"RUNNING, in a folder that is not here: {folder}", "left alone")
-        elif is_held(folder):
+        elif RunFolder(folder).is_held:
             yield Finding(what, "in training", "left alone")
         elif check:
             yield Finding(what, DIED, wrong=f"{what}: {DIED}; `cnnexp doctor` closes it")
@@ -86,7 +86,7 @@ def close_dead_runs(tracker: Tracker, check: bool) -> Iterator[Finding]:
 def send_journals(tracker: Tracker, runs: Path, check: bool) -> Iterator[Finding]:
     """What could not be sent when it was recorded."""
     for file in sorted(runs.rglob(f"{Path(JOURNAL).stem}*.jsonl")):
-        if is_held(file.parent):
+        if RunFolder(file.parent).is_held:
             continue
         if check:
             yield Finding("journal", str(file), wrong=f"{file}: not sent yet; `cnnexp doctor` sends it")
@@ -99,9 +99,9 @@ def send_journals(tracker: Tracker, runs: Path, check: bool) -> Iterator[Finding
 
 def name_unfinished(runs: Path) -> Iterator[Finding]:
     """Runs that can go on."""
-    for file in sorted(runs.glob(f"*/{STATE}")):
-        if status(file.parent) != "FINISHED" and not is_held(file.parent):
-            yield Finding("unfinished", str(file.parent), "trainer.resume=true with the same line goes on with it")
+    for folder in single_runs(runs):
+        if folder.status != "FINISHED" and not folder.is_held:
+            yield Finding("unfinished", str(folder), "trainer.resume=true with the same line goes on with it")
 
 
 def mend_features(config: Config, check: bool) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """Trains a tracked run again, says what is different here (packages, code, data), and compares the figures."""
 
-import json
 import math
 import re
 import tempfile
@@ -18,6 +17,7 @@ from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.runs.folder import RunFolder
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recorded_config import (
     check_targets,
@@ -106,7 +106,7 @@ def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
     folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     with drawing_process():
         run_job(Job.from_hydra(composed, folder, overrides))
-    return str(json.loads((folder / "result.json").read_text())["run_id"])
+    return RunFolder(folder).read_result().run_id
 
 
 def show_packages(tags: Mapping[str, str], requirements: str) -> None:

@@ -13,6 +13,7 @@ from cnnexp.report.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from cnnexp.models.counts import Totals
+    from cnnexp.runs.folder import RunFolder
     from cnnexp.runs.job import Job
     from cnnexp.tracking.info import RunInfo
     from cnnexp.training.inputs import TrainingData
@@ -74,12 +75,12 @@ def make_result(
         total_parameters=int(metrics["count/parameters"]) if metrics else None,
         trainable_parameters=int(metrics["count/trainable_parameters"]) if metrics else None,
         reference_accuracy=job.config.reference_accuracy,
-        predictions_path=str(job.folder / "predictions.csv") if metrics else None,
+        predictions_path=str(job.folder.predictions) if metrics else None,
         order=order,
     )
 
 
-def show(config: Config, result: Result, folder: Path) -> None:
+def show(config: Config, result: Result, folder: RunFolder) -> None:
     """Print the table at the end of a run, and where its files are."""
     assert result.test_accuracy is not None and result.test_total is not None
     low, high = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)

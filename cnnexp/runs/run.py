@@ -17,20 +17,7 @@ from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
 from cnnexp.runs.build import build_network, check_layer_names, fit, network_for, training_data
-from cnnexp.runs.folder import (
-    CHECKPOINT,
-    MODEL,
-    RESULT,
-    RunManifest,
-    best_job,
-    chooses,
-    is_better,
-    read_state,
-    run_lock,
-    status,
-    write_result,
-    write_state,
-)
+from cnnexp.runs.folder import RunManifest, is_better
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
@@ -60,7 +47,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     Raises:
         UserError: bad input, or another process works in the run's folder.
     """
-    with run_lock(job.folder):
+    with job.folder.lock():
         return _run(job, parent, order)
 
 
@@ -80,12 +67,12 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
-    state = RunManifest(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
-    write_state(job.folder, state)  # before there is a run: from here on a kill leaves a folder that can go on
+    manifest = RunManifest(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
+    job.folder.write_manifest(manifest)  # before there is a run: from here on a kill leaves a folder that can go on
     run_id = open_run(tracker, job, dataset, parent, earlier)
-    state = replace(state, run_id=run_id)
-    write_state(job.folder, state)
-    (job.folder / RESULT).unlink(missing_ok=True)
+    manifest = replace(manifest, run_id=run_id)
+    job.folder.write_manifest(manifest)
+    job.folder.reopen()
     with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
         log_input(tracker, dataset, config)
@@ -97,8 +84,9 @@ def _run(job: Job, parent: str | None, order: int) -> float:
             log.info("epoch %d: %s", epoch + 1, metrics)
             tracker.log_metrics(metrics, step=epoch + 1)
 
-        checkpoint = job.folder / CHECKPOINT
-        fitted = fit(config, network, data, on_epoch, checkpoint, resume=earlier is not None, strategy=strategy)
+        fitted = fit(
+            config, network, data, on_epoch, job.folder.checkpoint, resume=earlier is not None, strategy=strategy
+        )
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
         metrics = final_metrics(fitted, counts, data, config) | {"time/total_s": time.perf_counter() - began}
@@ -108,9 +96,9 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         result = make_result(job, run_id, order, fitted, metrics)
         tracker.set_tags({NOTE_TAG: note(job, result)})
     objective = monitored(config.trainer.monitor, fitted)
-    write_state(job.folder, replace(state, objective=objective))
-    write_result(job.folder, result)  # from here on the run is finished
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    job.folder.write_manifest(replace(manifest, objective=objective))
+    job.folder.write_result(result)  # from here on the run is finished
+    job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
@@ -119,17 +107,17 @@ def _run(job: Job, parent: str | None, order: int) -> float:
 
 def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     """The run that was stopped in this folder, if it computed the same; files of another one are removed."""
-    state = read_state(job.folder)
-    if state is None or status(job.folder) == "FINISHED":
+    manifest = job.folder.manifest
+    if manifest is None or job.folder.status == "FINISHED":
         return None
-    if state.config_hash == config_hash(job.resolved) and state.data_digest == dataset.digest:
-        return state
-    if job.config.trainer.resume and state.data_digest != dataset.digest:
+    if manifest.config_hash == config_hash(job.resolved) and manifest.data_digest == dataset.digest:
+        return manifest
+    if job.config.trainer.resume and manifest.data_digest != dataset.digest:
         raise UserError(
             f"trainer.resume=true: the images are no longer those of the run in {job.folder}; "
             "leave it out to train from the start"
         )
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    job.folder.checkpoint.unlink(missing_ok=True)
     return None
 
 
@@ -142,19 +130,19 @@ def _record_files(
     fitted: FitResult,
 ) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
-    tracking = job.config.tracking
-    chosen_later = tracking.explain == "auto" and chooses(job.folder.parent)
+    tracking, folder = job.config.tracking, job.folder.path
+    chosen_later = tracking.explain == "auto" and job.folder.sweep.chooses
     explain = bool(tracking.explain) and not chosen_later
     with drawing() as draw:
-        scores = artifacts.write(job.folder, job.resolved, job.overrides, network, dataset, data, fitted, explain, draw)
+        scores = artifacts.write(folder, job.resolved, job.overrides, network, dataset, data, fitted, explain, draw)
         if explain:
             scores |= localisation_metrics(network.model, dataset, data.test.images)
         tracker.log_metrics(scores, step=0)
         if tracking.log_model:
             tracker.log_model(fitted.model, data.test.images.take_few(np.arange(1)), dataset.class_names)
     for file in artifacts.FILES:
-        if (job.folder / file).is_file():
-            tracker.log_artifact(job.folder / file, folder=str(Path(file).parent) if "/" in file else None)
+        if (folder / file).is_file():
+            tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)
     if chosen_later and not (tracking.log_model and tracking.uri):
         _keep_model_of_best(job, network, monitored(job.config.trainer.monitor, fitted))
 
@@ -162,10 +150,10 @@ def _record_files(
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
     """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
     monitor = job.config.trainer.monitor
-    before = best_job(job.folder.parent, monitor)
-    state = read_state(before) if before else None
-    if state and state.objective is not None and not is_better(monitor, objective, state.objective):
+    before = job.folder.sweep.best_job(monitor)
+    manifest = before.manifest if before else None
+    if manifest and manifest.objective is not None and not is_better(monitor, objective, manifest.objective):
         return
-    keras.Model(network.model.inputs, network.model.outputs, name=network.model.name).save(job.folder / MODEL)
+    keras.Model(network.model.inputs, network.model.outputs, name=network.model.name).save(job.folder.network)
     if before:
-        (before / MODEL).unlink(missing_ok=True)
+        before.network.unlink(missing_ok=True)

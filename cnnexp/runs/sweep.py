@@ -1,6 +1,5 @@
 """A sweep: its parent run, opened before the first job, and the table and chart at its end."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -16,9 +15,8 @@ from cnnexp.config.composition import CommandLineJobs, without_hydra
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
-from cnnexp.files import write_atomic
 from cnnexp.runs import search
-from cnnexp.runs.folder import STOPPED, SWEEP_FILE, chooses, parent_run, run_lock
+from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.planning import folder_override
 from cnnexp.runs.tasks import train_in_sweep
 
@@ -115,9 +113,10 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
     folder = folder.resolve()
     params = shared.hydra.sweeper.get("params") or {}
     line = [redact(override) for override in overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    with run_lock(folder):
-        (folder / STOPPED).unlink(missing_ok=True)
-        name, run_id = sweep_name(line), parent_run(folder)
+    kept = SweepFolder(folder)
+    with kept.lock():
+        kept.stopped.unlink(missing_ok=True)
+        name, run_id = sweep_name(line), kept.parent_run_id
         if run_id is not None:
             tracker.resume_run(run_id)
             say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
@@ -125,8 +124,7 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags["sweep.grid"] = " ".join(swept(line, params))
             run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
-            content = {"parent_run_id": run_id, "overrides": line, "name": name, "kind": kind(shared.hydra, line)}
-            write_atomic(folder / SWEEP_FILE, json.dumps(content).encode())
+            kept.begin(run_id, line, name, kind(shared.hydra, line))
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
         except BaseException as error:
@@ -206,13 +204,12 @@ def _figures(result: "Result") -> list[str]:
 def _explain_best(sweep: Sweep) -> None:
     """Explain the chosen job of a grid or a search, where none was asked to explain itself."""
     from cnnexp.runs.explanation import explain_job
-    from cnnexp.runs.folder import MODEL, best_job
 
-    best = best_job(sweep.folder, sweep.monitor) if chooses(sweep.folder) else None
+    folder = SweepFolder(sweep.folder)
+    best = folder.best_job(sweep.monitor) if folder.chooses else None
     if best is not None:
         explain_job(sweep.tracker, best)
-    for file in sweep.folder.rglob(MODEL):
-        file.unlink()
+    folder.remove_networks()
 
 
 def _register_best(sweep: Sweep) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
-from cnnexp.runs.folder import JOURNAL, RESULT, STOPPED, RunManifest, read_state, run_lock, status, write_result
+from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
@@ -40,13 +40,13 @@ def run_in_sweep(job: Job, parent: str | None, order: int, train: Train | None =
         The job's monitored figure; NaN where it failed or was not started.
     """
     say(f"[{order}] {' '.join(job.overrides)}")
-    if (job.folder.parent / STOPPED).exists():
+    if job.folder.sweep.stopped.exists():
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
     if (done := _done(job)) is not None:
         say(f"[{order}] is done already, run {done.run_id}")
         return float("nan") if done.objective is None else done.objective
-    (job.folder / RESULT).unlink(missing_ok=True)
+    job.folder.reopen()
     return (train or train_here)(job, parent, order)
 
 
@@ -68,11 +68,11 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
 
 def _done(job: Job) -> RunManifest | None:
     """The finished run in this folder, if it computed what this job is to compute."""
-    state = read_state(job.folder)
-    if state is None or status(job.folder) != "FINISHED" or state.config_hash != config_hash(job.resolved):
+    manifest = job.folder.manifest
+    if manifest is None or job.folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
         return None
     try:
-        return state if state.data_digest == load_dataset(job.config).digest else None
+        return manifest if manifest.data_digest == load_dataset(job.config).digest else None
     except UserError:
         return None  # training it says why
 
@@ -81,20 +81,20 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
     """Say that a job failed, and see to it that there is a run which says so too."""
     warn(f"cnnexp: job {order} failed: {redact(reason)}")
     if job.config.sweep.on_failure == "stop":
-        (job.folder.parent / STOPPED).touch()
-    if status(job.folder):  # the run was closed when it failed
+        job.folder.sweep.stopped.touch()
+    if job.folder.status:  # the run was closed when it failed
         return
-    state, tracker = read_state(job.folder), open_tracker(job.config)
+    manifest, tracker = job.folder.manifest, open_tracker(job.config)
     tracker.prepare()
-    if trace is None and state is not None and state.run_id:  # its process died
-        run_id = state.run_id
-        tracker.resume_run(run_id, job.folder / JOURNAL)
+    if trace is None and manifest is not None and manifest.run_id:  # its process died
+        run_id = manifest.run_id
+        tracker.resume_run(run_id, job.folder.journal)
     else:
         run_id = start_run(tracker, job, None, parent)
     if trace:
         tracker.log_text(redact(trace), "traceback.txt")
     tracker.end_run("FAILED", error=redact(reason))
-    write_result(job.folder, make_result(job, run_id, order, status="FAILED"))
+    job.folder.write_result(make_result(job, run_id, order, status="FAILED"))
 
 
 def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
@@ -114,7 +114,7 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
         process.terminate()  # its run is closed as KILLED
         process.join()
         raise
-    with run_lock(job.folder):
+    with job.folder.lock():
         record_failure(job, parent, order, f"its process {_ending(process.exitcode)}")
     return float("nan")
 

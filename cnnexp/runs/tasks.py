@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from cnnexp.config import Config
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RESULT, STATE, parent_run
 from cnnexp.runs.job import Job
 from cnnexp.runs.search import is_search
 from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
@@ -34,11 +33,12 @@ def train_single(composed: DictConfig) -> float:
     try:
         return run_job(job)
     except UserError:
-        if not any((job.folder / name).is_file() for name in (RESULT, STATE)):
-            shutil.rmtree(job.folder, ignore_errors=True)
+        folder = job.folder.path
+        if not job.folder.is_recorded:
+            shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # what else lies there stays
-                job.folder.parent.rmdir()
-                job.folder.parent.parent.rmdir()
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
         raise
 
 
@@ -53,7 +53,7 @@ def train_in_sweep(composed: DictConfig) -> float:
     """
     job, settings = _job(composed), HydraConfig.get()
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
-    objective = run_in_sweep(job, parent_run(job.folder.parent), int(settings.job.num), train)
+    objective = run_in_sweep(job, job.folder.sweep.parent_run_id, int(settings.job.num), train)
     if math.isnan(objective) and is_search(settings):
         raise UserError(f"job {settings.job.num} has no figure")
     return objective

@@ -85,9 +85,9 @@ def opened(root: Path) -> Callable[[], float]:
 
 def is_open(folder: Path) -> bool:
     """Whether the run of this folder has its id already."""
-    from cnnexp.runs.folder import read_state
+    from cnnexp.runs.folder import RunFolder
 
-    state = read_state(folder)
+    state = RunFolder(folder).manifest
     return state is not None and state.run_id != ""
 
 

@@ -145,9 +145,9 @@ def recorded(root: Path) -> tuple[dict[str, list[tuple[int, float]]], list[bytes
 
 def is_finished(root: Path) -> bool:
     """Whether the run in `root` is done; a kill may come too late."""
-    from cnnexp.runs.folder import status
+    from cnnexp.runs.folder import RunFolder
 
-    return any(status(file.parent) == "FINISHED" for file in root.glob("outputs/runs/*/result.json"))
+    return any(RunFolder(file.parent).status == "FINISHED" for file in root.glob("outputs/runs/*/result.json"))
 
 
 def compare(broken: Path, unbroken: Path) -> list[str]:
