@@ -163,17 +163,12 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
     anew = [*dict.fromkeys([*OF_HERE, *(key for key in given if key in GROUPS)])]
     with hydra_context():
         here = compose_config([str(o.input_line) for o in parsed if _top(o) in anew])
-    config = OmegaConf.structured(Config)
-    known = {item.name: item for item in fields(Config)}
-    for name in dict.fromkeys([*values, *known]):
-        if name not in known:
-            raise UserError(f"run {run_id}: config.yaml: {name}: no such key in this version of cnnexp")
-        if name in anew:
-            config[name] = here[name]
-        elif name in values:
-            _set(run_id, config, name, values[name])
-        elif known[name].default is MISSING:
-            raise UserError(f"run {run_id}: config.yaml: has no {name}")
+    config = as_recorded(run_id, {name: value for name, value in values.items() if name not in anew})
+    for item in fields(Config):
+        if item.name in anew:
+            config[item.name] = here[item.name]
+        elif item.name not in values and item.default is MISSING:
+            raise UserError(f"run {run_id}: config.yaml: has no {item.name}")
     for key in KEPT_TRACKING:
         recorded = _part(values, "tracking").get(key)
         if f"tracking.{key}" not in given and (isinstance(recorded, bool) or recorded == "auto"):
