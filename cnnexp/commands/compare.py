@@ -1,13 +1,14 @@
 """`cnnexp compare`: what each run reached, how surely, and what each step gained and cost."""
 
 from pathlib import Path
-from typing import Any
 
 from cnnexp.commands.arguments import split_overrides, take_flag, take_option
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.info import RunInfo
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import redact
 
 HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
@@ -56,16 +57,16 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _record(tracker: Any, run_id: str, file: Path) -> None:
+def _record(tracker: RunStore, run_id: str, file: Path) -> None:
     """Put a file beside the artifacts that a sweep recorded at its end, in place of an older one."""
     try:
-        tracker.client().log_artifact(run_id, str(file))
+        tracker.add_artifact(run_id, file)
     except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
         reason = redact(str(error) or type(error).__name__).splitlines()[0]
         warn(f"cnnexp: {file.name} was not recorded in run {run_id}: {reason}")
 
 
-def _newest_sweep(tracker: Any) -> Any:
+def _newest_sweep(tracker: RunStore) -> RunInfo:
     sweeps = tracker.sweeps(1)
     if not sweeps:
         raise UserError("cnnexp compare: the store has no sweep yet; run `cnnexp train sweep=demo`, or name runs")

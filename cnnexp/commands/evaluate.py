@@ -15,6 +15,7 @@ from cnnexp.process import import_tensorflow
 from cnnexp.runs.evaluation import Evaluation, evaluate, log_evaluation
 from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, restore_config, typed_record
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _test(request: Request, tracker: Any, info: "RunInfo") -> "tuple[Dataset, Evaluation]":
+def _test(request: Request, tracker: RunStore, info: "RunInfo") -> "tuple[Dataset, Evaluation]":
     """Load the data and the model, and let it answer."""
     values = read_config(tracker, info.run_id)
     if isinstance(values.get("backbone"), dict):

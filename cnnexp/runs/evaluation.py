@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
 from cnnexp.console import say
 from cnnexp.errors import UserError
+from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,10 +111,7 @@ def _outputs(config: Config, model: "LoadedModel", split: "Split") -> "np.ndarra
     return predict(model.model, images, config.trainer.evaluation_batch_size, f"testing on {split.name} images")
 
 
-def log_evaluation(tracker: Any, run_id: str, dataset: str, split: str, figures: dict[str, float]) -> None:
+def log_evaluation(tracker: RunStore, run_id: str, dataset: str, split: str, figures: dict[str, float]) -> None:
     """Add figures to a finished run, as evaluate/DATASET/SPLIT/NAME."""
-    from cnnexp.tracking.record import storable_name
-
-    for key, value in figures.items():
-        tracker.client().log_metric(run_id, storable_name(f"evaluate/{dataset}/{split}/{key}"), value)
+    tracker.add_metrics(run_id, {f"evaluate/{dataset}/{split}/{key}": value for key, value in figures.items()})
     say(f"recorded in run {run_id} as evaluate/{dataset}/{split}/...")

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -14,14 +13,13 @@ from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import RunFolder
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
-from cnnexp.tracking.mlflow import Tracker
-from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import redact
 
 WORST = ("errors.png", "explain/heatmaps.png")
 
 
-def explain_job(tracker: Tracker | NullTracker, folder: RunFolder) -> None:
+def explain_job(tracker: RunStore, folder: RunFolder) -> None:
     """Explain the finished run of a job's folder, unless it is, or is not to be. What goes wrong is said, and no end.
 
     The run, which may have been done by another process, is read from the store, or where there is none from `folder`.
@@ -34,7 +32,7 @@ def explain_job(tracker: Tracker | NullTracker, folder: RunFolder) -> None:
         if config.tracking.explain != "auto" or (folder.path / WORST[1]).is_file():
             return
         say(f"explaining the best job, run {manifest.run_id}")
-        run = None if isinstance(tracker, NullTracker) else tracker.find_run(manifest.run_id)
+        run = tracker.find_run(manifest.run_id) if tracker.uri else None
         explain_run(tracker, config, run, folder)
     except UserError as error:
         warn(f"cnnexp: the best job is not explained: {error}")
@@ -42,7 +40,7 @@ def explain_job(tracker: Tracker | NullTracker, folder: RunFolder) -> None:
         warn(f"cnnexp: the best job is not explained: {type(error).__name__}: {redact(str(error))}")
 
 
-def explain_recorded(tracker: Any, run: RunInfo, overrides: list[str], allowed: list[str]) -> list[Path]:
+def explain_recorded(tracker: RunStore, run: RunInfo, overrides: list[str], allowed: list[str]) -> list[Path]:
     """Explain a run of the store on its own test images; see `explain_run`.
 
     Args:
@@ -67,7 +65,7 @@ def explain_recorded(tracker: Any, run: RunInfo, overrides: list[str], allowed: 
     return explain_run(tracker, config, run, folder)
 
 
-def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: RunFolder) -> list[Path]:
+def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: RunFolder) -> list[Path]:
     """Draw why the worst mistakes of a run were made, measure its heat maps, and record both.
 
     Args:
@@ -114,7 +112,7 @@ def explain_run(tracker: Any, config: Config, run: RunInfo | None, folder: RunFo
     return written
 
 
-def _predictions(tracker: Any, run: RunInfo | None, folder: RunFolder) -> Path:
+def _predictions(tracker: RunStore, run: RunInfo | None, folder: RunFolder) -> Path:
     """The run's answers: in its folder, or fetched from the store."""
     file = folder.predictions
     if run is not None and not file.is_file():
@@ -124,12 +122,9 @@ def _predictions(tracker: Any, run: RunInfo | None, folder: RunFolder) -> Path:
     return file
 
 
-def _record(tracker: Any, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:
+def _record(tracker: RunStore, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:
     """Add pictures and figures to a finished run; a figure that it has already stays."""
-    client = tracker.client()
     for file in files:
         below = file.parent.relative_to(folder)
-        client.log_artifact(run.run_id, str(file), None if below == Path() else str(below))
-    for name, value in scores.items():
-        if name not in run.metrics:
-            client.log_metric(run.run_id, name, value, step=0)
+        tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
+    tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})

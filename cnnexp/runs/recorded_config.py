@@ -25,6 +25,7 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
+from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
@@ -42,7 +43,7 @@ GROUPS = (*SCHEMAS, "freeze_policy", "phases", "trainer", *OF_HERE)
 # -------------------------------------------------------------------------------------------------- reading
 
 
-def find_single(tracker: Any, name: str) -> "RunInfo":
+def find_single(tracker: RunStore, name: str) -> "RunInfo":
     """The run that `name` means, which is no sweep.
 
     Raises:
@@ -57,7 +58,7 @@ def find_single(tracker: Any, name: str) -> "RunInfo":
     return run
 
 
-def read_text(tracker: Any, run_id: str, name: str) -> str:
+def read_text(tracker: RunStore, run_id: str, name: str) -> str:
     """A text artifact of a run.
 
     Raises:
@@ -70,7 +71,7 @@ def read_text(tracker: Any, run_id: str, name: str) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
 
 
-def read_config(tracker: Any, run_id: str) -> dict[str, Any]:
+def read_config(tracker: RunStore, run_id: str) -> dict[str, Any]:
     """The composed config that a run recorded, as plain values; its targets are still to be checked.
 
     Raises:
@@ -88,7 +89,7 @@ def read_config(tracker: Any, run_id: str) -> dict[str, Any]:
     return values
 
 
-def read_overrides(tracker: Any, run_id: str) -> list[str]:
+def read_overrides(tracker: RunStore, run_id: str) -> list[str]:
     """The overrides that a run was started with.
 
     Raises:

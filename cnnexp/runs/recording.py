@@ -15,18 +15,15 @@ from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
-from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import describing_tags, run_name, run_note
-from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.protocols import RunLog, RunTracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
 
 
-def open_run(
-    tracker: Tracker | NullTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunManifest | None
-) -> str:
+def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunManifest | None) -> str:
     """The id of the run that is recorded from here on: the earlier one if there is one, or a new one."""
     run_id, params = earlier.run_id if earlier else "", None
     if earlier and not run_id:  # killed while its run was being opened, maybe before it had all its params
@@ -43,7 +40,7 @@ def open_run(
     return run_id
 
 
-def start_run(tracker: Tracker | NullTracker, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
+def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
     name = run_name(job.config.name, job.overrides, job.folder.sweep.shared_overrides)
     note = run_note(job.resolved, job.overrides, job.folder.path)
@@ -76,7 +73,7 @@ def note(job: Job, result: Result) -> str:
     return run_note(job.resolved, job.overrides, job.folder.path, (result.test_accuracy, result.val_accuracy), interval)
 
 
-def log_input(tracker: Tracker | NullTracker, dataset: "Dataset", config: Config) -> None:
+def log_input(tracker: RunLog, dataset: "Dataset", config: Config) -> None:
     """Record the data set, with the images of each split."""
     splits = {split.name: len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)}
     source = str(getattr(config.dataset, "path", None) or dataset.name)
@@ -84,7 +81,7 @@ def log_input(tracker: Tracker | NullTracker, dataset: "Dataset", config: Config
 
 
 @contextmanager
-def closing_run(tracker: Tracker | NullTracker, job: Job, run_id: str, order: int) -> Iterator[None]:
+def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[None]:
     """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error.
 
     Raises:

@@ -14,9 +14,8 @@ from cnnexp.config import Config
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import JOURNAL, RunFolder, is_locked, single_runs
 from cnnexp.runs.tracker import open_tracker
-from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
-from cnnexp.tracking.writer import replay
 from cnnexp.training.feature_store import GIB, FeatureStore
 
 DIED = "its process died"
@@ -36,7 +35,7 @@ class Finding:
 def examine(config: Config, check: bool) -> Iterator[Finding]:
     """All findings; things are mended on the way, unless `check`."""
     tracker = open_tracker(config)
-    if isinstance(tracker, Tracker):
+    if tracker.uri:
         store = look_at_store(tracker)
         yield store
         if not store.wrong and store.found != "not there yet":
@@ -47,7 +46,7 @@ def examine(config: Config, check: bool) -> Iterator[Finding]:
     yield from remove_leftovers(config, check)
 
 
-def look_at_store(tracker: Tracker) -> Finding:
+def look_at_store(tracker: RunTracker) -> Finding:
     """Open the store; a SQLite file is read through."""
     file = sqlite_file(resolve_uri(tracker.uri))
     try:
@@ -58,7 +57,7 @@ def look_at_store(tracker: Tracker) -> Finding:
                 (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
             if answer != "ok":
                 raise sqlite3.DatabaseError(str(answer).splitlines()[0])
-        tracker.client()
+        tracker.connect()
     except sqlite3.DatabaseError as error:
         return Finding("store", f"damaged: {error}", wrong=f"{file}: damaged ({error}); put a copy of it in its place")
     except UserError as error:
@@ -66,7 +65,7 @@ def look_at_store(tracker: Tracker) -> Finding:
     return Finding("store", "well")
 
 
-def close_dead_runs(tracker: Tracker, check: bool) -> Iterator[Finding]:
+def close_dead_runs(tracker: RunTracker, check: bool) -> Iterator[Finding]:
     """Runs that stand as RUNNING: those whose folder nobody holds are closed."""
     for found in tracker.find_runs(status="RUNNING"):
         folder = Path(found.tags.get("run_dir", ""))
@@ -83,7 +82,7 @@ def close_dead_runs(tracker: Tracker, check: bool) -> Iterator[Finding]:
             yield Finding(what, DIED, "closed as KILLED")
 
 
-def send_journals(tracker: Tracker, runs: Path, check: bool) -> Iterator[Finding]:
+def send_journals(tracker: RunTracker, runs: Path, check: bool) -> Iterator[Finding]:
     """What could not be sent when it was recorded."""
     for file in sorted(runs.rglob(f"{Path(JOURNAL).stem}*.jsonl")):
         if RunFolder(file.parent).is_held:
@@ -92,7 +91,7 @@ def send_journals(tracker: Tracker, runs: Path, check: bool) -> Iterator[Finding
             yield Finding("journal", str(file), wrong=f"{file}: not sent yet; `cnnexp doctor` sends it")
             continue
         try:
-            yield Finding("journal", str(file), f"{replay(tracker, file)} writes sent")
+            yield Finding("journal", str(file), f"{tracker.send_journal(file)} writes sent")
         except UserError as error:
             yield Finding("journal", str(file), "kept", wrong=str(error))
 

@@ -30,6 +30,7 @@ from cnnexp.runs.recorded_config import (
     variations,
 )
 from cnnexp.tracking.notes import NOTE_TAG
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import (
     PACKAGES,
     config_hash,
@@ -53,7 +54,7 @@ EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 
 
-def reproduce(tracker: Any, name: str, overrides: list[str], tolerance: float, allowed: list[str]) -> bool:
+def reproduce(tracker: RunStore, name: str, overrides: list[str], tolerance: float, allowed: list[str]) -> bool:
     """Train a finished run again, into a new run, say what is different, and link the two.
 
     Args:
@@ -87,16 +88,16 @@ def reproduce(tracker: Any, name: str, overrides: list[str], tolerance: float, a
     return agrees and same_data
 
 
-def _find_finished(tracker: Any, name: str) -> "RunInfo":
+def _find_finished(tracker: RunStore, name: str) -> "RunInfo":
     run = find_single(tracker, name)
     if run.status != "FINISHED":
         raise UserError(f"{name}: run {run.run_id} is {run.status}; only what a finished run came to can be reproduced")
     return run
 
 
-def _was_explained(tracker: Any, run: "RunInfo") -> bool:
-    files = tracker.client().list_artifacts(run.run_id, "explain")
-    return any(name.startswith("explain/") for name in (*run.metrics, *(file.path for file in files)))
+def _was_explained(tracker: RunStore, run: "RunInfo") -> bool:
+    names = (*run.metrics, *tracker.artifacts(run.run_id, "explain"))
+    return any(name.startswith("explain/") for name in names)
 
 
 def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
@@ -217,15 +218,9 @@ class MetricDifference:
         return self.difference > (max(tolerance, EXPLAINED) if self.name.startswith("explain/") else tolerance)
 
 
-def read_histories(tracker: Any, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+def read_histories(tracker: RunStore, run_id: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """Step and value of every point of the metrics that say what a run computed, in the order of the steps."""
-    client = tracker.client()
-    found = {}
-    for name in names:
-        if not IGNORED.search(name):
-            last = {point.step: point.value for point in client.get_metric_history(run_id, name)}
-            found[name] = sorted(last.items())
-    return found
+    return {name: tracker.history(run_id, name) for name in names if not IGNORED.search(name)}
 
 
 def compare_figures(old: Histories, new: Histories) -> list[MetricDifference]:
@@ -265,7 +260,7 @@ def _text(value: float | None) -> str:
 
 
 def _say_what_differs(
-    tracker: Any, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
+    tracker: RunStore, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
 ) -> bool:
     """Print what is different here, and return whether the data is the same."""
     say(f"run {old.run_id}: {old.name}, of {old.start_time:%Y-%m-%d %H:%M} UTC")
@@ -287,22 +282,20 @@ def _say_what_differs(
     return show_data(old.tags, old.metrics, tested, load_dataset(config))
 
 
-def same_figures(tracker: Any, old_id: str, new_id: str, tolerance: float) -> bool:
+def same_figures(tracker: RunStore, old_id: str, new_id: str, tolerance: float) -> bool:
     """Print the table, and return whether all figures agree."""
-    old, new = (read_histories(tracker, run_id, [*tracker.find_run(run_id).metrics]) for run_id in (old_id, new_id))
+    old, new = (read_histories(tracker, run_id, [*tracker.get_run(run_id).metrics]) for run_id in (old_id, new_id))
     figures = compare_figures(old, new)
     show_figures(figures, tolerance)
     return not any(figure.differs(tolerance) for figure in figures)
 
 
-def _link(tracker: Any, old_id: str, new_id: str, agrees: bool) -> None:
+def _link(tracker: RunStore, old_id: str, new_id: str, agrees: bool) -> None:
     """Tags in both runs, and a line in the note of the new one."""
-    client = tracker.client()
     said = "with the same figures" if agrees else "with other figures or other data"
-    tags = client.get_run(new_id).data.tags
+    tags = tracker.get_run(new_id).tags
     note = f"{tags.get(NOTE_TAG, '')}\n\nReproduces [{old_id}]({tracker.run_link(old_id)}) {said}."
-    client.set_tag(new_id, NOTE_TAG, note)
-    client.set_tag(new_id, "reproduction", "agrees" if agrees else "differs")
-    others = client.get_run(old_id).data.tags.get("reproduced_by", "").split()
-    client.set_tag(old_id, "reproduced_by", " ".join([*others, new_id]))
+    tracker.add_tags(new_id, {NOTE_TAG: note, "reproduction": "agrees" if agrees else "differs"})
+    others = tracker.get_run(old_id).tags.get("reproduced_by", "").split()
+    tracker.add_tags(old_id, {"reproduced_by": " ".join([*others, new_id])})
     say(f"run {new_id} reproduces {old_id} {said}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.report.compare import Result
 from cnnexp.report.statistics import wilson_interval
+from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
     from cnnexp.models.counts import Totals
@@ -97,7 +98,7 @@ def show(config: Config, result: Result, folder: RunFolder) -> None:
     say(f"files in {folder}")
 
 
-def read_result(tracker: Any, info: RunInfo, order: int, folder: Path) -> Result:
+def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path) -> Result:
     """What a run of the store came to; the answers of a finished one are fetched into `folder`."""
     from cnnexp.report.mistakes import MISTAKES  # and OpenCV
 
@@ -129,7 +130,7 @@ def _count(metrics: dict[str, float], name: str) -> int | None:
     return int(metrics[name]) if name in metrics else None
 
 
-def _download(tracker: Any, run_id: str, name: str, folder: Path) -> Path | None:
+def _download(tracker: RunStore, run_id: str, name: str, folder: Path) -> Path | None:
     """The file, or None and a line where the run has none: the comparison then goes without."""
     try:
         path: Path = tracker.download(run_id, name, folder)

@@ -22,9 +22,8 @@ from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
 from cnnexp.runs.tracker import open_tracker, register_model
-from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.notes import NOTE_TAG
-from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.record import config_hash
 from cnnexp.training.devices import chosen_strategy
 from cnnexp.training.inputs import TrainingData
@@ -122,7 +121,7 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
 
 
 def _record_files(
-    tracker: Tracker | NullTracker,
+    tracker: RunTracker,
     job: Job,
     network: Network,
     dataset: Dataset,

@@ -19,6 +19,7 @@ from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.planning import folder_override
 from cnnexp.runs.tasks import train_in_sweep
+from cnnexp.tracking.protocols import RunTracker
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
@@ -42,7 +43,9 @@ class Sweep:
         monitor: `trainer.monitor`.
     """
 
-    def __init__(self, folder: Path, tracker: Any, run_id: str, name: str, line: list[str], monitor: str) -> None:
+    def __init__(
+        self, folder: Path, tracker: RunTracker, run_id: str, name: str, line: list[str], monitor: str
+    ) -> None:
         self.folder, self.tracker, self.run_id = folder, tracker, run_id
         self.name, self.line, self.monitor = name, line, monitor
         self.failed = False

@@ -4,16 +4,17 @@ from cnnexp.config import Config
 from cnnexp.console import say
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.null import NullTracker
+from cnnexp.tracking.protocols import RunStore, RunTracker
 
 
-def open_tracker(config: Config) -> Tracker | NullTracker:
+def open_tracker(config: Config) -> RunTracker:
     """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
     if config.tracking.uri is None:
         return NullTracker()
     return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
 
 
-def register_model(tracker: Tracker | NullTracker, run_id: str, name: str) -> str:
+def register_model(tracker: RunStore, run_id: str, name: str) -> str:
     """Register the model of a run as a new version of `name`, say so, and return `models:/NAME/VERSION`.
 
     Raises:

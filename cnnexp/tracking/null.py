@@ -13,7 +13,11 @@ from cnnexp.tracking.registry import Registered
 class NullTracker:
     """The methods of `Tracker` where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
+    uri = ""
+
     def prepare(self) -> None: ...
+
+    def connect(self) -> None: ...
 
     def start_run(
         self,
@@ -41,6 +45,10 @@ class NullTracker:
 
     def log_model(self, model: Any, example: Any, class_names: Any) -> None: ...
 
+    def send_journal(self, file: Path) -> int:
+        """Raises a UserError."""
+        _nothing_recorded()
+
     def end_run(self, status: Status, error: str | None = None) -> None: ...
 
     def children(self, parent_run_id: str) -> list[RunInfo]:
@@ -57,9 +65,27 @@ class NullTracker:
         """None."""
         return []
 
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """Nothing."""
+        return []
+
+    def artifacts(self, run_id: str, folder: str) -> list[str]:
+        """None."""
+        return []
+
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None: ...
+
+    def add_tags(self, run_id: str, tags: Mapping[str, str]) -> None: ...
+
+    def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None: ...
+
     def run_link(self, run_id: str) -> str:
         """Empty."""
         return ""
+
+    def get_run(self, run_id: str) -> RunInfo:
+        """Raises a UserError."""
+        _nothing_recorded()
 
     def find_run(self, text: str) -> RunInfo:
         """Raises a UserError."""

@@ -1,25 +1,21 @@
-"""Reads runs back from a store."""
+"""Reads runs back from a store, and adds to those that are closed."""
 
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from cnnexp.errors import UserError
 from cnnexp.tracking.info import RunInfo
-from cnnexp.tracking.record import redact
+from cnnexp.tracking.record import redact, storable_name
 from cnnexp.tracking.registry import SCHEME, run_of_version
 from cnnexp.tracking.views import missing_tags, view_links
 
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
 RUNS_PER_PAGE = 100
-
-# ---------------------------------------------------------------------------------------------------- stores
-
-
-# ---------------------------------------------------------------------------------------------- reading runs
 
 
 class RunReader(ABC):
@@ -36,6 +32,14 @@ class RunReader(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Make the store and the experiment where they are missing."""
+
+    def connect(self) -> None:
+        """Open the store.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        self.client()
 
     def view_links(self, address: str) -> dict[str, str]:
         """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
@@ -80,7 +84,7 @@ class RunReader(ABC):
             UserError: there is none, or several.
         """
         if text.startswith(SCHEME):
-            return RunInfo.from_mlflow(self.client().get_run(run_of_version(self.client(), text)))
+            return self.get_run(run_of_version(self.client(), text))
         if text == "latest":
             finished = self._search("attributes.status = 'FINISHED'", "attributes.end_time DESC")
             found = list(islice((run for run in finished if PARENT_TAG not in run.tags.items()), 1))
@@ -95,6 +99,10 @@ class RunReader(ABC):
             place = f"tracking.experiment={self.experiment} of tracking.uri={redact(self.uri)}"
             raise UserError(f"{text}: no {'finished' if text == 'latest' else 'such'} run in {place}")
         return found[0]
+
+    def get_run(self, run_id: str) -> RunInfo:
+        """The run with this id, of any experiment."""
+        return RunInfo.from_mlflow(self.client().get_run(run_id))
 
     def find_logged_model(self, run_id: str, name: str = "model") -> Any:
         """The `LoggedModel` of this name that a run recorded, or None."""
@@ -119,6 +127,15 @@ class RunReader(ABC):
             conditions.append(f"attributes.status = {_quoted(status)}")
         return list(islice(self._search(" AND ".join(conditions)), limit))
 
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """Step and value of every point of a figure, in the order of the steps; of several at a step the last."""
+        points = {point.step: point.value for point in self.client().get_metric_history(run_id, name)}
+        return sorted(points.items())
+
+    def artifacts(self, run_id: str, folder: str) -> list[str]:
+        """The paths of the files in a folder of the run's artifacts."""
+        return [file.path for file in self.client().list_artifacts(run_id, folder)]
+
     def children(self, parent_run_id: str) -> list[RunInfo]:
         """The runs of a sweep in the order in which they were created."""
         return self.find_runs({"mlflow.parentRunId": parent_run_id})[::-1]
@@ -126,6 +143,20 @@ class RunReader(ABC):
     def sweeps(self, limit: int) -> list[RunInfo]:
         """The parent runs of sweeps, the newest first."""
         return self.find_runs(dict([PARENT_TAG]), limit=limit)
+
+    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Add figures to a closed run; a character that MLflow does not take in a name becomes `_`."""
+        for name, value in metrics.items():
+            self.client().log_metric(run_id, storable_name(name), value, step=0)
+
+    def add_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a closed run; one that is there already is replaced."""
+        for name, value in tags.items():
+            self.client().set_tag(run_id, name, value)
+
+    def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None:
+        """Add a file to a closed run."""
+        self.client().log_artifact(run_id, str(path), folder)
 
     def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
         experiment = self.client().get_experiment_by_name(self.experiment)

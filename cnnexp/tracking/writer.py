@@ -70,6 +70,10 @@ class RunWriter(ABC):
         """
         self._write("inputs", splits=dataset_entries(name, digest, source, split_counts))
 
+    def send_journal(self, file: Path) -> int:
+        """See `replay`."""
+        return replay(self, file)
+
     def end_run(self, status: Status, error: str | None = None) -> None:
         """Close the run, with the error as a tag. What waits is sent for RETRY_SECONDS; KILLED does not wait."""
         if error is not None:
