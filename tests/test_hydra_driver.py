@@ -68,3 +68,17 @@ def test_a_single_run_that_is_refused_leaves_no_folder_and_one_line(cnnexp: Run,
     code, _, err = cnnexp("train", "dataset=folder", f"dataset.path={tmp_path / 'none'}", "tracking=none")
     assert code == 2 and err.count("\n") == 1 and str(tmp_path / "none") in err
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_a_sweep_over_a_key_that_has_to_be_given_begins(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    """What the jobs have in common is no whole configuration then."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    made = next(iter(sorted(drawn_root.glob("**/train"))))
+    for folder in folders:
+        folder.symlink_to(made.parent)
+    line = ("dataset=folder", "debug=smoke", "tracking=none", f"dataset.path={folders[0]},{folders[1]}")
+    code, out, err = cnnexp("train", "-m", *line)
+    assert code == 0, err
+    assert "[0]" in out and "[1]" in out and not err

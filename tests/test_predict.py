@@ -119,7 +119,7 @@ def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[st
 
     shutil.copyfile(root / "mlflow.db", tmp_path / "mlflow.db")  # the model stays where it is
     root = tmp_path
-    tracker = open_tracker(load_config([f"paths.root={root}"]))
+    tracker = open_tracker(load_config([f"paths.root={root}"]).tracking)
     assert register_model(tracker, tracker.find_run("latest").run_id, "cats or dogs") == "models:/cats or dogs/1"
     expected = as_json(cnnexp, root, "latest", *recorded)
     for name in ("models:/cats or dogs/1", "models:/cats or dogs@best"):

@@ -123,7 +123,7 @@ def test_a_varied_run_and_the_tolerance(cnnexp: Run, root: Path, first: str) -> 
     assert "varied: seed=4;" in out and "agree within 100" in out
     new = runs(root)[0]
     assert (new.data.params["seed"], new.info.run_id != first) == ("4", True)
-    tracker = open_tracker(load_config([where]))
+    tracker = open_tracker(load_config([where]).tracking)
     assert not same_figures(tracker, first, new.info.run_id, tolerance=0)
     assert same_figures(tracker, first, new.info.run_id, tolerance=100)
     for wrong in ("-1", "much", "nan"):

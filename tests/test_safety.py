@@ -133,7 +133,7 @@ def test_config_is_read_from_one_file_of_sensible_size(trained: Path, files: dic
     from cnnexp.config.composition import load_config
     from cnnexp.runs.tracker import open_tracker
 
-    tracker = open_tracker(load_config([f"paths.root={trained}"]))
+    tracker = open_tracker(load_config([f"paths.root={trained}"]).tracking)
     run_id = tracker.find_run("latest").run_id
     assert read_config(tracker, run_id)["backbone"]["name"] == "mnist_cnn"
     files["config.yaml"].write_text("a: " + "x" * 1_000_001)

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if sweep and names:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     config = load_config(overrides)
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     from cnnexp.report.compare import summarise
     from cnnexp.report.tables import to_json
     from cnnexp.runs.comparison import distinguish, show_comparison, write_report

@@ -58,7 +58,7 @@ class Request:
 def run(arguments: list[str]) -> int:
     """Find, load, predict, show."""
     request = _parse(arguments)
-    tracker = open_tracker(load_config([o for o in request.overrides if o.startswith(OF_HERE)]))
+    tracker = open_tracker(load_config([o for o in request.overrides if o.startswith(OF_HERE)]).tracking)
     info = find_single(tracker, request.run)
     with redirect_stdout(sys.stderr) if request.as_json else nullcontext():  # the progress
         dataset, result = _test(request, tracker, info)

@@ -106,7 +106,7 @@ def _explain_own(config: Config, request: Request) -> int:
     """Explain a run on its own test images, and say where the pictures are."""
     from cnnexp.runs.explanation import explain_recorded
 
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     run = find_single(tracker, request.names[0])
     if run.status != "FINISHED":
         raise UserError(

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     names, overrides = split_overrides(arguments)
     if len(names) != 1:
         raise UserError("cnnexp reproduce: give one run, as `cnnexp reproduce latest`")
-    tracker = open_tracker(load_config([o for o in overrides if o.startswith(OF_HERE)]))
+    tracker = open_tracker(load_config([o for o in overrides if o.startswith(OF_HERE)]).tracking)
     return 0 if reproduce(tracker, names[0], overrides, tolerance, allowed) else 1
 
 

@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     config = load_config(overrides)
     if config.tracking.uri is None:
         raise UserError("tracking.uri=null: there is no store to show; leave tracking=mlflow")
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     if config.tracking.uri.startswith(("http://", "https://")):
         say("runs are recorded by a server, which has its own UI:")
         _say_links(tracker.view_links(redact(config.tracking.uri).rstrip("/")))

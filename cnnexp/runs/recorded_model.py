@@ -33,7 +33,7 @@ def load_recorded(config: Config, run: str) -> LoadedModel:
     Raises:
         UserError: no such run, it recorded no model, or one that is refused.
     """
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     info = find_single(tracker, run)
     folder = Path(config.paths.cache) / "models" / info.run_id
     file = folder / "model" / "data" / "model.keras"

@@ -34,7 +34,7 @@ class Finding:
 
 def examine(config: Config, check: bool) -> Iterator[Finding]:
     """All findings; things are mended on the way, unless `check`."""
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     if tracker.uri:
         store = look_at_store(tracker)
         yield store

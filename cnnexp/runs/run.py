@@ -52,7 +52,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
 
 def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
-    tracker = open_tracker(config)
+    tracker = open_tracker(config.tracking)
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
     check_layer_names(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)

@@ -4,14 +4,14 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import hydra_driver
-from cnnexp.config.composition import CommandLineJobs, without_hydra
+from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
@@ -93,7 +93,7 @@ def run_sweep(
     with _opened(plan.shared, overrides, place) as sweep:
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*overrides, *added, folder_override("sweep", place)]
-        with drawing_process():
+        with drawing_process() if here else nullcontext():
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, config_dir, name)
         _finish(sweep)
     return not sweep.failed
@@ -105,13 +105,12 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
 
     Its id is left where every job finds it, in the sweep's folder. It is closed whatever happens.
     """
-    from cnnexp.config import validated
     from cnnexp.runs.tracker import open_tracker
     from cnnexp.tracking.notes import sweep_name, sweep_note
     from cnnexp.tracking.record import environment_tags, redact
 
     search.forget()
-    tracker = open_tracker(validated(without_hydra(shared)))
+    tracker = open_tracker(OmegaConf.to_object(shared.tracking))  # type: ignore[arg-type]
     tracker.prepare()
     folder = folder.resolve()
     params = shared.hydra.sweeper.get("params") or {}

@@ -84,7 +84,7 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
         job.folder.sweep.stopped.touch()
     if job.folder.status:  # the run was closed when it failed
         return
-    manifest, tracker = job.folder.manifest, open_tracker(job.config)
+    manifest, tracker = job.folder.manifest, open_tracker(job.config.tracking)
     tracker.prepare()
     if trace is None and manifest is not None and manifest.run_id:  # its process died
         run_id = manifest.run_id

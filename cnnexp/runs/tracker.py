@@ -1,17 +1,17 @@
 """The store that a config names."""
 
-from cnnexp.config import Config
+from cnnexp.config.training import TrackingConfig
 from cnnexp.console import say
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.protocols import RunStore, RunTracker
 
 
-def open_tracker(config: Config) -> RunTracker:
+def open_tracker(tracking: TrackingConfig) -> RunTracker:
     """A tracker on `tracking.uri`, or the null tracker; nothing is opened or written yet."""
-    if config.tracking.uri is None:
+    if tracking.uri is None:
         return NullTracker()
-    return Tracker(config.tracking.uri, config.tracking.experiment, config.tracking.artifact_root)
+    return Tracker(tracking.uri, tracking.experiment, tracking.artifact_root)
 
 
 def register_model(tracker: RunStore, run_id: str, name: str) -> str:

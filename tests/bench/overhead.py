@@ -44,7 +44,7 @@ def ours(line: list[str]) -> float:
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         given = [*line, f"paths.root={root}"]
         assert main(["train", *given]) == 0
-        tracker: Any = open_tracker(load_config(given))
+        tracker: Any = open_tracker(load_config(given).tracking)
         (run,) = tracker.find_runs()
         ends = sorted(figure.timestamp for figure in tracker.client().get_metric_history(run.run_id, "val/acc"))
     return median(end - start for start, end in pairwise(ends)) / 1000
