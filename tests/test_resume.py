@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from campaign import kill
-from resuming import Run, folders, line, tracker
+from resuming import Run, age, folders, line, tracker
 
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import RunFolder, RunManifest, find_unfinished
+from cnnexp.runs.folder import RunFolder, RunManifest
+from cnnexp.runs.recorded_config import find_unfinished
 from cnnexp.tracking.mlflow import Tracker
 
 # ------------------------------------------------------------------------------------------------ kill -9
@@ -56,6 +57,31 @@ def test_an_interrupted_run_goes_on_in_its_folder_and_its_tracked_run(
     for name, value in resumed.metrics.items():
         if "time" not in name and name != "images_per_s":
             assert value == unbroken.metrics[name], name
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_of_a_version_that_had_fewer_keys_goes_on(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
+) -> None:
+    interrupted(1)
+    assert cnnexp(*line(drawn_root))[0] == 130
+    (folder,) = folders(tmp_path)
+    run_id = age(folder, lambda config: (config["trainer"].pop("feature_dtype"), config.pop("phases")))
+    code, out, err = cnnexp(*line(drawn_root, "trainer.resume=true"))
+    assert code == 0 and f"goes on with run {run_id}" in out, err
+    assert len(folders(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_with_another_value_does_not_go_on(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
+) -> None:
+    interrupted(1)
+    assert cnnexp(*line(drawn_root, "tracking=none"))[0] == 130
+    (folder,) = folders(tmp_path)
+    age(folder, lambda config: config["optimizer"].update(learning_rate=0.5))
+    code, out, _ = cnnexp(*line(drawn_root, "tracking=none", "trainer.resume=true"))
+    assert code == 0 and "no unfinished run of this config" in out and len(folders(tmp_path)) == 2
 
 
 @pytest.mark.usefixtures("no_training")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from campaign import kill
-from resuming import Run, folders, line, tracker
+from resuming import Run, age, folders, line, tracker
 
-from cnnexp.runs.folder import RunFolder, RunManifest, result_affecting
+from cnnexp.runs.folder import result_affecting
 
 pytestmark = pytest.mark.trains
 
@@ -69,10 +69,23 @@ def test_a_job_with_other_values_is_trained_anew(cnnexp: Run, drawn_root: Path, 
     given = ["train", "-m", *line(drawn_root, "tracking=none", "seed=0,1")[1:]]
     assert cnnexp(*given)[0] == 0
     (folder,) = folders(tmp_path)
-    state = json.loads((folder / "1" / "run.json").read_text())
-    RunFolder(folder / "1").write_manifest(RunManifest(state["run_id"], "of another config", state["data_digest"]))
+    age(folder / "1", lambda config: config["trainer"].update(batch_size=7))
     code, out, _ = cnnexp(*given)
     assert code == 0 and out.count("is done already") == 1 and out.count("epoch   1/2") == 1
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_job_of_a_version_that_had_fewer_keys_is_done(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    given = ["train", "-m", *line(drawn_root, "tracking=none", "seed=0,1")[1:]]
+    assert cnnexp(*given)[0] == 0
+    (folder,) = folders(tmp_path)
+    age(folder / "0", lambda config: config["trainer"].pop("feature_dtype"))
+    age(folder / "1", lambda config: (config.pop("phases"), config["dataset"].pop("decoys")))
+    code, out, err = cnnexp("plan", "-m", *given[2:], "--json")
+    assert code == 0 and out.count('"state": "done"') == 2, err
+    assert all("of-old" in (folder / name / "run.json").read_text() for name in "01")  # nothing is written
+    code, out, err = cnnexp(*given)
+    assert code == 0 and out.count("is done already") == 2 and "epoch" not in out, err
 
 
 @pytest.mark.usefixtures("no_training")

@@ -3,7 +3,7 @@
 from cnnexp.commands.arguments import parse
 from cnnexp.config.hydra_driver import answer, run_single
 from cnnexp.drawing import drawing_process
-from cnnexp.runs.planning import check_line, folder_override, unfinished_folder
+from cnnexp.runs.planning import adopt_jobs, check_line, folder_override, unfinished_folder
 from cnnexp.runs.sweep import run_sweep
 from cnnexp.runs.tasks import train_single
 
@@ -28,6 +28,8 @@ def run(arguments: list[str]) -> int:
         answer(question)
         return 0
     folder = unfinished_folder(plan, overrides)
+    if folder is not None:
+        adopt_jobs(plan, folder, config_dir, name)
     if plan.multirun:
         return 0 if run_sweep(plan, overrides, folder, config_dir, name) else 1
     place = [] if folder is None else [folder_override("run", folder)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
 
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
@@ -79,6 +80,17 @@ class RunFolder:
     def overrides(self) -> list[str]:
         """Those of the job, as Hydra wrote them down."""
         return list(yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()))
+
+    def read_config(self) -> Any:
+        """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
+
+        Raises:
+            OSError: there is none.
+            OmegaConfBaseException, YAMLError: it cannot be read.
+        """
+        if self.status == "FINISHED":
+            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
 
     @property
     def sweep(self) -> "SweepFolder":
@@ -243,15 +255,6 @@ def is_locked(file: Path) -> bool:
 def single_runs(runs: Path) -> list[RunFolder]:
     """The folders of single runs below `runs`, the oldest first."""
     return [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{MANIFEST}"))]
-
-
-def find_unfinished(runs: Path, config_hash: str) -> RunFolder | None:
-    """The newest folder below `runs` of a single run with this config that is not finished."""
-    for folder in reversed(single_runs(runs)):
-        manifest = folder.manifest
-        if manifest and manifest.config_hash == config_hash and folder.status != "FINISHED":
-            return folder
-    return None
 
 
 def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:

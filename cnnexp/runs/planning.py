@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, validated
-from cnnexp.config.composition import CommandLineJobs, JobComposer, compose_config, plan_jobs
+from cnnexp.config.composition import CommandLineJobs, JobComposer, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder, find_sweep, find_unfinished
+from cnnexp.runs.folder import RunFolder, find_sweep
+from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.search import repeats_itself
 from cnnexp.tracking.record import config_hash, redact
 
@@ -59,15 +60,20 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
         return sweep.path if sweep else None
     if not validated(plan.composed).trainer.resume:
         return None
-    resolved = OmegaConf.to_container(plan.composed, resolve=True)
-    assert isinstance(resolved, dict)
-    folder = find_unfinished(runs, config_hash({str(key): value for key, value in resolved.items()}))
+    folder = find_unfinished(runs, _hash(plan.composed))
     if folder is None:
         say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
         return None
     if folder.is_held:
         raise UserError(f"trainer.resume=true: the run in {folder} is still in training; wait for its end, or stop it")
     return folder.path
+
+
+def adopt_jobs(plan: CommandLineJobs, folder: Path, config_dir: str | None, name: str) -> None:
+    """Before a line goes on in `folder`: see `recorded_config.adopt`; the arguments are those of `planned_jobs`."""
+    composed = _compose(plan, config_dir, name)
+    for number, job in enumerate(composed):
+        adopt(RunFolder(folder / str(number) if plan.multirun else folder), _hash(job))
 
 
 def folder_override(what: Literal["run", "sweep"], folder: Path) -> str:
@@ -164,7 +170,8 @@ def _compose(plan: CommandLineJobs, config_dir: str | None, name: str) -> list[D
         assert plan.composed is not None
         return [plan.composed]
     with hydra_context(config_dir):
-        return [compose_config(job, name=name) for job in plan.jobs]
+        compose_job = JobComposer(name)
+        return [compose_job(job) for job in plan.jobs]
 
 
 def _hash(composed: DictConfig) -> str:
@@ -197,7 +204,7 @@ def _job(
 def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") -> str:
     """What is in a job's folder."""
     manifest = place.manifest if place else None
-    if place is None or manifest is None or manifest.config_hash != job_hash:
+    if place is None or manifest is None or hash_today(place, job_hash) != job_hash:
         return "new"
     if dataset is not None and manifest.data_digest != dataset.digest:
         return "new, the images have changed"

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
+from cnnexp.runs.folder import RunFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
@@ -180,6 +182,44 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
     if "dataset.path" not in given and "dataset" not in anew:
         _find_data(config, values)
     return config
+
+
+def hash_today(folder: RunFolder, wanted: str) -> str | None:
+    """The `config_hash` of the run in a folder, its config read through the schema of this version.
+
+    So a key that came later, at its neutral default, does not make another run of it.
+
+    Args:
+        folder: before Hydra writes the config of a new run there.
+        wanted: the hash that is looked for: where the folder says that it has this one, nothing is read.
+
+    Returns:
+        None where there is no run, or its config cannot be read by this version.
+    """
+    manifest = folder.manifest
+    if manifest is None:
+        return None
+    if manifest.config_hash == wanted:
+        return wanted
+    try:
+        config = as_recorded(manifest.run_id, folder.read_config())
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except (UserError, OSError, AttributeError, yaml.YAMLError, OmegaConfBaseException):
+        return None
+    return config_hash(values)
+
+
+def find_unfinished(runs: Path, wanted: str) -> RunFolder | None:
+    """The newest folder below `runs` of a single run with this config, see `hash_today`, that is not finished."""
+    unfinished = (folder for folder in reversed(single_runs(runs)) if folder.status != "FINISHED")
+    return next((folder for folder in unfinished if hash_today(folder, wanted) == wanted), None)
+
+
+def adopt(folder: RunFolder, wanted: str) -> None:
+    """Let a run of an earlier version that computes the same go on, or count as done: it gets today's hash."""
+    manifest = folder.manifest
+    if manifest and manifest.config_hash != wanted and hash_today(folder, wanted) == wanted:
+        folder.write_manifest(replace(manifest, config_hash=wanted))
 
 
 def as_recorded(run_id: str, values: Mapping[str, Any]) -> DictConfig:
