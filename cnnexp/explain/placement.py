@@ -14,6 +14,7 @@ from keras import layers
 
 from cnnexp.explain.target import default_layer, feature_map, flattened
 from cnnexp.models.kept import once_for
+from cnnexp.models.keras_graph import origin
 
 POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
@@ -61,8 +62,7 @@ def _cell_grid(model: keras.Model, layer: str | None) -> Grid:
     tensor = feature_map(flat, default_layer(flat) if layer is None else layer)
     first, stride = np.zeros(2), np.ones(2)  # of the cells, as indices into `tensor`
     while True:
-        operation, call, _ = tensor._keras_history
-        inputs = operation._inbound_nodes[call].input_tensors
+        operation, inputs = origin(tensor)
         if not inputs:
             break
         same = [given for given in inputs if given.shape[1:3] == tensor.shape[1:3]]

@@ -16,6 +16,7 @@ from keras import KerasTensor, layers, ops
 
 from cnnexp.errors import UserError, nearest
 from cnnexp.models.kept import once_for
+from cnnexp.models.keras_graph import calls, origin, run_through
 
 IMAGE_AXES = 4  # (B, h, w, channels)
 NOT_DEFAULT = (layers.MaxPooling2D, layers.AveragePooling2D, layers.Dropout, layers.SpatialDropout2D)
@@ -97,8 +98,7 @@ def feature_maps(flat: keras.Model) -> dict[str, KerasTensor]:
     Those of a single pixel (h = w = 1, as in a squeeze-and-excitation block) are left out.
     """
     found: dict[str, KerasTensor] = {}
-    by_depth = keras.Function(flat.inputs, flat.outputs)._nodes_by_depth  # depth 0 is the output
-    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
+    for node in calls(keras.Function(flat.inputs, flat.outputs)):
         layer, output = node.operation, node.output_tensors[0]
         if not isinstance(layer, keras.Layer) or isinstance(layer, layers.InputLayer):
             continue
@@ -160,7 +160,7 @@ def _call_each_layer(model: keras.Model, inputs: Any) -> Any:
         return _call_each_layer(operation, args[0] if args else kwargs["inputs"])
 
     graph = keras.Function(model.inputs, model.outputs if len(model.outputs) > 1 else model.outputs[0])
-    return graph._run_through_graph(inputs, operation_fn=lambda operation: partial(call, operation))
+    return run_through(graph, inputs, lambda operation: partial(call, operation))
 
 
 def _has_graph(operation: Any) -> bool:
@@ -172,8 +172,7 @@ def _has_graph(operation: Any) -> bool:
 
 def _logits(flat: keras.Model) -> KerasTensor:
     """What goes into the last activation."""
-    last, call, _ = flat.outputs[0]._keras_history
-    inputs = last._inbound_nodes[call].input_tensors[0]
+    last, (inputs, *_) = origin(flat.outputs[0])
     if isinstance(last, layers.Dense):
         logits = ops.matmul(inputs, last.kernel)
         return logits if last.bias is None else ops.add(logits, last.bias)

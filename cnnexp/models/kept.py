@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cnnexp.models.build import Network
+from cnnexp.models.keras_graph import seed_of, with_sublayers
 
 T = TypeVar("T")
 MOST_DRAWS = 10_000  # of seeds while a network is built; the largest of keras.applications has a thousand
@@ -32,7 +33,7 @@ def once_for(model: keras.Model, key: Hashable, make: Callable[[], T]) -> T:
 
 def trainable_flags(model: keras.Model) -> tuple[bool, ...]:
     """Which layers are trained, those inside of layers included."""
-    return tuple(layer.trainable for layer in model._flatten_layers())
+    return tuple(layer.trainable for layer in with_sublayers(model))
 
 
 def kept_network(key: str, build: Callable[[], Network]) -> Network:
@@ -103,9 +104,9 @@ class FreshNetwork:
         if draws is None or len(set(draws)) != len(draws):
             return None
         fresh, filled = cls(network, len(draws)), set()
-        for layer in network.model._flatten_layers():
+        for layer in with_sublayers(network.model):
             for part in vars(layer).values():
-                seed = _drawn_seed(part)
+                seed = seed_of(part)
                 if seed not in draws:
                     continue
                 fresh.seeds.append((part, draws.index(seed)))
@@ -131,15 +132,6 @@ class FreshNetwork:
         for variable, value in self.loaded:
             if not np.array_equal(variable.numpy(), value):
                 variable.assign(value)
-
-
-def _drawn_seed(part: Any) -> int | None:
-    """The seed that it drew when it was made; None where it was given one, or has none."""
-    if isinstance(part, keras.random.SeedGenerator) and part._initial_seed is None:
-        return int(part.state.numpy()[0])
-    if isinstance(part, keras.initializers.Initializer) and getattr(part, "_init_seed", 0) is None:
-        return int(part.seed)
-    return None
 
 
 def _filled_by(variable: keras.Variable, initializer: Any) -> bool:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cnnexp.models.kept import once_for, trainable_flags
+from cnnexp.models.keras_graph import calls, with_sublayers
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _divided(model: keras.Model) -> FrozenSplit | None:
     fixed_tensors: set[int] = set()
     crossing: dict[int, Any] = {}
     saves_work = False
-    for node in _nodes(model):
+    for node in calls(model):
         inputs = node.input_tensors
         if all(id(tensor) in fixed_tensors for tensor in inputs) and _is_fixed(node.operation):
             fixed_tensors.update(id(tensor) for tensor in node.output_tensors)
@@ -69,17 +70,12 @@ def _divided(model: keras.Model) -> FrozenSplit | None:
     )
 
 
-def _nodes(model: keras.Model) -> list[Any]:
-    """Every call of a layer or operation, each after those whose results it takes."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-
-
 def _is_fixed(operation: keras.Operation) -> bool:
     """Whether a layer gives the same result in training as in inference, whatever has been learned.
 
     Frozen batch normalization uses its moving statistics (Keras 3), so it is fixed; active dropout is not.
     """
-    parts = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else ()
+    parts = with_sublayers(operation) if isinstance(operation, keras.layers.Layer) else ()
     return not any(part.trainable_variables or _follows_batch(part) or _is_random(part) for part in parts)
 
 
@@ -119,15 +115,15 @@ def _graph(model: keras.Model) -> list[Any]:
     """
     tensors: dict[int, str] = {}
     layers: dict[int, int] = {}
-    calls = []
-    for node in _nodes(model):
+    described = []
+    for node in calls(model):
         layer = layers.setdefault(id(node.operation), len(layers))  # a layer that is called twice has one number
         arguments = [node.arguments.args, node.arguments.kwargs]
         numbered = keras.tree.map_structure(lambda value: tensors.get(id(value), value), arguments)
-        calls.append([layer, type(node.operation).__name__, _config(node.operation), numbered])
+        described.append([layer, type(node.operation).__name__, _config(node.operation), numbered])
         for tensor in node.output_tensors:
             tensors[id(tensor)] = f"tensor {len(tensors)}"
-    return [calls, [tensors[id(tensor)] for tensor in model.outputs]]
+    return [described, [tensors[id(tensor)] for tensor in model.outputs]]
 
 
 def _config(operation: keras.Operation) -> dict[str, Any]:
