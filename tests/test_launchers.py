@@ -102,8 +102,8 @@ def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) 
 @pytest.mark.trains
 def test_which_jobs_get_a_process(cnnexp: Run, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("cnnexp.runs.sweep_job.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
-    monkeypatch.setattr("cnnexp.runs.sweep_job.train_here", lambda *_: 0.0)
+    monkeypatch.setattr("cnnexp.runs.tasks.train_in_fresh_process", lambda *_: seen.append(os.getpid()) or 0.0)
+    monkeypatch.setattr("cnnexp.runs.tasks.train_here", lambda *_: 0.0)
     for choice, count in (("null", 0), ("false", 0), ("true", 1)):
         seen.clear()
         cnnexp(*sweep(drawn_root, "seed=0", f"sweep.fresh_process={choice}"))

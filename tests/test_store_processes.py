@@ -38,7 +38,7 @@ sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 SIGNALLED = """
 import os, signal, sys
 from cnnexp.cli import main
-from cnnexp.commands import job
+from cnnexp.runs import run as job
 number = int(sys.argv[1])
 if number == signal.SIGINT:  # whoever started the tests in the background had it ignored
     signal.signal(number, signal.default_int_handler)
