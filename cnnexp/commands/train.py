@@ -28,11 +28,12 @@ def run(arguments: list[str]) -> int:
         answer(question)
         return 0
     folder = unfinished_folder(plan, overrides)
-    if folder is not None:
-        adopt_jobs(plan, folder, config_dir, name)
     if plan.multirun:
         return 0 if run_sweep(plan, overrides, folder, config_dir, name) else 1
-    place = [] if folder is None else [folder_override("run", folder)]
+    place: list[str] = []
+    if folder is not None:
+        adopt_jobs(plan, folder, config_dir, name)
+        place.append(folder_override("run", folder))
     with drawing_process():
         run_single(train_single, [*overrides, *place], config_dir, name)
     return 0

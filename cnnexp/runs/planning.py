@@ -70,7 +70,9 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
 
 
 def adopt_jobs(plan: CommandLineJobs, folder: Path, config_dir: str | None, name: str) -> None:
-    """Before a line goes on in `folder`: see `recorded_config.adopt`; the arguments are those of `planned_jobs`."""
+    """Before a line runs in `folder`, which may be there: see `recorded_config.adopt`, and `planned_jobs`."""
+    if not folder.is_dir():
+        return
     composed = _compose(plan, config_dir, name)
     for number, job in enumerate(composed):
         adopt(RunFolder(folder / str(number) if plan.multirun else folder), _hash(job))

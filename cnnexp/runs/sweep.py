@@ -17,7 +17,7 @@ from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder
-from cnnexp.runs.planning import folder_override
+from cnnexp.runs.planning import adopt_jobs, folder_override
 from cnnexp.runs.tasks import train_in_sweep
 from cnnexp.tracking.protocols import RunTracker
 
@@ -90,6 +90,7 @@ def run_sweep(
     settings = plan.shared.hydra
     added = search.search_overrides(plan.shared, overrides) if not plan.jobs and search.is_search(settings) else []
     place = folder or Path(settings.sweep.dir)
+    adopt_jobs(plan, place, config_dir, name)
     with _opened(plan.shared, overrides, place) as sweep:
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*overrides, *added, folder_override("sweep", place)]
