@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(tmp_path: Path) -> Non
     assert kill.compare(broken, unbroken) == []
     (folder,) = folders(broken)
     assert not RunFolder(folder).checkpoint.exists() and not RunFolder(folder).is_held
+
+
+@pytest.mark.parametrize("moment", kill.MOMENTS)
+def test_the_moments_of_the_campaign_exist(moment: str) -> None:
+    module, path = kill.MOMENTS[moment]
+    found = import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert callable(found)
 
 
 # ----------------------------------------------------------------------------------------- trainer.resume

@@ -4,7 +4,7 @@
 
 Two phases, augmentation, mixup, dropout, moving averages, a cosine schedule and early stopping are all in it. What has
 to agree to the last bit: every metric of every epoch (each recorded once; seconds excepted), and the weights of the
-recorded model.
+recorded model. And the pictures are all there, and whole.
 """
 
 import argparse
@@ -119,7 +119,8 @@ MOMENTS = {
     "files": ("cnnexp.runs.run", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
     "end": ("cnnexp.tracking.mlflow", "Tracker.end_run"),
-    "result": ("cnnexp.runs.run", "write_result"),
+    "picture": ("cnnexp.drawing", "DrawingProcess.submit"),
+    "result": ("cnnexp.runs.folder", "RunFolder.write_result"),
 }
 
 
@@ -159,7 +160,20 @@ def compare(broken: Path, unbroken: Path) -> list[str]:
         for name in names
         if sorted(figures.get(name, [])) != sorted(expected.get(name, []))
     ]
+    if pictures(broken) != pictures(unbroken):
+        differences.append(f"pictures: {sorted(pictures(broken))} instead of {sorted(pictures(unbroken))}")
     return differences + (["weights"] if weights != expected_weights else [])
+
+
+def pictures(root: Path) -> set[str]:
+    """The names of those of the finished run; a half one would raise."""
+    from PIL import Image
+
+    (folder,) = (file.parent for file in root.glob("outputs/runs/*/result.json"))
+    files = [file for file in folder.rglob("*.png") if file.stat().st_size]  # stand-ins are empty
+    for file in files:
+        Image.open(file).load()
+    return {file.name for file in files}
 
 
 def campaign(folder: Path, kills: int, seed: int) -> int:
