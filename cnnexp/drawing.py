@@ -87,10 +87,11 @@ def drawing() -> Iterator[Draw]:
     begun: list[Future[None]] = []
 
     def draw(function: Callable[..., Any], *arguments: Any) -> None:
-        if _running:
-            begun.append(_running[0].submit(function, *arguments))
-        else:
+        future = draw_aside(function, *arguments)
+        if future is None:
             draw_now(function, *arguments)
+        else:
+            begun.append(future)
 
     try:
         yield draw

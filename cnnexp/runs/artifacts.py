@@ -15,6 +15,7 @@ from cnnexp.errors import UserError
 from cnnexp.explain.heatmaps import overlaid, sheet_rows
 from cnnexp.files import write_atomic
 from cnnexp.models.build import Network
+from cnnexp.models.classifier import class_probabilities
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
 from cnnexp.report.figures import MOST_ERRORS, draw_errors
@@ -76,8 +77,9 @@ def write(
     title = network.model.name
     history = {key: [epoch[key] for epoch in fit.history] for key in fit.history[0]}
     draw(figures.draw_curves, folder / "curves.png", history, title)
+    probabilities = class_probabilities(fit.probabilities)
     write_predictions(
-        folder / "predictions.csv", dataset.test.ids, dataset.test.labels, _all_classes(fit), dataset.class_names
+        folder / "predictions.csv", dataset.test.ids, dataset.test.labels, probabilities, dataset.class_names
     )
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
@@ -116,13 +118,6 @@ def summary_text(network: Network) -> str:
         f"trained {sums.trainable:,} in {sums.trainable_tensors} tensors"
     )
     return "\n".join(lines) + "\n"
-
-
-def _all_classes(fit: FitResult) -> np.ndarray:
-    """Probabilities of every class, (N, classes), also where the model puts out only that of class 1."""
-    if fit.probabilities.shape[1] > 1:
-        return fit.probabilities
-    return np.concatenate([1 - fit.probabilities, fit.probabilities], axis=1)
 
 
 def draw_mistakes(

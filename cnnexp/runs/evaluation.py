@@ -82,7 +82,7 @@ def evaluate(
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
     from cnnexp.report.statistics import calibration
-    from cnnexp.training.recipe import loss_and_accuracy
+    from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
     known: dict[str, Split] = {part.name: part for part in (dataset.train, dataset.validation, dataset.test)}
@@ -91,9 +91,8 @@ def evaluate(
     labels = numbers[np.concatenate([part.labels for part in splits])]
     loss, accuracy = loss_and_accuracy(outputs, labels)
     probabilities = class_probabilities(outputs)
-    predicted = (outputs[:, 0] > 0.5).astype(np.int64) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
     ids = tuple(image for part in splits for image in part.ids)
-    predictions = Predictions(ids, labels, predicted, probabilities, model.class_names)
+    predictions = Predictions(ids, labels, predicted_classes(outputs), probabilities, model.class_names)
     error = calibration(predictions.confidence, predictions.correct).error
     same_data = dataset.digest == info.tags.get("data_digest")
     comparable = split == "test" and (own or same_data)

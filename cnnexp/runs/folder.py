@@ -6,7 +6,7 @@ Their files are named, read and written here only; what shows a run's results is
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,44 @@ class RunManifest:
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """The folder of one run."""
+class LockedFolder:
+    """A folder that one process at a time works in."""
 
     path: Path
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out; the lock ends with this process, however it ends.
+
+        Raises:
+            UserError: another process works there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / LOCK
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            reason = "another process is at work on this run; wait for its end, or stop it"
+            raise UserError(f"{self.path}: {reason}") from error
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            lock.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether another process, or another part of this one, works there."""
+        return is_locked(self.path / LOCK)
+
+
+@dataclass(frozen=True)
+class RunFolder(LockedFolder):
+    """The folder of one run."""
 
     @property
     def checkpoint(self) -> Path:
@@ -137,41 +168,10 @@ class RunFolder:
         """From here on it is neither: it is at work."""
         (self.path / RESULT).unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes out; the lock ends with this process, however it ends.
-
-        Raises:
-            UserError: another process works there.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / LOCK
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            reason = "another process is at work on this run; wait for its end, or stop it"
-            raise UserError(f"{self.path}: {reason}") from error
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-            lock.release()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether another process, or another part of this one, works there."""
-        return is_locked(self.path / LOCK)
-
 
 @dataclass(frozen=True)
-class SweepFolder:
+class SweepFolder(LockedFolder):
     """The folder of a sweep, with those of its jobs."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
 
     def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str) -> None:
         """Leave there what every job needs to know of its sweep.
@@ -210,15 +210,6 @@ class SweepFolder:
     def stopped(self) -> Path:
         """Where it is, no further job is to start."""
         return self.path / "stopped.json"
-
-    def lock(self) -> AbstractContextManager[None]:
-        """As that of a run."""
-        return RunFolder(self.path).lock()
-
-    @property
-    def is_held(self) -> bool:
-        """As that of a run."""
-        return RunFolder(self.path).is_held
 
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""

@@ -70,12 +70,17 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
 
 
 def adopt_jobs(plan: CommandLineJobs, folder: Path, config_dir: str | None, name: str) -> None:
-    """Before a line runs in `folder`, which may be there: see `recorded_config.adopt`, and `planned_jobs`."""
-    if not folder.is_dir():
-        return
-    composed = _compose(plan, config_dir, name)
-    for number, job in enumerate(composed):
-        adopt(RunFolder(folder / str(number) if plan.multirun else folder), _hash(job))
+    """Before the jobs of a line run in `folder`, for what is there of them: see `recorded_config.adopt`.
+
+    Args:
+        plan, config_dir, name: see `planned_jobs`.
+        folder: of the sweep, or of the single run; held by this process, or by none.
+    """
+    numbers = range(len(plan.jobs))
+    places = [RunFolder(folder / str(number)) for number in numbers] if plan.multirun else [RunFolder(folder)]
+    if any(place.is_recorded for place in places):
+        for place, composed in zip(places, _compose(plan, config_dir, name), strict=True):
+            adopt(place, _hash(composed))
 
 
 def folder_override(what: Literal["run", "sweep"], folder: Path) -> str:

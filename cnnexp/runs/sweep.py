@@ -90,8 +90,8 @@ def run_sweep(
     settings = plan.shared.hydra
     added = search.search_overrides(plan.shared, overrides) if not plan.jobs and search.is_search(settings) else []
     place = folder or Path(settings.sweep.dir)
-    adopt_jobs(plan, place, config_dir, name)
     with _opened(plan.shared, overrides, place) as sweep:
+        adopt_jobs(plan, place, config_dir, name)
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*overrides, *added, folder_override("sweep", place)]
         with drawing_process() if here else nullcontext():

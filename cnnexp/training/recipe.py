@@ -74,8 +74,13 @@ def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> tuple[fl
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
     if clipped.shape[1] == 1:
         of_truth = np.where(labels == 1, clipped[:, 0], 1 - clipped[:, 0])
-        predicted = (probabilities[:, 0] > 0.5).astype(np.int64)
     else:
         of_truth = clipped[np.arange(len(labels)), labels]
-        predicted = probabilities.argmax(axis=1)
-    return float(-np.log(of_truth).mean()), float((predicted == labels).mean())
+    return float(-np.log(of_truth).mean()), float((predicted_classes(probabilities) == labels).mean())
+
+
+def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
+    """(N,) int64: the class that a network answers with, from (N, 1) of class 1, or (N, classes)."""
+    if probabilities.shape[1] == 1:
+        return (probabilities[:, 0] > 0.5).astype(np.int64)
+    return probabilities.argmax(axis=1)

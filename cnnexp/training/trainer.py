@@ -17,7 +17,7 @@ from cnnexp.training.checkpoint import PhaseReport, TrainState, read_checkpoint
 from cnnexp.training.features import FrozenSplit, cut_model
 from cnnexp.training.inputs import Cache, PhaseData, SplitData, TrainingData, evaluation_inputs, phase_inputs, predict
 from cnnexp.training.phases import Phase, PhaseTrainer, Settings, changing_variables
-from cnnexp.training.recipe import loss_and_accuracy
+from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
 HALF = ("float16", "bfloat16")
 
@@ -204,7 +204,7 @@ def check_agreement(model: keras.Model, images: ImageLoader, probabilities: np.n
     differences = np.abs(whole - cached).max(axis=1)
     beyond = ~(differences <= tolerance)  # NaN is
     found = f"the whole network and the cached features differ by {differences.max():.2g} in a probability"
-    if (beyond & (_answers(whole) != _answers(cached))).any():
+    if (beyond & (predicted_classes(whole) != predicted_classes(cached))).any():
         raise RunError(
             f"{found} and in the class of an image: the test figures would not be those of the model. The weights are "
             "kept in the run's checkpoint; train without features, trainer.feature_cache=false"
@@ -214,8 +214,3 @@ def check_agreement(model: keras.Model, images: ImageLoader, probabilities: np.n
             f"cnnexp: {found}, more than {tolerance:g}; the classes are the same. The test figures are of the features"
         )
     return float(differences.max())
-
-
-def _answers(probabilities: np.ndarray) -> np.ndarray:
-    """(N,) the class of each row."""
-    return probabilities[:, 0] > 0.5 if probabilities.shape[1] == 1 else probabilities.argmax(axis=1)
