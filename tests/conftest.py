@@ -209,14 +209,14 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[BaseExce
     def arm(epochs: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         real = job_module.fit
 
-        def fit(config: Any, network: Any, data: Any, on_epoch: Any, *more: Any, **options: Any) -> Any:
+        def fit(parts: Any, on_epoch: Any, *more: Any, **options: Any) -> Any:
             def stop(epoch: int, metrics: dict[str, float]) -> None:
                 if epoch == epochs:
                     monkeypatch.setattr(job_module, "fit", real)
                     raise error("stopped")
                 on_epoch(epoch, metrics)
 
-            return real(config, network, data, stop, *more, **options)
+            return real(parts, stop, *more, **options)
 
         monkeypatch.setattr(job_module, "fit", fit)
 

@@ -58,13 +58,7 @@ BLANK = bytes.fromhex(
 
 
 def fit(
-    config: Any,
-    network: Any,
-    data: Any,
-    on_epoch: Callable[[int, dict[str, float]], Any],
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    **_: Any,
+    parts: Any, on_epoch: Callable[[int, dict[str, float]], Any], checkpoint: Path | None = None, resume: bool = False
 ) -> Any:
     """In the place of `cnnexp.runs.run.fit`: trains nothing, and takes no time.
 
@@ -73,6 +67,7 @@ def fit(
     """
     from cnnexp.training.trainer import FitResult
 
+    config, data = parts.config, parts.data
     history: list[dict[str, float]] = []
     if resume and checkpoint and checkpoint.is_file():
         history = json.loads(checkpoint.read_text())
@@ -88,7 +83,7 @@ def fit(
             checkpoint.write_text(json.dumps(history))
     outputs = np.random.default_rng(config.seed).random((len(data.test.labels), data.num_classes))
     return FitResult(
-        model=network.model,
+        model=parts.network.model,
         history=history,
         selected_epoch=len(history) - 1,
         validation_loss=history[-1]["val/loss"],

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from made_runs import picture
 
-from cnnexp.runs.folder import RunFolder, SweepFolder, is_better
+from cnnexp.metrics.names import is_better
+from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.runs.reproduction import compare_figures
 
 pytestmark = pytest.mark.trains

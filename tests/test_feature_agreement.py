@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from cnnexp.config.training import TrainerConfig
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import RunError
@@ -24,9 +25,9 @@ from cnnexp.models.heads import pooled
 from cnnexp.models.names import APPLICATIONS
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import cut_model
-from cnnexp.training.inputs import Cache, SplitData, TrainingData
+from cnnexp.training.inputs import SplitData, Training, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
-from cnnexp.training.phases import Phase, Settings
+from cnnexp.training.phases import Phase
 from cnnexp.training.runtime import prepare_tensorflow
 from cnnexp.training.trainer import check_agreement, train
 
@@ -67,7 +68,7 @@ TRAINED = {
     ("inception_v3", 75): "mixed7",
 }
 LONG = ("resnet50", "inception_v3", "efficientnet_lite0")
-SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
+SETTINGS = TrainerConfig(batch_size=4, evaluation_batch_size=8)
 
 
 def data(image_size: int) -> TrainingData:
@@ -84,10 +85,13 @@ def data(image_size: int) -> TrainingData:
     return TrainingData(*parts, num_classes=3, image_size=image_size)
 
 
-def loss_curve(built: Network, freeze: Callable[[], None], given: TrainingData, cache: Cache | None) -> np.ndarray:
+def loss_curve(
+    built: Network, freeze: Callable[[], None], given: TrainingData, store: FeatureStore | None
+) -> np.ndarray:
     """Training and validation loss of three epochs, and the test loss: (7,)."""
     phase = Phase("all", 3, freeze, OptimizerPlan(keras.optimizers.Adam, 1e-3))
-    result = train(built.model, given, [phase], SETTINGS, lambda epoch, metrics: None, cache)
+    training = Training(built.model, given, SETTINGS, store=store)
+    result = train(training, [phase], lambda epoch, metrics: None)
     curve = [epoch[name] for epoch in result.history for name in ("train/loss", "val/loss")]
     return np.array([*curve, result.test_loss])
 
@@ -107,7 +111,7 @@ def test_training_on_features_equals_training_on_images(
     uncached = loss_curve(built, freeze, given, None)
     built.model.set_weights(initial)
     store = FeatureStore(tmp_path)
-    cached = loss_curve(built, freeze, given, Cache(store, batch_size=8))
+    cached = loss_curve(built, freeze, given, store)
     assert len(store.entries()) == 3  # the three splits were cached
     assert abs(uncached[4] / uncached[0] - 1) > 2e-3, "nothing was learned"
     difference = np.abs(cached / uncached - 1).max()

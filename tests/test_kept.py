@@ -104,9 +104,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         config = load_config([*LINE, f"paths.root={root}", *overrides])
         prepare_tensorflow(config.seed, deterministic=True)
         dataset = load_dataset(config)
-        data = build.training_data(config, dataset)
-        network = build.network_for(config, dataset.channels, len(dataset.class_names))
-        fitted = build.fit(config, network, data, lambda epoch, figures: None)
+        fitted = build.fit(build.assemble(config, dataset, share=True), lambda epoch, figures: None)
         history = [
             {name: value for name, value in epoch.items() if "time" not in name and name != "images_per_s"}
             for epoch in fitted.history

@@ -20,7 +20,7 @@ from cnnexp.explain import gradcam, hirescam
 from cnnexp.explain.measure import Localisation, localisation, randomisation_check, randomised, read_masks
 from cnnexp.explain.methods import Heatmap
 from cnnexp.explain.placement import cell_grid
-from cnnexp.runs.build import build_network, fit, training_data
+from cnnexp.runs.build import assemble, fit
 from cnnexp.runs.job import load_dataset
 from cnnexp.training.runtime import prepare_tensorflow
 
@@ -94,14 +94,13 @@ def of_cats_and_dogs(root: Path) -> tuple[Config, Dataset, np.ndarray]:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     config, dataset, masks = request.param(tmp_path_factory.mktemp("localisation"))
     prepare_tensorflow(config.seed, deterministic=False)
-    data = training_data(config, dataset)
-    network = build_network(config, dataset.channels, len(dataset.class_names))
-    fitted = fit(config, network, data, lambda epoch, metrics: None)
+    parts = assemble(config, dataset)
+    fitted = fit(parts, lambda epoch, metrics: None)
     return Trained(
-        network.model,
-        [randomised(network.model, seed) for seed in range(TWINS)],
+        parts.network.model,
+        [randomised(parts.network.model, seed) for seed in range(TWINS)],
         fitted.test_accuracy,
-        data.test.images.take(np.arange(len(dataset.test.labels))),
+        parts.data.test.images.take(np.arange(len(dataset.test.labels))),
         dataset.test.labels,
         masks,
     )

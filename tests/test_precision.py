@@ -9,14 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_trainer import GEOMETRIC, SETTINGS, built, cache, data, losses, network, phase, run
+from test_trainer import GEOMETRIC, built, cache, data, losses, network, phase, run
 
 from cnnexp.models.build import Network, build_model
 from cnnexp.models.cnn import convnet
 from cnnexp.models.heads import flatten_dense
 from cnnexp.training import runtime
 from cnnexp.training.features import cut_model, features_key
-from cnnexp.training.phases import Settings
 from cnnexp.training.runtime import check_precision, prepare_tensorflow
 
 pytestmark = pytest.mark.trains
@@ -107,7 +106,7 @@ def test_gradients_too_small_for_float16_train_where_the_loss_is_scaled() -> Non
 
 
 def test_a_resumed_training_in_float16_ends_as_an_unbroken_one(tmp_path: Path) -> None:
-    settings = Settings(4, None, 8, 0, checkpoint=tmp_path / "checkpoint.npz")
+    checkpoint = tmp_path / "checkpoint.npz"
 
     def stop(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 1:
@@ -115,11 +114,11 @@ def test_a_resumed_training_in_float16_ends_as_an_unbroken_one(tmp_path: Path) -
 
     model = half(dropout=0.5)
     with pytest.raises(KeyboardInterrupt):
-        run(model, averaged(model), data(GEOMETRIC), settings, on_epoch=stop)
+        run(model, averaged(model), data(GEOMETRIC), on_epoch=stop, checkpoint=checkpoint)
     model = half(dropout=0.5)
-    resumed = run(model, averaged(model), data(GEOMETRIC), settings, resume=True)
+    resumed = run(model, averaged(model), data(GEOMETRIC), resume=True, checkpoint=checkpoint)
     model = half(dropout=0.5)
-    unbroken = run(model, averaged(model), data(GEOMETRIC), SETTINGS)
+    unbroken = run(model, averaged(model), data(GEOMETRIC))
     assert losses(resumed) == losses(unbroken)
     np.testing.assert_array_equal(resumed.probabilities, unbroken.probabilities)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnexp.data.randomness import Purpose, stream
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, flip_averaged
 from cnnexp.models.freeze import layer_factors
@@ -51,22 +52,24 @@ def test_accuracy_of_mixed_targets_is_that_of_the_larger_part() -> None:
 def test_mixup_is_a_mean_of_two_images_and_of_their_targets() -> None:
     x = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) * 60
     y = np.eye(4, dtype=np.float32)
-    mixed_x, mixed_y = mixed(x, y, alpha=0.4, seed=0, epoch=1, step=2)
+    mixed_x, mixed_y = mixed(x, y, 0.4, stream(Purpose.MIXUP, 0, 1, 2))
     assert mixed_x.dtype == np.float32
     rng = np.random.default_rng((0, 1, 2, 2))
     share, other = rng.beta(0.4, 0.4), rng.permutation(4)
     np.testing.assert_allclose(mixed_x.ravel(), 60 * (share * np.arange(4) + (1 - share) * other), rtol=1e-5)
     np.testing.assert_allclose(mixed_y.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(mixed_y @ (60 * np.arange(4)), mixed_x.ravel(), rtol=1e-5)  # the same mixture
-    for elsewhere in ({"seed": 1}, {"epoch": 2}, {"step": 3}, {"alpha": 0.8}):
-        changed, _ = mixed(x, y, **{"alpha": 0.4, "seed": 0, "epoch": 1, "step": 2, **elsewhere})
-        assert (changed != mixed_x).any(), elsewhere
+    for alpha, *place in ((0.4, 1, 1, 2), (0.4, 0, 2, 2), (0.4, 0, 1, 3), (0.8, 0, 1, 2)):
+        changed, _ = mixed(x, y, alpha, stream(Purpose.MIXUP, *place))
+        assert (changed != mixed_x).any(), (alpha, place)
 
 
 def test_large_alpha_mixes_half_and_half() -> None:
     x = np.zeros((2, 1, 1, 1), np.uint8)
     x[1] = 200
-    values = [mixed(x, np.eye(2, dtype=np.float32), 1e4, 0, 0, step)[0].ravel() for step in range(20)]
+    values = [
+        mixed(x, np.eye(2, dtype=np.float32), 1e4, stream(Purpose.MIXUP, 0, 0, step))[0].ravel() for step in range(20)
+    ]
     ends = [value for value in np.concatenate(values) if 0 < value < 200]
     assert ends and np.allclose(ends, 100, atol=5)
 

@@ -210,7 +210,7 @@ def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         build, "partial_from_config", lambda *given, **more: built.append(given) or partial_from_config(*given, **more)
     )
-    monkeypatch.setattr(build, "_layers_found", set())
+    build._check_layer_names.cache_clear()
 
     config = load_config(
         ["experiment=baseline", "freeze_policy=until_layer", "freeze_policy.first_trainable_layer=block2_conv"]

@@ -1,6 +1,7 @@
 """The trainer: phases, checkpoints, kept augmented passes, early stopping; small networks, a few seconds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,29 @@ import keras
 import numpy as np
 import pytest
 
+from cnnexp.config.training import EarlyStoppingConfig, TrainerConfig
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
-from cnnexp.training.inputs import Augmentation, Cache, SplitData, TrainingData
+from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
-from cnnexp.training.phases import Phase, Settings, frozen_digest
+from cnnexp.training.phases import Phase, frozen_digest
 from cnnexp.training.runtime import prepare_tensorflow
 from cnnexp.training.trainer import FitResult, train
 
 pytestmark = pytest.mark.trains
 
-SETTINGS = Settings(batch_size=4, steps_per_epoch=None, evaluation_batch_size=8, seed=0)
+
+def settings(patience: int | None = None, min_delta: float = 0.0, **changed: Any) -> TrainerConfig:
+    """Batches of 4 images, one pass an epoch."""
+    stopping = EarlyStoppingConfig(patience, min_delta)
+    return TrainerConfig(**{"batch_size": 4, "evaluation_batch_size": 8, "early_stopping": stopping, **changed})
+
+
+SETTINGS = settings()
 
 
 def network(dropout: float = 0.5, classes: int = 2) -> keras.Model:
@@ -75,15 +84,20 @@ def run(
     model: keras.Model,
     phases: list[Phase],
     given: TrainingData | None = None,
-    settings: Settings = SETTINGS,
+    config: TrainerConfig = SETTINGS,
+    cache: dict[str, Any] | None = None,
     on_epoch: Any = lambda epoch, metrics: None,
+    resume: bool = False,
     **more: Any,
 ) -> FitResult:
-    return train(model, given or data(), phases, settings, on_epoch, **more)
+    """Train; `more` goes into `Training`."""
+    cached = dict(cache or {})
+    config = replace(config, augmented_passes=cached.pop("passes", None))
+    return train(Training(model, given or data(), config, **cached, **more), phases, on_epoch, resume)
 
 
-def cache(folder: Path, passes: int | None = None, dtype: str = "float32") -> Cache:
-    return Cache(FeatureStore(folder, dtype), batch_size=4, augmented_passes=passes)
+def cache(folder: Path, passes: int | None = None, dtype: str = "float32") -> dict[str, Any]:
+    return {"store": FeatureStore(folder, dtype), "passes": passes}
 
 
 def losses(result: FitResult) -> list[float]:
@@ -195,9 +209,9 @@ def test_half_precision_features_give_nearly_the_same(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- recipe
 
 
-def outcome(classes: int, settings: Settings = SETTINGS, given: Any = None, plan: Any = None, **more: Any) -> FitResult:
+def outcome(classes: int, config: TrainerConfig = SETTINGS, given: Any = None, plan: Any = None) -> FitResult:
     model = network(classes=classes)
-    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), settings, **more)
+    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), config)
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +222,14 @@ def plain() -> dict[int, FitResult]:
 @pytest.mark.parametrize(
     ("classes", "changed"),
     [
-        (2, {"settings": Settings(4, None, 8, 0, label_smoothing=0.2)}),
-        (3, {"settings": Settings(4, None, 8, 0, label_smoothing=0.2)}),
+        (2, {"config": settings(label_smoothing=0.2)}),
+        (3, {"config": settings(label_smoothing=0.2)}),
         (2, {"given": Augmentation(mixup=0.4)}),
         (3, {"given": Augmentation(mixup=0.4)}),
         (2, {"plan": {"ema_momentum": 0.5}}),
         (2, {"plan": {"weight_decay": 1.0}}),
         (2, {"plan": {"layer_factors": {"conv3/kernel": 0.1}}}),
-        (3, {"flip_averaging": True}),
+        (3, {"config": settings(flip_averaging=True)}),
     ],
     ids=str,
 )
@@ -231,7 +245,7 @@ def test_each_ingredient_changes_the_outcome(
 def test_flip_averaging_is_part_of_the_saved_model(tmp_path: Path, cached: bool) -> None:
     model, given = network(), data()
     used = cache(tmp_path / "cache") if cached else None
-    result = run(model, [phase(model)], given, cache=used, flip_averaging=True)
+    result = run(model, [phase(model)], given, settings(flip_averaging=True), used)
     images = given.test.images.take(np.arange(6))
     both = (model.predict_on_batch(images) + model.predict_on_batch(images[:, :, ::-1])) / 2
     np.testing.assert_allclose(result.probabilities, both, atol=1e-6)
@@ -255,8 +269,7 @@ def test_averaged_weights_are_those_that_are_kept() -> None:
 @pytest.mark.parametrize(("monitor", "better"), [("val/loss", min), ("val/acc", max)])
 def test_stops_after_patience_with_the_best_weights(monitor: str, better: Callable[..., float]) -> None:
     model = network(dropout=0)
-    settings = Settings(4, None, 8, 0, monitor=monitor, patience=2)
-    result = run(model, [phase(model, 0, 12, rate=0.05)], settings=settings)
+    result = run(model, [phase(model, 0, 12, rate=0.05)], config=settings(2, monitor=monitor))
     values = [epoch[monitor] for epoch in result.history]
     assert result.selected_epoch == values.index(better(values))
     assert len(values) == result.selected_epoch + 3 < 12
@@ -271,8 +284,8 @@ def test_an_improvement_below_min_delta_is_none() -> None:
     counts = []
     for min_delta in (0.0, 1e3):
         model = network(dropout=0)
-        settings = Settings(4, None, 8, 0, monitor="train/loss", patience=1, min_delta=min_delta)
-        counts.append(len(run(model, [phase(model, 0, 6)], settings=settings).history))
+        config = settings(1, min_delta, monitor="train/loss")
+        counts.append(len(run(model, [phase(model, 0, 6)], config=config).history))
     assert counts[0] > counts[1] == 2
 
 
@@ -283,7 +296,7 @@ class KilledError(Exception):
     """Stands for a process that dies."""
 
 
-def interrupted(settings: Settings, phases: Callable[[keras.Model], list[Phase]], at: int, **more: Any) -> FitResult:
+def interrupted(phases: Callable[[keras.Model], list[Phase]], at: int, **more: Any) -> FitResult:
     """Train until epoch `at` has been logged, die there, and go on in a new network."""
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -292,9 +305,9 @@ def interrupted(settings: Settings, phases: Callable[[keras.Model], list[Phase]]
 
     model = network()
     with pytest.raises(KilledError):
-        run(model, phases(model), settings=settings, on_epoch=on_epoch, **more)
+        run(model, phases(model), on_epoch=on_epoch, **more)
     model = network()
-    return run(model, phases(model), settings=settings, resume=True, **more)
+    return run(model, phases(model), resume=True, **more)
 
 
 def two_phases(model: keras.Model) -> list[Phase]:
@@ -306,20 +319,19 @@ def two_phases(model: keras.Model) -> list[Phase]:
 @pytest.fixture(scope="module")
 def unbroken() -> FitResult:
     model = network()
-    return run(model, two_phases(model), data(GEOMETRIC), Settings(4, None, 8, 0, patience=4))
+    return run(model, two_phases(model), data(GEOMETRIC), settings(4))
 
 
 @pytest.mark.parametrize(("at", "passes"), [(0, None), (1, None), (2, 3), (4, None)])
 def test_a_resumed_training_ends_as_an_unbroken_one(
     tmp_path: Path, unbroken: FitResult, at: int, passes: int | None
 ) -> None:
-    settings = Settings(4, None, 8, 0, patience=4, checkpoint=tmp_path / "run" / "checkpoint.npz")
-    more: dict[str, Any] = {"given": data(GEOMETRIC)}
+    more: dict[str, Any] = {"given": data(GEOMETRIC), "config": settings(4)}
     if passes:
         more["cache"] = cache(tmp_path / "cache", passes)
         model = network()
-        unbroken = run(model, two_phases(model), settings=Settings(4, None, 8, 0, patience=4), **more)
-    resumed = interrupted(settings, two_phases, at, **more)
+        unbroken = run(model, two_phases(model), **more)
+    resumed = interrupted(two_phases, at, checkpoint=tmp_path / "run" / "checkpoint.npz", **more)
     assert losses(resumed) == losses(unbroken)
     np.testing.assert_array_equal(resumed.probabilities, unbroken.probabilities)
     for key in ("val/loss", "val/acc", "lr"):
@@ -329,11 +341,11 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
 
 
 def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
-    settings = Settings(4, None, 8, 0, "train/loss", 1, 1e3, checkpoint=tmp_path / "checkpoint.npz")
+    more: dict[str, Any] = {"config": settings(1, 1e3, monitor="train/loss"), "checkpoint": tmp_path / "checkpoint.npz"}
     model = network()
-    whole = run(model, [phase(model, epochs=9)], settings=settings)
+    whole = run(model, [phase(model, epochs=9)], **more)
     model = network()
-    again = run(model, [phase(model, epochs=9)], settings=settings, resume=True)
+    again = run(model, [phase(model, epochs=9)], resume=True, **more)
     assert len(again.history) == len(whole.history) == 2
     np.testing.assert_array_equal(again.probabilities, whole.probabilities)
 
@@ -341,7 +353,7 @@ def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:
 def test_a_checkpoint_appears_whole_and_holds_no_pickle(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.npz"
     model = network()
-    run(model, [phase(model)], settings=Settings(4, None, 8, 0, checkpoint=file))
+    run(model, [phase(model)], checkpoint=file)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
     stored = read_checkpoint(file)
     assert stored is not None and stored[0].phase_epochs == 3

@@ -16,7 +16,6 @@ import numpy as np
 from test_trainer import GEOMETRIC, SETTINGS, built, cache, data, phase, run
 
 from cnnexp.training.devices import Strategy, chosen_strategy
-from cnnexp.training.phases import Settings
 from cnnexp.training.runtime import configure_devices, prepare_tensorflow
 from cnnexp.training.trainer import FitResult
 
@@ -32,19 +31,19 @@ def trained(strategy: Strategy | None, folder: Path, case: dict[str, Any]) -> Fi
     with strategy.scope() if strategy else nullcontext():
         model = built(0, classes)
     model = keras.Model(model.inputs[0], model.outputs[0], name="small")
-    settings: Settings = replace(SETTINGS, strategy=strategy, **given.pop("settings", {}))
+    given |= {"config": replace(SETTINGS, **given.pop("settings", {})), "strategy": strategy}
     frozen, stop = given.pop("frozen", 0), given.pop("stop", False)
     given.pop("plan", None)
     if given.pop("cached", False):
         given["cache"] = cache(folder)
     given["given"] = data(given.pop("augmentation", None), classes)
     if stop:
-        settings = replace(settings, checkpoint=folder / f"{strategy is None}.npz")
+        given["checkpoint"] = folder / f"{strategy is None}.npz"
         try:
-            run(model, [phase(model, frozen, 2, **plan)], settings=settings, on_epoch=stop_after_first, **given)
+            run(model, [phase(model, frozen, 2, **plan)], on_epoch=stop_after_first, **given)
         except KeyboardInterrupt:
             given["resume"] = True
-    return run(model, [phase(model, frozen, 2, **plan)], settings=settings, **given)
+    return run(model, [phase(model, frozen, 2, **plan)], **given)
 
 
 def stop_after_first(epoch: int, metrics: dict[str, float]) -> None:
@@ -57,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     "not_divisible": {"settings": {"batch_size": 3}},  # batches of 3, 3, 3 and 1
     "averaged": {"plan": AVERAGED},
     "classes": {"classes": 3, "augmentation": GEOMETRIC},
-    "cached": {"frozen": 2, "cached": True, "flip_averaging": True},
+    "cached": {"frozen": 2, "cached": True, "settings": {"flip_averaging": True}},
     "resumed": {"plan": AVERAGED, "stop": True},
 }
 

@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
             show_report(error.report)
         raise
     rows = []
-    for split in (dataset.train, dataset.validation, dataset.test):
+    for split in dataset.splits:
         counts = [int((split.labels == label).sum()) for label in range(len(dataset.class_names))]
         shown = ", ".join(f"{count} {name}" for count, name in zip(counts, dataset.class_names, strict=True))
         rows.append([split.name, f"{len(split.labels):,}", shown if len(counts) <= 12 else f"{len(counts)} classes"])

@@ -38,6 +38,11 @@ class Dataset:
     masks: str | None = None  # folder of the evidence masks of drawn pictures: the same ids, but .png
     report: Report | None = None  # what was found in the files
 
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        """Train, validation, test."""
+        return self.train, self.validation, self.test
+
 
 def from_split_folders(
     name: str, root: Path, limit: int | None, rules: PreflightPolicy, masks: str | None = None

@@ -10,8 +10,7 @@ import numpy as np
 
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.parallel import in_order
-
-ORDER = 1  # tells the order's random numbers from those of the augmentation, made from (seed, pass, index)
+from cnnexp.data.randomness import Purpose, stream
 
 X = np.ndarray | tuple[np.ndarray, ...]
 
@@ -70,7 +69,7 @@ class AugmentedPasses:
 @lru_cache(maxsize=4)
 def order(n: int, pass_number: int, seed: int) -> np.ndarray:
     """The order of one pass over `n` images, another for each pass: a permutation, (n,), read-only."""
-    permutation = np.random.default_rng((seed, pass_number, 0, ORDER)).permutation(n)
+    permutation = stream(Purpose.ORDER, seed, pass_number).permutation(n)
     permutation.setflags(write=False)
     return permutation
 
@@ -93,6 +92,7 @@ def stream_indices(step: int, batch_size: int, n: int, seed: int) -> tuple[np.nd
 # ------------------------------------------------------------------------------------------------- batches
 
 
+@dataclass(frozen=True, eq=False)
 class TrainBatches:
     """The training batches of a run; each is a function of (seed, epoch, step): a run can resume anywhere.
 
@@ -100,33 +100,27 @@ class TrainBatches:
     ended: 100 steps of 32 out of 2000 images are one pass and 1200 images of the next. With None, an epoch is
     one pass; its last batch may be smaller.
 
-    Args:
-        inputs: images or features.
-        targets: (N, ...), of each.
-        batch_size: B.
-        steps_per_epoch: batches in an epoch, or None.
-        seed: decides the order.
-        augmentation: called as `(images, indices, passes)` for the images of a batch, or None.
-        mix: called as `(x, y, epoch, step)` for a whole batch, or None.
-        threads: how many batches of images are made at a time; what comes out does not depend on it.
+    inputs:          images or features.
+    targets:         (N, ...), of each.
+    batch_size:      B.
+    steps_per_epoch: batches in an epoch, or None.
+    seed:            decides the order.
+    augmentation:    called as `(images, indices, passes)` for the images of a batch, or None.
+    mix:             called as `(x, y, epoch, step)` for a whole batch, or None.
+    threads:         how many batches of images are made at a time; what comes out does not depend on it.
     """
 
-    def __init__(
-        self,
-        inputs: BatchSource | AugmentedPasses,
-        targets: np.ndarray,
-        *,
-        batch_size: int,
-        steps_per_epoch: int | None,
-        seed: int,
-        augmentation: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None,
-        mix: Callable[[Any, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]] | None = None,
-        threads: int = 1,
-    ) -> None:
-        assert len(inputs) == len(targets) > 0, (len(inputs), len(targets))
-        self.inputs, self.targets, self.seed = inputs, targets, seed
-        self.augmentation, self.mix = augmentation, mix
-        self.batch_size, self.steps_per_epoch, self.threads = batch_size, steps_per_epoch, threads
+    inputs: BatchSource | AugmentedPasses
+    targets: np.ndarray
+    batch_size: int
+    steps_per_epoch: int | None
+    seed: int
+    augmentation: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None
+    mix: Callable[[Any, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]] | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        assert len(self.inputs) == len(self.targets) > 0, (len(self.inputs), len(self.targets))
 
     def __len__(self) -> int:
         """How many batches an epoch has."""

@@ -4,12 +4,21 @@ Accuracies and gains are fractions (0 to 1) here; `tables`, `chart` and `page` s
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import (
+    EPOCHS,
+    FINAL_VAL_ACC,
+    PARAMETERS,
+    TEST_ACC,
+    TOTAL_SECONDS,
+    TRAINABLE_PARAMETERS,
+    image_count,
+)
 from cnnexp.report.predictions import Predictions, read_predictions
 from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 
@@ -24,16 +33,40 @@ class Result:
     name: str  # of the variant; runs of one name differ in their seed
     seed: int
     status: str  # FINISHED, FAILED, KILLED, RUNNING; only finished runs are averaged
-    test_accuracy: float | None
-    test_total: int | None  # test images
-    val_accuracy: float | None
-    train_seconds: float | None
-    epochs: int | None
-    total_parameters: int | None
-    trainable_parameters: int | None
-    reference_accuracy: float | None  # a published figure to stand beside ours
-    predictions_path: str | Path | None  # predictions.csv of the test images
-    order: int  # place in the sweep; variants are shown by the lowest of their runs
+    test_accuracy: float | None = None
+    test_total: int | None = None  # test images
+    val_accuracy: float | None = None
+    train_seconds: float | None = None
+    epochs: int | None = None
+    total_parameters: int | None = None
+    trainable_parameters: int | None = None
+    reference_accuracy: float | None = None  # a published figure to stand beside ours
+    predictions_path: str | Path | None = None  # predictions.csv of the test images
+    order: int = 0  # place in the sweep; variants are shown by the lowest of their runs
+
+    def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
+        """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
+
+        def count(name: str) -> int | None:
+            return int(metrics[name]) if name in metrics else None
+
+        return replace(
+            self,
+            test_accuracy=metrics.get(TEST_ACC),
+            test_total=count(image_count("test")),
+            val_accuracy=metrics.get(FINAL_VAL_ACC),
+            train_seconds=metrics.get(TOTAL_SECONDS),
+            epochs=count(EPOCHS),
+            total_parameters=count(PARAMETERS),
+            trainable_parameters=count(TRAINABLE_PARAMETERS),
+        )
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the test accuracy, 95 % (Wilson); None where there is none."""
+        if self.test_accuracy is None or not self.test_total:
+            return None
+        return wilson_interval(round(self.test_accuracy * self.test_total), self.test_total)
 
     @property
     def finished(self) -> bool:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from cnnexp.metrics.names import TEST_AVERAGE_PRECISION, TEST_BRIER, TEST_ECE, TEST_ROC_AUC
 from cnnexp.report.predictions import Predictions
 from cnnexp.report.statistics import (
     average_precision,
@@ -44,13 +45,13 @@ def error_metrics(predictions: Predictions) -> dict[str, float]:
     if not np.isfinite(predictions.probabilities).all():
         return {}
     metrics = {
-        "test/ece": calibration(predictions.confidence, predictions.correct).error,
-        "test/brier": brier_score(predictions.labels, predictions.probabilities),
+        TEST_ECE: calibration(predictions.confidence, predictions.correct).error,
+        TEST_BRIER: brier_score(predictions.labels, predictions.probabilities),
     }
     areas = areas_by_class(predictions)
     if areas:
-        metrics["test/roc_auc"] = float(np.mean([area.roc_auc for area in areas]))
-        metrics["test/average_precision"] = float(np.mean([area.average_precision for area in areas]))
+        metrics[TEST_ROC_AUC] = float(np.mean([area.roc_auc for area in areas]))
+        metrics[TEST_AVERAGE_PRECISION] = float(np.mean([area.average_precision for area in areas]))
     return metrics
 
 

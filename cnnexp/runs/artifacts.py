@@ -1,14 +1,13 @@
 """The files of a run."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import yaml
 
 from cnnexp.console import warn
-from cnnexp.data.dataset import Dataset
 from cnnexp.data.loading import ImageLoader
 from cnnexp.drawing import Draw, draw_now
 from cnnexp.errors import UserError
@@ -23,13 +22,14 @@ from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
 from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions
 from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
 from cnnexp.report.statistics import confusion_matrix
+from cnnexp.runs.build import RunParts
+from cnnexp.runs.folder import ERRORS, HEAT_MAPS
+from cnnexp.runs.job import Job
 from cnnexp.sheet import contact_sheet
 from cnnexp.tracking.record import requirements_text
-from cnnexp.training.trainer import FitResult, TrainingData
+from cnnexp.training.trainer import FitResult
 
 EXPLAINED = 8  # images on the sheet of a run
-HEAT_MAPS = "explain/heatmaps.png"
-ERRORS = "errors.png"
 FILES = (
     "config.yaml",
     "overrides.yaml",
@@ -46,18 +46,22 @@ FILES = (
 )
 
 
-def write(
-    folder: Path,
-    resolved: dict[str, Any],
-    overrides: list[str],
-    network: Network,
-    dataset: Dataset,
-    data: TrainingData,
-    fit: FitResult,
-    explain: bool,
-    draw: Draw,
-) -> dict[str, float]:
-    """Write the files of `FILES` into `folder`; some only where there is something to show, pictures by `draw`.
+@dataclass(frozen=True)
+class Answers:
+    """What a network answered for the test images.
+
+    predictions: its answers.
+    images:      the test images.
+    model:       the network without flip averaging, to say why; None where that is not asked for.
+    """
+
+    predictions: Predictions
+    images: ImageLoader
+    model: keras.Model | None = None
+
+
+def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Draw) -> dict[str, float]:
+    """Write the files of `FILES` into the run's folder; some only where there is something to show, pictures by `draw`.
 
     `errors.png` needs errors, `roc_pr.png` test images of two classes, `explain/heatmaps.png` a network with maps.
     Without `explain` there are no heat maps.
@@ -65,27 +69,28 @@ def write(
     Returns:
         The figures of `error_metrics`.
     """
+    folder, network, dataset, images = job.folder.path, parts.network, parts.dataset, parts.data.test.images
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "config.yaml": yaml.safe_dump(resolved, sort_keys=False),
-        "overrides.yaml": yaml.safe_dump(overrides),
+        "config.yaml": yaml.safe_dump(job.resolved, sort_keys=False),
+        "overrides.yaml": yaml.safe_dump(job.overrides),
         "summary.txt": summary_text(network),
         "requirements.txt": requirements_text(),
     }
     for name, text in texts.items():
         write_atomic(folder / name, text.encode())
     title = network.model.name
-    history = {key: [epoch[key] for epoch in fit.history] for key in fit.history[0]}
+    history = {key: [epoch[key] for epoch in fitted.history] for key in fitted.history[0]}
     draw(figures.draw_curves, folder / "curves.png", history, title)
-    probabilities = class_probabilities(fit.probabilities)
+    probabilities = class_probabilities(fitted.probabilities)
     write_predictions(
         folder / "predictions.csv", dataset.test.ids, dataset.test.labels, probabilities, dataset.class_names
     )
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
     _draw_scores(draw, folder, title, predictions)
-    _keep_mistakes(folder / MISTAKES, predictions, data.test.images)
-    draw_mistakes(folder, title, predictions, data.test.images, network.model if explain else None, draw)
+    _keep_mistakes(folder / MISTAKES, predictions, images)
+    draw_mistakes(folder, title, Answers(predictions, images, network.model if explain else None), draw)
     return metrics
 
 
@@ -120,15 +125,8 @@ def summary_text(network: Network) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_mistakes(
-    folder: Path,
-    title: str,
-    predictions: Predictions,
-    images: ImageLoader,
-    model: keras.Model | None = None,
-    draw: Draw = draw_now,
-) -> None:
-    """Draw the worst mistakes into `folder/errors.png`; with `model` also why they were made.
+def draw_mistakes(folder: Path, title: str, answers: Answers, draw: Draw = draw_now) -> None:
+    """Draw the worst mistakes into `folder/errors.png`; with a model also why they were made.
 
     Then each stands beside its heat map, for the class that was answered, and the first of them are drawn large in
     `folder/explain/heatmaps.png`; where there are no mistakes, why the first images were got right.
@@ -136,16 +134,15 @@ def draw_mistakes(
     Args:
         folder: of the run.
         title: headline of the sheets.
-        predictions: of the test images.
-        images: the test images.
-        model: the network without flip averaging, or None. Where it has no heat maps, that is said.
+        answers: for the test images. Where the model has no heat maps, that is said.
         draw: draws, now or soon.
     """
+    predictions, model = answers.predictions, answers.model
     wrong = worst_mistakes(predictions, MOST_ERRORS)
     shown = wrong if len(wrong) or model is None else np.arange(min(EXPLAINED, len(predictions.labels)))
     if not len(shown):
         return
-    pictures, classes = images.take_few(shown), predictions.predicted[shown]
+    pictures, classes = answers.images.take_few(shown), predictions.predicted[shown]
     names, ids = predictions.class_names, [predictions.ids[index] for index in shown]
     overlays = None
     if model is not None:
@@ -154,9 +151,9 @@ def draw_mistakes(
         except UserError as error:  # a network of one's own may have no maps to show
             warn(f"cnnexp: no heat maps: {error}")
     if len(wrong):
-        truths, answers = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
+        truths, given = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
         confidence = predictions.confidence[shown].tolist()
-        draw(draw_errors, folder / ERRORS, list(pictures), truths, answers, confidence, ids, title, overlays)
+        draw(draw_errors, folder / ERRORS, list(pictures), truths, given, confidence, ids, title, overlays)
     if overlays is not None:
         some = slice(EXPLAINED)
         rows = sheet_rows(

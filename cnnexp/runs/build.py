@@ -1,15 +1,16 @@
-"""From the config to the parts of a run: data, network, phases, settings."""
+"""From the config to the parts of a run: data, network, phases."""
 
 import json
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from cnnexp.config import Config
-from cnnexp.config.network import FreezePolicyConfig
+from cnnexp.config.network import BackboneConfig, FreezePolicyConfig
 from cnnexp.config.targets import partial_from_config
 from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.dataset import Dataset, Split
@@ -21,15 +22,38 @@ from cnnexp.models.kept import forget_network, kept_network
 from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import GIB, FeatureStore
-from cnnexp.training.inputs import Augmentation, Cache, SplitData, TrainingData
+from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
-from cnnexp.training.phases import Phase, Settings
+from cnnexp.training.phases import Phase
 from cnnexp.training.trainer import FitResult, train
 
 SINGLE = "training"  # the phase of a run that lists none
 SPLITS = 3  # train, validation, test
 _images: dict[tuple[Any, ...], ImageLoader] = {}  # of the data set of the last run
-_layers_found: set[str] = set()  # what `check_layer_names` has answered in this process
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What a config comes to.
+
+    dataset:  the images with their labels; `data` holds them as the training takes them.
+    network:  with the freeze policy of its last phase.
+    strategy: for several devices, or None.
+    """
+
+    config: Config
+    dataset: Dataset
+    data: TrainingData
+    network: Network
+    strategy: Strategy | None = None
+
+
+def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None, share: bool = False) -> RunParts:
+    """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
+    build = network_for if share else build_network
+    data = training_data(config, dataset)
+    network = build(config, dataset.channels, len(dataset.class_names), strategy)
+    return RunParts(config, dataset, data, network, strategy)
 
 
 def augmentation(config: Config) -> Augmentation:
@@ -151,19 +175,31 @@ def check_layer_names(config: Config) -> None:
     A network is built for that, which takes seconds where it has many layers; a sweep asks once for the same names.
     """
     policies = [policy for policy in freeze_policies(config) if policy.mode == "until_layer"]
-    question = repr((config.backbone, config.dataset.image_size, policies))
-    if not policies or question in _layers_found:
-        return
+    if policies:
+        size = config.dataset.image_size
+        _check_layer_names(_LayerQuestion(repr((config.backbone, size, policies)), config.backbone, size, policies))
+
+
+@dataclass(frozen=True)
+class _LayerQuestion:
+    """Whether a backbone has the layers that freeze policies name; two are the same where their texts are."""
+
+    text: str
+    backbone: BackboneConfig = field(compare=False)
+    image_size: int = field(compare=False)
+    policies: list[FreezePolicyConfig] = field(compare=False)
+
+
+@lru_cache
+def _check_layer_names(question: _LayerQuestion) -> None:
     keras.backend.clear_session()  # layers that Keras numbers get the names that they will have
-    size = config.dataset.image_size
-    builder = partial_from_config("backbone", config.backbone, omit=("finetune_from",), weights=None)
-    body = builder(keras.Input((size, size, 3), name="image"))
+    builder = partial_from_config("backbone", question.backbone, omit=("finetune_from",), weights=None)
+    body = builder(keras.Input((question.image_size, question.image_size, 3), name="image"))
     if isinstance(body, Backbone):
         outline = Network(keras.Model(body.inputs, body.outputs), body.layers, head_layers=())
-        for policy in policies:
+        for policy in question.policies:
             apply(policy, outline)
     keras.backend.clear_session()
-    _layers_found.add(question)
 
 
 def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
@@ -199,52 +235,18 @@ def phases(config: Config, network: Network) -> list[Phase]:
     ]
 
 
-def feature_cache(config: Config) -> Cache | None:
+def feature_store(config: Config) -> FeatureStore | None:
     """The feature cache below `paths.cache`, if it is used."""
     trainer = config.trainer
     if not trainer.feature_cache:
         return None
     limit = None if trainer.feature_cache_limit is None else int(trainer.feature_cache_limit * GIB)
-    store = FeatureStore(Path(config.paths.cache) / "features", trainer.feature_dtype, limit)
-    return Cache(store, trainer.evaluation_batch_size, trainer.augmented_passes)
+    return FeatureStore(Path(config.paths.cache) / "features", trainer.feature_dtype, limit)
 
 
-def settings(config: Config, checkpoint: Path | None = None, strategy: Strategy | None = None) -> Settings:
-    """What the phases need of `trainer` and `seed`."""
-    trainer = config.trainer
-    return Settings(
-        batch_size=trainer.batch_size,
-        steps_per_epoch=trainer.steps_per_epoch,
-        evaluation_batch_size=trainer.evaluation_batch_size,
-        seed=config.seed,
-        monitor=trainer.monitor,
-        patience=trainer.early_stopping.patience,
-        min_delta=trainer.early_stopping.min_delta,
-        label_smoothing=trainer.label_smoothing,
-        loader_threads=trainer.loader_threads,
-        checkpoint=checkpoint,
-        strategy=strategy,
-        deterministic=trainer.deterministic,
-    )
-
-
-def fit(
-    config: Config,
-    network: Network,
-    data: TrainingData,
-    on_epoch: EpochListener,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    strategy: Strategy | None = None,
-) -> FitResult:
+def fit(parts: RunParts, on_epoch: EpochListener, checkpoint: Path | None = None, resume: bool = False) -> FitResult:
     """Train the network as the config says; see `cnnexp.training.trainer.train`."""
-    return train(
-        network.model,
-        data,
-        phases(config, network),
-        settings(config, checkpoint, strategy),
-        on_epoch,
-        feature_cache(config),
-        config.trainer.flip_averaging,
-        resume,
-    )
+    config = parts.config
+    store = feature_store(config)
+    training = Training(parts.network.model, parts.data, config.trainer, config.seed, store, checkpoint, parts.strategy)
+    return train(training, phases(config, parts.network), on_epoch, resume)

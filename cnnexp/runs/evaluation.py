@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cnnexp.config import Config
 from cnnexp.console import say
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import TEST_ACC, TEST_ECE, TEST_LOSS
 from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
 
 
-RECORDED = {"acc": "test/acc", "loss": "test/loss", "ece": "test/ece"}
+RECORDED = {"acc": TEST_ACC, "loss": TEST_LOSS, "ece": TEST_ECE}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What came out: the figures `acc`, `loss`, `ece` of `predictions`; `recorded` holds the run's own, if they are
-    of the same split of the same data set, to the last byte if `same_data`."""
+    of the same split; `same_data` says whether the images are those of the run, to the last byte."""
 
     predictions: "Predictions"
     figures: dict[str, float]
@@ -61,9 +62,7 @@ def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list
     return [list(model_names).index(name) for name in data_names]
 
 
-def evaluate(
-    config: Config, model: "LoadedModel", dataset: "Dataset", info: "RunInfo", split: str, own: bool
-) -> Evaluation:
+def evaluate(config: Config, model: "LoadedModel", dataset: "Dataset", info: "RunInfo", split: str) -> Evaluation:
     """Let the model of a run answer for images.
 
     Args:
@@ -72,7 +71,6 @@ def evaluate(
         dataset: its classes must be among those of the model.
         info: the run.
         split: train, validation, test, or all three.
-        own: whether the data set is the one that the run recorded, by its config.
 
     Raises:
         UserError: a class that the model does not know.
@@ -85,7 +83,7 @@ def evaluate(
     from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
-    known: dict[str, Split] = {part.name: part for part in (dataset.train, dataset.validation, dataset.test)}
+    known: dict[str, Split] = {part.name: part for part in dataset.splits}
     splits = list(known.values()) if split == "all" else [known[split]]
     outputs = np.concatenate([_outputs(config, model, part) for part in splits])
     labels = numbers[np.concatenate([part.labels for part in splits])]
@@ -95,8 +93,7 @@ def evaluate(
     predictions = Predictions(ids, labels, predicted_classes(outputs), probabilities, model.class_names)
     error = calibration(predictions.confidence, predictions.correct).error
     same_data = dataset.digest == info.tags.get("data_digest")
-    comparable = split == "test" and (own or same_data)
-    recorded = {key: info.metrics[name] for key, name in RECORDED.items() if comparable and name in info.metrics}
+    recorded = {key: info.metrics[name] for key, name in RECORDED.items() if split == "test" and name in info.metrics}
     return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
 
 

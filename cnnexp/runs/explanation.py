@@ -10,13 +10,11 @@ from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import redact
-
-WORST = ("errors.png", "explain/heatmaps.png")
 
 
 def explain_job(tracker: RunStore, folder: RunFolder) -> None:
@@ -29,7 +27,7 @@ def explain_job(tracker: RunStore, folder: RunFolder) -> None:
     try:
         values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         config = typed_record(manifest.run_id, as_recorded(manifest.run_id, values))
-        if config.tracking.explain != "auto" or (folder.path / WORST[1]).is_file():
+        if config.tracking.explain != "auto" or (folder.path / HEAT_MAPS).is_file():
             return
         say(f"explaining the best job, run {manifest.run_id}")
         run = tracker.find_run(manifest.run_id) if tracker.uri else None
@@ -86,7 +84,7 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
     from cnnexp.explain.localisation import localisation_metrics
     from cnnexp.models.build import without_flip_averaging
     from cnnexp.report.predictions import read_predictions
-    from cnnexp.runs.artifacts import draw_mistakes
+    from cnnexp.runs.artifacts import Answers, draw_mistakes
     from cnnexp.runs.build import split_images
     from cnnexp.runs.job import load_dataset
     from cnnexp.runs.recorded_model import load_recorded
@@ -104,9 +102,9 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
     else:
         raise UserError(f"{folder}: has no model, and none is recorded")
     images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)
-    draw_mistakes(folder.path, config.name, predictions, images, network)
+    draw_mistakes(folder.path, config.name, Answers(predictions, images, network))
     scores = localisation_metrics(network, dataset, images)
-    written = [folder.path / name for name in WORST if (folder.path / name).is_file()]
+    written = [folder.path / name for name in (ERRORS, HEAT_MAPS) if (folder.path / name).is_file()]
     if run is not None:
         _record(tracker, run, folder.path, written, scores)
     return written

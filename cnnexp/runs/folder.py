@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
+from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 
 MANIFEST, RESULT = "run.json", "result.json"
@@ -24,6 +25,7 @@ LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"
 SWEEP = "sweep.json"
 NETWORK = "model.keras"
+ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
     "trainer.resume=",
     "sweep.resume=",
@@ -263,13 +265,3 @@ def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:
 def result_affecting(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
-
-
-def rises(monitor: str) -> bool:
-    """Whether a figure is the better the higher it is."""
-    return not monitor.endswith("loss")
-
-
-def is_better(monitor: str, one: float, other: float) -> bool:
-    """Whether one value of a figure is better than another."""
-    return one > other if rises(monitor) else one < other

@@ -1,6 +1,6 @@
 """What a line would run, and what is there of it; nothing is run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,9 +166,9 @@ def planned_jobs(plan: CommandLineJobs, overrides: list[str], config_dir: str | 
     for number, (given, node) in enumerate(progress(list(zip(plan.jobs, composed, strict=True)), "planning")):
         own = [override for override in given if not all(override in other for other in plan.jobs)]
         first = seen.setdefault(_hash(node), number)
-        twin = f"as job {first}" if first != number else None
         place = (RunFolder(folder / str(number)) if folder else None) if plan.multirun else _single(node)
-        jobs.append(_job(number, own or given, node, place, builder, twin))
+        job = _job(number, own or given, node, place, builder)
+        jobs.append(job if first == number else replace(job, state=f"as job {first}"))
     return jobs
 
 
@@ -193,7 +193,7 @@ def _single(composed: DictConfig) -> RunFolder | None:
 
 
 def _job(
-    number: int, overrides: list[str], composed: DictConfig, place: RunFolder | None, builder: Builder, twin: str | None
+    number: int, overrides: list[str], composed: DictConfig, place: RunFolder | None, builder: Builder
 ) -> PlannedJob:
     from cnnexp.models.counts import totals
     from cnnexp.runs.build import apply, freeze_policies
@@ -204,7 +204,7 @@ def _job(
     features = _features(config, dataset, builder)
     apply(freeze_policies(config)[-1], network)
     counts = totals(network)
-    state = twin or _state(place, _hash(composed), dataset)
+    state = _state(place, _hash(composed), dataset)
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
 
 
@@ -228,12 +228,12 @@ def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") ->
 
 def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> str:
     """Whether all that the first phase needs of the cache is there."""
-    from cnnexp.runs.build import apply, feature_cache, freeze_policies, training_data
+    from cnnexp.runs.build import apply, feature_store, freeze_policies, training_data
     from cnnexp.training.features import cut_model
-    from cnnexp.training.inputs import feature_keys
+    from cnnexp.training.inputs import Training, feature_keys
 
-    cache = feature_cache(config)
-    if cache is None:
+    store = feature_store(config)
+    if store is None:
         return "not used"
     shape, first = channels_and_classes(config, dataset), freeze_policies(config)[0]
     network = builder.network(config, shape)
@@ -246,8 +246,8 @@ def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> st
     apply(first, network)
     cut = cut_model(network.model)
     assert cut is not None
-    keys = feature_keys(cut, training_data(config, dataset), cache)
-    return "cached" if all(cache.store.has(key) for key in keys) else "to compute"
+    training = Training(network.model, training_data(config, dataset), config.trainer, config.seed, store)
+    return "cached" if all(store.has(key) for key in feature_keys(cut, training)) else "to compute"
 
 
 def lies_ready(config: Config) -> bool:

@@ -10,7 +10,6 @@ from cnnexp.console import say, warn
 from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
-from cnnexp.report.statistics import wilson_interval
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
@@ -68,14 +67,14 @@ def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, 
 
 def note(job: Job, result: Result) -> str:
     """The note of a run that is finished."""
-    assert result.test_accuracy is not None and result.test_total is not None and result.val_accuracy is not None
-    interval = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
-    return run_note(job.resolved, job.overrides, job.folder.path, (result.test_accuracy, result.val_accuracy), interval)
+    assert result.test_accuracy is not None and result.val_accuracy is not None
+    accuracies = result.test_accuracy, result.val_accuracy
+    return run_note(job.resolved, job.overrides, job.folder.path, accuracies, result.interval)
 
 
 def log_input(tracker: RunLog, dataset: "Dataset", config: Config) -> None:
     """Record the data set, with the images of each split."""
-    splits = {split.name: len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)}
+    splits = {split.name: len(split.labels) for split in dataset.splits}
     source = str(getattr(config.dataset, "path", None) or dataset.name)
     tracker.log_input(dataset.name, dataset.digest, source, splits)
 

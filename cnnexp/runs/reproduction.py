@@ -15,6 +15,7 @@ from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import image_count
 from cnnexp.process import import_tensorflow
 from cnnexp.report.predictions import Predictions, read_predictions
 from cnnexp.runs.folder import RunFolder
@@ -187,8 +188,8 @@ def _changes(metrics: Mapping[str, float], tested: Predictions, dataset: "Datase
     found = []
     if tested.class_names != dataset.class_names:
         found.append(f"classes {_some(dataset.class_names)}, were {_some(tested.class_names)}")
-    for split in (dataset.train, dataset.validation, dataset.test):
-        then, now = metrics.get(f"count/{split.name}_images"), len(split.ids)
+    for split in dataset.splits:
+        then, now = metrics.get(image_count(split.name)), len(split.ids)
         if then is not None and then != now:
             found.append(f"{now:,} {split.name} images, were {then:,.0f}")
     gone, new = set(tested.ids) - set(dataset.test.ids), set(dataset.test.ids) - set(tested.ids)

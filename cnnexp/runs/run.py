@@ -13,11 +13,12 @@ from cnnexp.data.dataset import Dataset
 from cnnexp.drawing import drawing
 from cnnexp.errors import UserError
 from cnnexp.explain.localisation import localisation_metrics
+from cnnexp.metrics.names import TOTAL_SECONDS, is_better
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
-from cnnexp.runs.build import build_network, check_layer_names, fit, network_for, training_data
-from cnnexp.runs.folder import RunManifest, is_better
+from cnnexp.runs.build import RunParts, assemble, check_layer_names, fit
+from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
@@ -26,7 +27,6 @@ from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.record import config_hash
 from cnnexp.training.devices import chosen_strategy
-from cnnexp.training.inputs import TrainingData
 from cnnexp.training.runtime import check_precision, configure_devices, prepare_tensorflow
 from cnnexp.training.trainer import FitResult
 
@@ -59,10 +59,8 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     check_precision(config.trainer.dtype_policy)
     strategy = chosen_strategy(config.trainer.strategy)
     dataset = load_dataset(config)
-    data = training_data(config, dataset)
-    build = network_for if parent else build_network  # a run of its own has none to share it with
-    network = build(config, dataset.channels, len(dataset.class_names), strategy)
-    counts = totals(network)
+    parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
+    counts = totals(parts.network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
@@ -83,16 +81,14 @@ def _run(job: Job, parent: str | None, order: int) -> float:
             log.info("epoch %d: %s", epoch + 1, metrics)
             tracker.log_metrics(metrics, step=epoch + 1)
 
-        fitted = fit(
-            config, network, data, on_epoch, job.folder.checkpoint, resume=earlier is not None, strategy=strategy
-        )
+        fitted = fit(parts, on_epoch, job.folder.checkpoint, resume=earlier is not None)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
-        metrics = final_metrics(fitted, counts, data, config) | {"time/total_s": time.perf_counter() - began}
+        metrics = final_metrics(parts, fitted) | {TOTAL_SECONDS: time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
-        _record_files(tracker, job, network, dataset, data, fitted)
-        result = make_result(job, run_id, order, fitted, metrics)
+        _record_files(tracker, job, parts, fitted)
+        result = make_result(job, run_id, order, metrics)
         tracker.set_tags({NOTE_TAG: note(job, result)})
     objective = monitored(config.trainer.monitor, fitted)
     job.folder.write_manifest(replace(manifest, objective=objective))
@@ -120,30 +116,24 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     return None
 
 
-def _record_files(
-    tracker: RunTracker,
-    job: Job,
-    network: Network,
-    dataset: Dataset,
-    data: TrainingData,
-    fitted: FitResult,
-) -> None:
+def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
     tracking, folder = job.config.tracking, job.folder.path
     chosen_later = tracking.explain == "auto" and job.folder.sweep.chooses
     explain = bool(tracking.explain) and not chosen_later
     with drawing() as draw:
-        scores = artifacts.write(folder, job.resolved, job.overrides, network, dataset, data, fitted, explain, draw)
+        scores = artifacts.write(job, parts, fitted, explain, draw)
         if explain:
-            scores |= localisation_metrics(network.model, dataset, data.test.images)
+            scores |= localisation_metrics(parts.network.model, parts.dataset, parts.data.test.images)
         tracker.log_metrics(scores, step=0)
         if tracking.log_model:
-            tracker.log_model(fitted.model, data.test.images.take_few(np.arange(1)), dataset.class_names)
+            image = parts.data.test.images.take_few(np.arange(1))
+            tracker.log_model(fitted.model, image, parts.dataset.class_names)
     for file in artifacts.FILES:
         if (folder / file).is_file():
             tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)
     if chosen_later and not (tracking.log_model and tracking.uri):
-        _keep_model_of_best(job, network, monitored(job.config.trainer.monitor, fitted))
+        _keep_model_of_best(job, parts.network, monitored(job.config.trainer.monitor, fitted))
 
 
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:

@@ -2,42 +2,41 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import rises
-
-_studies: list[Any] = []  # the storage of the search of this process
+from cnnexp.metrics.names import rises
 
 
+@lru_cache(maxsize=1)
 def memory() -> Any:
-    """An `optuna.storages.InMemoryStorage`, for `study` to find; `hydra.sweeper.storage` names this.
+    """The `optuna.storages.InMemoryStorage` of this process's search; `hydra.sweeper.storage` names this.
 
     What outlives the process are the jobs: a search with a seed asks for the same ones again.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _studies.append(optuna.storages.InMemoryStorage())
-    return _studies[-1]
+    return optuna.storages.InMemoryStorage()
 
 
 def forget() -> None:
     """Before a sweep: there is no search yet."""
-    _studies.clear()
+    memory.cache_clear()
 
 
 def study() -> Any:
     """The `optuna.Study` of this process's search; None where it runs none."""
-    if not _studies:
+    if not memory.cache_info().currsize:
         return None
     import optuna
 
-    (summary,) = _studies[-1].get_all_study_summaries()
-    return optuna.load_study(study_name=summary.study_name, storage=_studies[-1])
+    (summary,) = memory().get_all_study_summaries()
+    return optuna.load_study(study_name=summary.study_name, storage=memory())
 
 
 def is_search(settings: Any) -> bool:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import FAILED_JOBS, JOBS
 from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.planning import adopt_jobs, folder_override
@@ -31,26 +33,25 @@ Kind = Literal["progression", "grid", "search"]
 CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
 
+@dataclass
 class Sweep:
     """A sweep that this process runs: its folder, its parent run, and what it has come to.
 
-    Args:
-        folder: of the sweep.
-        tracker: on the parent run.
-        run_id: of the parent run.
-        name: for its chart.
-        line: the overrides, without passwords.
-        monitor: `trainer.monitor`.
+    tracker: on the parent run, `run_id`.
+    name:    for its chart.
+    line:    the overrides, without passwords.
+    monitor: `trainer.monitor`.
     """
 
-    def __init__(
-        self, folder: Path, tracker: RunTracker, run_id: str, name: str, line: list[str], monitor: str
-    ) -> None:
-        self.folder, self.tracker, self.run_id = folder, tracker, run_id
-        self.name, self.line, self.monitor = name, line, monitor
-        self.failed = False
-        self._chart: Future[None] | None = None  # of the jobs that are done so far
-        self._charted = -math.inf  # when it was last begun, by the monotonic clock
+    folder: Path
+    tracker: RunTracker
+    run_id: str
+    name: str
+    line: list[str]
+    monitor: str
+    failed: bool = False
+    _chart: Future[None] | None = None  # of the jobs that are done so far
+    _charted: float = -math.inf  # when it was last begun, by the monotonic clock
 
     def train(self, composed: DictConfig) -> float:
         """`train_in_sweep` in this process, and the chart of what is done so far, drawn beside the next job."""
@@ -184,7 +185,7 @@ def _finish(sweep: Sweep) -> None:
     _explain_best(sweep)
     state = f"{len(results) - len(unfinished)} of {len(results)} jobs finished"
     sweep.tracker.set_tags({"sweep.state": state})
-    sweep.tracker.log_metrics({"count/jobs": len(results), "count/failed": len(unfinished)}, step=0)
+    sweep.tracker.log_metrics({JOBS: len(results), FAILED_JOBS: len(unfinished)}, step=0)
     if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")
     else:
@@ -193,11 +194,9 @@ def _finish(sweep: Sweep) -> None:
 
 def _figures(result: "Result") -> list[str]:
     """Those of `notes.FIGURES`."""
-    from cnnexp.report.statistics import wilson_interval
-
-    if result.test_accuracy is None or not result.test_total:
+    if result.test_accuracy is None or result.interval is None:
         return [result.status, "", "", "", ""]
-    low, high = wilson_interval(round(result.test_accuracy * result.test_total), result.test_total)
+    low, high = result.interval
     validation = "" if result.val_accuracy is None else f"{result.val_accuracy:.4f}"
     trained = "" if result.trainable_parameters is None else f"{result.trainable_parameters:,}"
     seconds = "" if result.train_seconds is None else f"{result.train_seconds:.0f}"

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
 from cnnexp.tracking.record import MAX_VALUE, redact
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
 
 ALIAS = "best"
-VALIDATION_ACCURACY = "final/val_acc"  # of the weights that the run kept
-TEST_ACCURACY = "test/acc"
 SCHEME = "models:/"
 KEPT_TAGS = ("overrides", "config_hash", "data_digest", "sweep_id", "git_commit")
 
@@ -68,7 +67,7 @@ def register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
 def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
     _make(client, name)
     tags = {key: run.tags[key][:MAX_VALUE] for key in KEPT_TAGS if run.tags.get(key)} | {"run_name": run.name}
-    for key, metric in (("val_acc", VALIDATION_ACCURACY), ("test_acc", TEST_ACCURACY)):
+    for key, metric in (("val_acc", FINAL_VAL_ACC), ("test_acc", TEST_ACC)):
         if metric in run.metrics:
             tags[key] = repr(run.metrics[metric])
     holder = _holder(client, name)
@@ -101,7 +100,7 @@ def run_of_version(client: Any, text: str) -> str:
 
 
 def _accuracy(run: "RunInfo") -> float:
-    return run.metrics.get(VALIDATION_ACCURACY, math.nan)
+    return run.metrics.get(FINAL_VAL_ACC, math.nan)
 
 
 def _make(client: Any, name: str) -> None:
@@ -133,6 +132,6 @@ def _better(tags: dict[str, str], holder: Any) -> tuple[bool, str]:
 
 
 def _description(run: "RunInfo") -> str:
-    figures = [("Validation accuracy", VALIDATION_ACCURACY), ("test accuracy", TEST_ACCURACY)]
+    figures = [("Validation accuracy", FINAL_VAL_ACC), ("test accuracy", TEST_ACC)]
     known = [f"{words} {run.metrics[metric]:.4f}" for words, metric in figures if metric in run.metrics]
     return f"`{run.name}`, run {run.run_id}. " + ", ".join(known)

@@ -8,6 +8,15 @@ from typing import Any
 import keras
 
 from cnnexp.console import EpochProgress
+from cnnexp.metrics.names import (
+    EPOCH_SECONDS,
+    IMAGES_PER_SECOND,
+    LEARNING_RATE,
+    TRAIN_ACC,
+    TRAIN_LOSS,
+    VAL_ACC,
+    VAL_LOSS,
+)
 
 EpochMetrics = dict[str, float]
 EpochListener = Callable[[int, EpochMetrics], bool | None]
@@ -67,21 +76,21 @@ class EpochReport(keras.callbacks.Callback):
         assert logs is not None
         seconds = self.ended - self.began
         metrics = {
-            "train/loss": float(logs["loss"]),
-            "train/acc": float(logs["acc"]),
-            "val/loss": float(logs["val_loss"]),
-            "val/acc": float(logs["val_acc"]),
-            "lr": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "time/epoch_s": seconds,
-            "images_per_s": self.images_per_epoch / seconds,
+            TRAIN_LOSS: float(logs["loss"]),
+            TRAIN_ACC: float(logs["acc"]),
+            VAL_LOSS: float(logs["val_loss"]),
+            VAL_ACC: float(logs["val_acc"]),
+            LEARNING_RATE: float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            EPOCH_SECONDS: seconds,
+            IMAGES_PER_SECOND: self.images_per_epoch / seconds,
         }
         for receive in self.receivers:
             if receive(epoch, metrics):
                 self.model.stop_training = True
-        if not math.isfinite(metrics["train/loss"]):
+        if not math.isfinite(metrics[TRAIN_LOSS]):
             raise TrainingDivergedError(
-                f"the loss of epoch {epoch + 1} is {metrics['train/loss']}: lower optimizer.learning_rate="
-                f"{metrics['lr']:g}"
+                f"the loss of epoch {epoch + 1} is {metrics[TRAIN_LOSS]}: lower optimizer.learning_rate="
+                f"{metrics[LEARNING_RATE]:g}"
             )
 
 
@@ -103,7 +112,7 @@ class ShowProgress(keras.callbacks.Callback):
     def show_epoch(self, epoch: int, metrics: EpochMetrics) -> None:
         """Print the figures of an epoch."""
         self.progress.line(
-            f"epoch {epoch + 1:>3}/{self.progress.epochs}  loss {metrics['train/loss']:.4f}  "
-            f"acc {metrics['train/acc']:.4f}  val loss {metrics['val/loss']:.4f}  val acc {metrics['val/acc']:.4f}  "
-            f"{metrics['time/epoch_s']:.1f} s"
+            f"epoch {epoch + 1:>3}/{self.progress.epochs}  loss {metrics[TRAIN_LOSS]:.4f}  "
+            f"acc {metrics[TRAIN_ACC]:.4f}  val loss {metrics[VAL_LOSS]:.4f}  val acc {metrics[VAL_ACC]:.4f}  "
+            f"{metrics[EPOCH_SECONDS]:.1f} s"
         )

@@ -1,19 +1,20 @@
-"""What each phase of a training runs on: images, or the cached features of the part that is frozen in it."""
+"""What a training is made of, and what each phase of it runs on: images, or the cached features of what is frozen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from cnnexp.config.training import TrainerConfig
 from cnnexp.console import progress
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import AugmentedPasses, EvalBatches, FeatureArrays
+from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import FrozenSplit, cut_model, features_key
-
-Taken = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,6 @@ class Augmentation:
     seed: int = 0
     mixup: float = 0.0
 
-    def stream(self, number: int) -> str:
-        """What tells one pass over the augmented images from every other, in the keys of the feature cache."""
-        return f"{self.description} seed {self.seed} pass {number}"
-
     def __call__(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray) -> np.ndarray:
         """(B, H, W, C) uint8 changed, each image for its pass; see `Geometric.augment`."""
         assert self.transform is not None
@@ -63,141 +60,166 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class PhaseData:
-    """Which model the steps of a phase train, which one is evaluated, and what each of them gets.
+class Training:
+    """What all phases of a training share.
 
-    `augment_batches` says whether the training images are still to be augmented.
+    model:      takes (B, H, W, C) in 0..255, gives probabilities.
+    data:       the images, and how they are augmented.
+    config:     the group `trainer`.
+    seed:       decides the order of the images.
+    store:      of features; None: every step runs the whole model.
+    checkpoint: the file that is written after each epoch, or None.
+    strategy:   for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
     """
 
-    cut: FrozenSplit | None
-    train_model: keras.Model
-    eval_model: keras.Model
-    train: ImageLoader | FeatureArrays | AugmentedPasses
-    validation: ImageLoader | FeatureArrays
-    augment_batches: bool
+    model: keras.Model
+    data: TrainingData
+    config: TrainerConfig
+    seed: int = 0
+    store: FeatureStore | None = None
+    checkpoint: Path | None = None
+    strategy: Strategy | None = None
+
+    @property
+    def one_hot(self) -> bool:
+        """Whether the targets of more than two classes cannot be class numbers."""
+        return bool(self.data.augmentation.mixup or self.config.label_smoothing)
+
+
+# ---------------------------------------------------------------------------------------- views of a split
 
 
 @dataclass(frozen=True)
-class Cache:
-    """The feature cache as the trainer uses it."""
+class View:
+    """The images of a split as they are, mirrored, or changed in one pass of the augmentation.
 
-    store: FeatureStore
-    batch_size: int  # of the forward pass
-    augmented_passes: int | None = None  # how many are kept; None: the images are augmented anew in each epoch
+    name:        tells the view from the others of the split in the keys of the feature cache.
+    description: of its features, for the progress bar.
+    take:        gives the images with these positions, (B, H, W, C) uint8.
+    """
+
+    split: SplitData
+    name: str
+    description: str
+    take: Callable[[np.ndarray], Any]
 
 
-def phase_inputs(
-    model: keras.Model, data: TrainingData, cache: Cache | None, base: FrozenSplit | None = None
-) -> PhaseData:
-    """Choose, and compute what is to be cached, for the layers that are frozen now.
+def plain_view(split: SplitData) -> View:
+    """The images as they are."""
+    return View(split, "", f"features of {split.images.split.name} images", split.images.take)
 
-    Features of images that change from step to step are not kept, unless as `augmented_passes`.
+
+def mirrored_view(split: SplitData) -> View:
+    """The images with left and right exchanged."""
+
+    def take(indices: np.ndarray) -> np.ndarray:
+        return split.images.take(indices)[:, :, ::-1]
+
+    return View(split, "mirrored ", f"features of mirrored {split.images.split.name} images", take)
+
+
+def augmented_views(data: TrainingData, count: int) -> list[View]:
+    """The training images in the first `count` passes of their augmentation."""
+    augmentation, split = data.augmentation, data.train
+
+    def view(number: int) -> View:
+        def take(indices: np.ndarray) -> np.ndarray:
+            return augmentation(split.images.take(indices), indices, np.full(len(indices), number))
+
+        name = f"{augmentation.description} seed {augmentation.seed} pass {number}"
+        return View(split, name, f"features of augmented pass {number + 1} of {count}", take)
+
+    return [view(number) for number in range(count)]
+
+
+def training_views(training: Training) -> list[View]:
+    """The views of the training images whose features are kept: none where the images change from step to step."""
+    data, passes = training.data, training.config.augmented_passes
+    if data.augmentation.mixup:
+        return []
+    if data.augmentation.transform is None:
+        return [plain_view(data.train)]
+    return augmented_views(data, passes) if passes else []
+
+
+def feature_keys(cut: FrozenSplit, training: Training) -> list[str]:
+    """The names of the cache entries that a training with this cut reads, but for those of mirrored images."""
+    assert training.store is not None
+    views = [plain_view(training.data.validation), plain_view(training.data.test), *training_views(training)]
+    return [_key(cut, view, training) for view in views]
+
+
+def _key(cut: FrozenSplit, view: View, training: Training) -> str:
+    assert training.store is not None
+    return features_key(cut, view.split.digest, training.data.image_size, training.store.dtype, view.name)
+
+
+# ----------------------------------------------------------------------------------------------- one phase
+
+
+class PhaseData:
+    """What a phase runs on, for the layers that are frozen when this is made.
+
+    Features of images that change from step to step are not kept, unless as `trainer.augmented_passes`.
+
+    cut:                what is frozen and what is trained; None: every step runs the whole model.
+    train_model:        which model the steps train, on `train`; `eval_model` is evaluated, on `of(split)`.
+    train, validation:  images or features.
+    augment_batches:    whether the training images are still to be augmented.
 
     Args:
-        model: with `trainable` of its layers set.
-        data: the splits.
-        cache: of features, or None.
+        training: its model has `trainable` of its layers set.
         base: where a later phase cuts the model. Its features will be needed, and those of this phase, which
             freezes more, are computed from them.
 
     Raises:
         UserError: a file cannot be read; the cache cannot be written.
     """
-    cut = cut_model(model) if cache else None
-    if cut and base and _share_outputs(cut, base):
-        base = None
-    validation = evaluation_inputs(cut, data.validation, data, cache, base)
-    augmentation = data.augmentation
-    train: ImageLoader | FeatureArrays | AugmentedPasses = data.train.images
-    if cache and cut and augmentation.transform and cache.augmented_passes and not augmentation.mixup:
-        train = _augmented_passes(cut, data, cache, cache.augmented_passes, base)
-    elif cut and not augmentation.transform and not augmentation.mixup:
-        train = evaluation_inputs(cut, data.train, data, cache, base)
-    for used in (train, validation):
-        if isinstance(used, ImageLoader):
-            used.load()  # all files are read, and a bad one found, before the first step
-    tail = cut.trained if cut else model
-    on_images = isinstance(train, ImageLoader)
-    augment_batches = on_images and augmentation.transform is not None
-    return PhaseData(cut, model if on_images else tail, tail, train, validation, augment_batches)
+
+    def __init__(self, training: Training, base: FrozenSplit | None = None) -> None:
+        self.training = training
+        self.cut = cut_model(training.model) if training.store else None
+        shared = self.cut and base and _share_outputs(self.cut, base)
+        self.base = None if shared else base
+        self.validation = self.of(training.data.validation)
+        self.train = self._train()
+        for used in (self.train, self.validation):
+            if isinstance(used, ImageLoader):
+                used.load()  # all files are read, and a bad one found, before the first step
+        self.eval_model = self.cut.trained if self.cut else training.model
+        on_images = isinstance(self.train, ImageLoader)
+        self.train_model = training.model if on_images else self.eval_model
+        self.augment_batches = on_images and training.data.augmentation.transform is not None
+
+    def of(self, split: SplitData, mirrored: bool = False) -> ImageLoader | FeatureArrays:
+        """What `eval_model` answers for: images, or their features; mirrored only where there is a cut."""
+        if self.cut is None:
+            assert not mirrored
+            return split.images
+        return self._features(self.cut, mirrored_view(split) if mirrored else plain_view(split), self.base)
+
+    def _train(self) -> ImageLoader | FeatureArrays | AugmentedPasses:
+        cut, views = self.cut, training_views(self.training)
+        if cut is None or not views:
+            return self.training.data.train.images
+        features = tuple(self._features(cut, view, self.base) for view in views)
+        return AugmentedPasses(features) if self.training.data.augmentation.transform else features[0]
+
+    def _features(self, cut: FrozenSplit, view: View, base: FrozenSplit | None = None) -> FeatureArrays:
+        store, batch_size = self.training.store, self.training.config.evaluation_batch_size
+        assert store is not None
+        key, frozen, take = _key(cut, view, self.training), cut.frozen, view.take
+        if base is not None and not store.has(key):
+            take = self._features(base, view).take
+            frozen = keras.Model(base.frozen.outputs, cut.frozen.outputs)
+        frozen.jit_compile = False
+        arrays, _ = store.features(key, frozen, take, len(view.split.labels), batch_size, view.description)
+        return FeatureArrays(tuple(arrays))
 
 
 def _share_outputs(one: FrozenSplit, other: FrozenSplit) -> bool:
     """Whether a tensor comes out of both; then Keras builds no model from the one's to the other's."""
     return not {id(tensor) for tensor in one.frozen.outputs}.isdisjoint(id(tensor) for tensor in other.frozen.outputs)
-
-
-def evaluation_inputs(
-    cut: FrozenSplit | None,
-    part: SplitData,
-    data: TrainingData,
-    cache: Cache | None,
-    base: FrozenSplit | None = None,
-    flipped: bool = False,
-) -> ImageLoader | FeatureArrays:
-    """The images of a split, or their cached features where a part of the model is fixed.
-
-    Args:
-        flipped: the mirror images; only where there is a cut.
-    """
-    if cut is None:
-        assert not flipped
-        return part.images
-    assert cache is not None
-
-    def mirrored(indices: np.ndarray) -> np.ndarray:
-        return part.images.take(indices)[:, :, ::-1]
-
-    name, what = part.images.split.name, "mirrored " * flipped
-    description = f"features of {what}{name} images"
-    take = mirrored if flipped else part.images.take
-    return _features(cut, part, data, cache, take, what, description, base)
-
-
-def feature_keys(cut: FrozenSplit, data: TrainingData, cache: Cache) -> list[str]:
-    """The names of the cache entries that a training with this cut reads: of all splits, or of all augmented passes."""
-    augmentation = data.augmentation
-    wanted = [(data.validation, ""), (data.test, "")]
-    if augmentation.transform is None and not augmentation.mixup:
-        wanted.append((data.train, ""))
-    elif cache.augmented_passes and not augmentation.mixup:
-        wanted += [(data.train, augmentation.stream(number)) for number in range(cache.augmented_passes)]
-    return [features_key(cut, part.digest, data.image_size, cache.store.dtype, stream) for part, stream in wanted]
-
-
-def _augmented_passes(
-    cut: FrozenSplit, data: TrainingData, cache: Cache, count: int, base: FrozenSplit | None
-) -> AugmentedPasses:
-    augmentation = data.augmentation
-
-    def one(number: int) -> FeatureArrays:
-        def take(indices: np.ndarray) -> np.ndarray:
-            return augmentation(data.train.images.take(indices), indices, np.full(len(indices), number))
-
-        description = f"features of augmented pass {number + 1} of {count}"
-        return _features(cut, data.train, data, cache, take, augmentation.stream(number), description, base)
-
-    return AugmentedPasses(tuple(one(number) for number in range(count)))
-
-
-def _features(
-    cut: FrozenSplit,
-    part: SplitData,
-    data: TrainingData,
-    cache: Cache,
-    take: Taken,
-    stream: str,
-    description: str,
-    base: FrozenSplit | None = None,
-) -> FeatureArrays:
-    fixed, images = cut.frozen, take
-    key = features_key(cut, part.digest, data.image_size, cache.store.dtype, stream)
-    if base is not None and not cache.store.has(key):
-        images = _features(base, part, data, cache, take, stream, description).take
-        fixed = keras.Model(base.frozen.outputs, cut.frozen.outputs)
-    fixed.jit_compile = False
-    arrays, _ = cache.store.features(key, fixed, images, len(part.labels), cache.batch_size, description)
-    return FeatureArrays(tuple(arrays))
 
 
 def predict(

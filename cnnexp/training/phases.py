@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,11 +15,13 @@ import tensorflow as tf
 
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import TrainBatches
+from cnnexp.data.randomness import Purpose, stream
+from cnnexp.metrics.names import is_better
 from cnnexp.models.kept import once_for, trainable_flags
 from cnnexp.training.callbacks import EpochListener, EpochMetrics, EpochReport, ShowProgress, Validation
 from cnnexp.training.checkpoint import PhaseReport, StateDict, TrainState, write_checkpoint
-from cnnexp.training.devices import Strategy, replicated, shared_out, signature
-from cnnexp.training.inputs import PhaseData, TrainingData, predict
+from cnnexp.training.devices import replicated, shared_out, signature
+from cnnexp.training.inputs import PhaseData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
 from cnnexp.training.recipe import accuracy, loss, loss_and_accuracy, mixed, targets
 
@@ -39,52 +40,27 @@ class Phase:
     optimizer: OptimizerPlan
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What every phase of a training shares.
+class PhaseTrainer:
+    """One phase in the making.
 
-    monitor:     the figure that early stopping watches; a loss is to fall, an accuracy to rise.
-    patience:    epochs without a figure better by more than `min_delta`, after which a phase ends with the weights
-                 of its best epoch; None: a phase ends with its last epoch.
-    checkpoint:  the file that is written after each epoch, or None.
-    strategy:    for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
+    Args:
+        phase: what is trained, and for how long.
+        inputs: what it runs on.
+        progress: how far the training is; kept up to date.
+        checkpointed: the variables that a checkpoint holds, by name.
     """
 
-    batch_size: int
-    steps_per_epoch: int | None
-    evaluation_batch_size: int
-    seed: int
-    monitor: str = "val/acc"
-    patience: int | None = None
-    min_delta: float = 0.0
-    label_smoothing: float = 0.0
-    loader_threads: int = 1
-    checkpoint: Path | None = None
-    strategy: Strategy | None = None
-    deterministic: bool = True
-
-
-class PhaseTrainer:
-    """One phase in the making. `progress` is kept up to date; a checkpoint holds the variables `checkpointed`."""
-
     def __init__(
-        self,
-        model: keras.Model,
-        phase: Phase,
-        inputs: PhaseData,
-        data: TrainingData,
-        settings: Settings,
-        progress: TrainState,
-        checkpointed: dict[str, keras.Variable],
+        self, phase: Phase, inputs: PhaseData, progress: TrainState, checkpointed: dict[str, keras.Variable]
     ) -> None:
-        self.model, self.phase, self.inputs, self.data, self.settings = model, phase, inputs, data, settings
+        self.training, self.phase, self.inputs = inputs.training, phase, inputs
         self.progress, self.checkpointed = progress, checkpointed
         self.best: StateDict = {}
         self.unwritten: tuple[TrainState, StateDict] | None = None
         self.next_write = 0.0  # on the clock of `time.perf_counter`
-        self.before = frozen_digest(model)
-        self.train_model = replicated(inputs.train_model, settings.strategy)
-        self.batches = training_batches(inputs, data, settings)
+        self.before = frozen_digest(self.training.model)
+        self.train_model = replicated(inputs.train_model, self.training.strategy)
+        self.batches = training_batches(inputs)
         with self._scope():
             self._compile()
         inputs.eval_model.jit_compile = False
@@ -100,9 +76,9 @@ class PhaseTrainer:
             if self.phase.optimizer.constant:
                 optimizer.learning_rate = self.phase.optimizer.learning_rate
             return
-        data, settings, strategy = self.data, self.settings, self.settings.strategy
-        one_hot = uses_one_hot(data, settings)
-        figures = [accuracy(data.num_classes, one_hot)]
+        training, strategy = self.training, self.training.strategy
+        classes, one_hot = training.data.num_classes, training.one_hot
+        figures = [accuracy(classes, one_hot)]
         whole_batches = strategy is not None or isinstance(self.inputs.train, ImageLoader)
         self.train_model.compile(
             optimizer=self.phase.optimizer.build(
@@ -111,7 +87,7 @@ class PhaseTrainer:
                 fused=strategy is None,
                 scale_loss=self._scales_loss(),
             ),
-            loss=loss(data.num_classes, one_hot, settings.label_smoothing),
+            loss=loss(classes, one_hot, training.config.label_smoothing),
             metrics=figures if strategy is None else None,
             weighted_metrics=figures if strategy is not None else None,
             jit_compile=False,
@@ -131,34 +107,30 @@ class PhaseTrainer:
         A traced step holds every number that Python handed it: the hyper-parameters of the optimizer and the loss, but
         for a constant learning rate, which is a variable; and the shapes of all batches.
         """
-        optimizer, data, settings = self.phase.optimizer.traced(self.phase.epochs), self.data, self.settings
-        if optimizer is None or settings.strategy is not None or self._scales_loss():
+        training, data, config = self.training, self.training.data, self.training.config
+        optimizer = self.phase.optimizer.traced(self.phase.epochs)
+        if optimizer is None or training.strategy is not None or self._scales_loss():
             return None
-        facts = [optimizer, data.num_classes, uses_one_hot(data, settings), settings.label_smoothing]
+        facts = [optimizer, data.num_classes, training.one_hot, config.label_smoothing, data.augmentation.mixup]
         facts += [trainable_flags(self.train_model), type(self.inputs.train).__name__, self.inputs.augment_batches]
-        facts += [
-            settings.batch_size,
-            settings.steps_per_epoch,
-            settings.evaluation_batch_size,
-            data.augmentation.mixup,
-        ]
-        facts += [len(part.labels) for part in (data.train, data.validation, data.test)]
-        facts += [first_batch_types(self.batches), settings.deterministic]
+        facts += [config.batch_size, config.steps_per_epoch, config.evaluation_batch_size, config.deterministic]
+        facts += [len(split.labels) for split in (data.train, data.validation, data.test)]
+        facts += [first_batch_types(self.batches)]
         return repr(facts)
 
     def _scope(self) -> AbstractContextManager[object]:
-        return self.settings.strategy.scope() if self.settings.strategy else nullcontext()
+        return self.training.strategy.scope() if self.training.strategy else nullcontext()
 
-    def run(self, receivers: list[EpochListener]) -> PhaseReport:
+    def run(self, on_epoch: EpochListener) -> PhaseReport:
         """Train what is left of the phase, and leave the weights that are to be kept in the model."""
         first = len(self.progress.history) - self.progress.phase_epochs
         done = self.progress.phase_epochs
         if done < self.phase.epochs and not self.progress.stopped:
-            self._fit(first, done, receivers)
+            self._fit(first, done, on_epoch)
         self.train_model.optimizer.finalize_variable_values(self.train_model.trainable_variables)
         for name, value in self.best.items():
             self.checkpointed[name].assign(value)
-        after = frozen_digest(self.model)
+        after = frozen_digest(self.training.model)
         assert after == self.before, f"phase {self.phase.name}: frozen weights changed"
         variables = self.train_model.trainable_variables
         return PhaseReport(
@@ -170,17 +142,16 @@ class PhaseTrainer:
             seconds=self.progress.seconds,
         )
 
-    def _fit(self, first: int, done: int, receivers: list[EpochListener]) -> None:
+    def _fit(self, first: int, done: int, on_epoch: EpochListener) -> None:
         last = first + self.phase.epochs
         steps = len(self.batches)
         shown = ShowProgress(last, steps)
         self.began = time.perf_counter()
         self.next_write = self.began + FIRST_CHECKPOINT_S
-        kept: list[EpochListener] = [*receivers, shown.show_epoch, self._after_epoch]
-        report = EpochReport(self.batches.images_per_epoch, kept)
+        report = EpochReport(self.batches.images_per_epoch, [on_epoch, shown.show_epoch, self._after_epoch])
         try:
             self.train_model.fit(
-                _stream(self.batches, first + done, last, self.settings.strategy, self.train_model.steps_per_execution),
+                self._steps(first + done, last),
                 steps_per_epoch=steps,
                 initial_epoch=first + done,
                 epochs=last,
@@ -192,10 +163,24 @@ class PhaseTrainer:
             shown.progress.stop()
             self.write(late=True)
 
+    def _steps(self, first: int, last: int) -> Any:
+        """Every batch of the epochs `first` to `last` - 1 in order, prepared while the steps before it run."""
+        batches, at_once = self.batches, self.train_model.steps_per_execution
+        if self.training.strategy is not None:
+            return shared_out(batches, first, last, self.training.strategy)
+        one = signature(batches.batch(first, 0))
+        if at_once == 1 or batches.images_per_epoch % batches.batch_size:  # the last batch of an epoch may be smaller
+            epochs = partial(batches.epochs, first, last)
+            return tf.data.Dataset.from_generator(epochs, output_signature=one).prefetch(2)
+        stacks = partial(batches.stacks, first, last, at_once)
+        many = tf.nest.map_structure(lambda spec: tf.TensorSpec((at_once, *spec.shape), spec.dtype), one)
+        return tf.data.Dataset.from_generator(stacks, output_signature=many).unbatch().prefetch(2 * at_once)
+
     def _validate(self) -> tuple[float, float]:
         with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
-            outputs = predict(self.inputs.eval_model, self.inputs.validation, self.settings.evaluation_batch_size)
-        return loss_and_accuracy(outputs, self.data.validation.labels)
+            size = self.training.config.evaluation_batch_size
+            outputs = predict(self.inputs.eval_model, self.inputs.validation, size)
+        return loss_and_accuracy(outputs, self.training.data.validation.labels)
 
     def _after_epoch(self, epoch: int, metrics: EpochMetrics) -> bool:
         """Note the epoch, and its weights if they are the best; returns whether it was the last."""
@@ -205,25 +190,24 @@ class PhaseTrainer:
         now = time.perf_counter()
         progress.seconds += now - self.began
         self.began = now
-        if self.settings.patience is not None:
-            if progress.best_epoch is None or self._is_better(metrics, progress.history[progress.best_epoch]):
-                progress.best_epoch = epoch
+        stopping, monitor = self.training.config.early_stopping, self.training.config.monitor
+        if stopping.patience is not None:
+            best = progress.best_epoch
+            if best is None or is_better(
+                monitor, metrics[monitor], progress.history[best][monitor], stopping.min_delta
+            ):
+                progress.best_epoch = best = epoch
                 with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
                     self.best = _values(self.checkpointed)
-            progress.stopped = epoch - progress.best_epoch >= self.settings.patience
+            progress.stopped = epoch - best >= stopping.patience
         self.save()
         return progress.stopped
-
-    def _is_better(self, metrics: EpochMetrics, best: EpochMetrics) -> bool:
-        sign = -1 if self.settings.monitor.endswith("loss") else 1
-        monitor = self.settings.monitor
-        return sign * (metrics[monitor] - best[monitor]) > self.settings.min_delta
 
     # -------------------------------------------------------------------------------------------- checkpoint
 
     def save(self) -> None:
         """Take down the state at the end of an epoch for the checkpoint, if there is to be one, and write it."""
-        if self.settings.checkpoint is None:
+        if self.training.checkpoint is None:
             return
         arrays = {f"model/{name}": value for name, value in _values(self.checkpointed).items()}
         arrays |= {f"best/{name}": value for name, value in self.best.items()}
@@ -240,9 +224,9 @@ class PhaseTrainer:
         """
         if self.unwritten is None or not (late or time.perf_counter() >= self.next_write):
             return
-        assert self.settings.checkpoint is not None
+        assert self.training.checkpoint is not None
         began = time.perf_counter()
-        write_checkpoint(self.settings.checkpoint, *self.unwritten)
+        write_checkpoint(self.training.checkpoint, *self.unwritten)
         self.unwritten = None
         ended = time.perf_counter()
         self.next_write = ended + (ended - began) / CHECKPOINT_SHARE
@@ -284,27 +268,23 @@ def first_batch_types(batches: TrainBatches) -> str:
     return repr(signature(batches.batch(0, 0)))
 
 
-def uses_one_hot(data: TrainingData, settings: Settings) -> bool:
-    """Whether the targets of more than two classes cannot be class numbers."""
-    return bool(data.augmentation.mixup or settings.label_smoothing)
-
-
-def training_batches(inputs: PhaseData, data: TrainingData, settings: Settings) -> TrainBatches:
+def training_batches(inputs: PhaseData) -> TrainBatches:
     """The batches of the training images or of their features."""
-    augmentation = data.augmentation
+    training = inputs.training
+    data, config, augmentation = training.data, training.config, training.data.augmentation
 
     def mix(x: np.ndarray, y: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        return mixed(x, y, augmentation.mixup, augmentation.seed, epoch, step)
+        return mixed(x, y, augmentation.mixup, stream(Purpose.MIXUP, augmentation.seed, epoch, step))
 
     return TrainBatches(
         inputs.train,
-        targets(data.train.labels, data.num_classes, uses_one_hot(data, settings)),
-        batch_size=settings.batch_size,
-        steps_per_epoch=settings.steps_per_epoch,
-        seed=settings.seed,
+        targets(data.train.labels, data.num_classes, training.one_hot),
+        batch_size=config.batch_size,
+        steps_per_epoch=config.steps_per_epoch,
+        seed=training.seed,
         augmentation=augmentation if inputs.augment_batches else None,
         mix=mix if augmentation.mixup else None,
-        threads=settings.loader_threads,
+        threads=config.loader_threads,
     )
 
 
@@ -314,16 +294,3 @@ def _steps_per_execution(steps: int) -> int:
     A divisor of `steps`, since Keras takes whole executions from the stream.
     """
     return max(number for number in range(1, MAX_STEPS_PER_EXECUTION + 1) if steps % number == 0)
-
-
-def _stream(batches: TrainBatches, first: int, last: int, strategy: Strategy | None, at_once: int) -> Any:
-    """Every batch of the epochs `first` to `last` - 1 in order, prepared while the steps before it run."""
-    if strategy is not None:
-        return shared_out(batches, first, last, strategy)
-    one = signature(batches.batch(first, 0))
-    if at_once == 1 or batches.images_per_epoch % batches.batch_size:  # the last batch of an epoch may be smaller
-        epochs = partial(batches.epochs, first, last)
-        return tf.data.Dataset.from_generator(epochs, output_signature=one).prefetch(2)
-    stacks = partial(batches.stacks, first, last, at_once)
-    many = tf.nest.map_structure(lambda spec: tf.TensorSpec((at_once, *spec.shape), spec.dtype), one)
-    return tf.data.Dataset.from_generator(stacks, output_signature=many).unbatch().prefetch(2 * at_once)

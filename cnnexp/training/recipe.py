@@ -4,8 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-MIXUP = 2  # tells mixup's random numbers from those of order and augmentation
-
 
 def targets(labels: np.ndarray, num_classes: int, one_hot: bool = False) -> np.ndarray:
     """Labels (N,) as `loss` wants them.
@@ -41,9 +39,7 @@ def _same_side(targets: keras.KerasTensor, probabilities: keras.KerasTensor) -> 
     return ops.cast(ops.equal(targets > 0.5, probabilities > 0.5), "float32")
 
 
-def mixed(
-    x: np.ndarray, y: np.ndarray, alpha: float, seed: int, epoch: int, step: int
-) -> tuple[np.ndarray, np.ndarray]:
+def mixed(x: np.ndarray, y: np.ndarray, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A batch mixed with itself in another order: m * batch + (1 - m) * shuffled batch, m from Beta(alpha, alpha).
 
     One m for the whole batch, as in the authors' code (Zhang et al. 2018, arXiv 1710.09412, equation 1).
@@ -52,12 +48,11 @@ def mixed(
         x: (B, H, W, C) uint8.
         y: (B, ...) float32 targets.
         alpha: more than 0; the larger, the nearer m is to 1/2.
-        seed: of the augmentation; with epoch and step it decides everything.
+        rng: decides m and the order.
 
     Returns:
         float32 images in 0..255, and targets.
     """
-    rng = np.random.default_rng((seed, epoch, step, MIXUP))
     share = np.float32(rng.beta(alpha, alpha))
     other = rng.permutation(len(x))
     x = x.astype(np.float32)

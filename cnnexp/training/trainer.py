@@ -10,13 +10,14 @@ from cnnexp.console import warn
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import FeatureArrays
 from cnnexp.errors import RunError
+from cnnexp.metrics.names import VAL_ACC, VAL_LOSS
 from cnnexp.models.build import flip_averaged
 from cnnexp.models.kept import once_for
 from cnnexp.training.callbacks import EpochListener, EpochMetrics
 from cnnexp.training.checkpoint import PhaseReport, TrainState, read_checkpoint
 from cnnexp.training.features import FrozenSplit, cut_model
-from cnnexp.training.inputs import Cache, PhaseData, SplitData, TrainingData, evaluation_inputs, phase_inputs, predict
-from cnnexp.training.phases import Phase, PhaseTrainer, Settings, changing_variables
+from cnnexp.training.inputs import PhaseData, SplitData, Training, predict
+from cnnexp.training.phases import Phase, PhaseTrainer, changing_variables
 from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
 HALF = ("float16", "bfloat16")
@@ -50,37 +51,26 @@ class FitResult:
     feature_difference: float | None = None
 
 
-def train(
-    model: keras.Model,
-    data: TrainingData,
-    phases: list[Phase],
-    settings: Settings,
-    on_epoch: EpochListener,
-    cache: Cache | None = None,
-    flip_averaging: bool = False,
-    resume: bool = False,
-) -> FitResult:
-    """Train `model` phase after phase and evaluate it on the test images once.
+def train(training: Training, phases: list[Phase], on_epoch: EpochListener, resume: bool = False) -> FitResult:
+    """Train the model phase after phase and evaluate it on the test images once.
 
     What is frozen in a phase is computed once for the validation and test images, and for the training images too
     where they are not augmented; then only the rest of the model runs in each step.
 
     Args:
-        model: takes (B, H, W, C) in 0..255, gives probabilities.
+        training: what the phases share.
         phases: one or more.
         on_epoch: receives each epoch, counted from 0 through all phases, with its figures. An epoch that was done
             before a resumed training stopped is not handed on again.
-        cache: of features; None: every step runs the whole model.
-        flip_averaging: the network's answer is the mean over the image and its mirror image.
-        resume: go on from `settings.checkpoint`, if there is one, and end as if it had never stopped.
+        resume: go on from the checkpoint, if there is one, and end as if the training had never stopped.
 
     Raises:
         TrainingDivergedError: the loss became NaN or infinite.
         UserError: a file cannot be read, the cache cannot be written, the checkpoint is damaged.
         RunError: see `check_agreement`.
     """
-    result = FitResult(model)
-    stored = read_checkpoint(settings.checkpoint) if resume and settings.checkpoint else None
+    model, result = training.model, FitResult(training.model)
+    stored = read_checkpoint(training.checkpoint) if resume and training.checkpoint else None
     progress, arrays = stored or (TrainState(), {})
     checkpointed: dict[str, keras.Variable] = {}
     restored = not arrays
@@ -93,24 +83,25 @@ def train(
         if not restored:
             for name, variable in checkpointed.items():
                 variable.assign(arrays[f"model/{name}"])
-        inputs = phase_inputs(model, data, cache, _shallower_cut(model, phases[number:]) if cache else None)
-        views = _views(inputs, data, cache, flip_averaging) if number == len(phases) - 1 else []
+        inputs = PhaseData(training, _shallower_cut(model, phases[number:]) if training.store else None)
+        answering = _answering(inputs) if number == len(phases) - 1 else []
         result.cache_seconds += time.perf_counter() - began if inputs.cut else 0.0
-        run = PhaseTrainer(model, phase, inputs, data, settings, progress, checkpointed)
+        run = PhaseTrainer(phase, inputs, progress, checkpointed)
         if not restored:
             run.restore(arrays)
             restored = True
-        report = run.run([on_epoch])
+        report = run.run(on_epoch)
         result.selected_epoch = progress.selected_epoch
         progress.next_phase(report)
     result.history, result.phases = progress.history, progress.finished
     result.train_seconds = sum(report.seconds for report in progress.finished)
-    _evaluate(result, inputs, views, data, settings, flip_averaging)
+    _evaluate(result, inputs, answering)
     if inputs.cut:
-        half = (cache and cache.store.dtype == "float16") or any(layer.compute_dtype in HALF for layer in model.layers)
-        tolerance = 2e-2 if half else 1e-4
-        found = check_agreement(result.model, data.test.images, result.probabilities, tolerance)
-        result.feature_difference = found
+        half = training.store and training.store.dtype == "float16"
+        half = half or any(layer.compute_dtype in HALF for layer in model.layers)
+        result.feature_difference = check_agreement(
+            result.model, training.data.test.images, result.probabilities, tolerance=2e-2 if half else 1e-4
+        )
     return result
 
 
@@ -128,58 +119,51 @@ def _shallower_cut(model: keras.Model, phases: list[Phase]) -> FrozenSplit | Non
 
 
 @dataclass(frozen=True)
-class _Views:
-    """The images of a split as they are, and mirrored where both are asked for."""
+class _Answering:
+    """What the final network answers for: a split as it is, and mirrored where both are asked for and features kept."""
 
-    part: SplitData
+    split: SplitData
     plain: ImageLoader | FeatureArrays
     mirrored: ImageLoader | FeatureArrays | None
 
 
-def _views(inputs: PhaseData, data: TrainingData, cache: Cache | None, flip_averaging: bool) -> list[_Views]:
+def _answering(inputs: PhaseData) -> list[_Answering]:
     """Validation and test split, computed before a long training so that nothing is missing after it."""
+    both = inputs.training.config.flip_averaging and inputs.cut is not None
     found = []
-    for part in (data.validation, data.test):
-        plain = evaluation_inputs(inputs.cut, part, data, cache)
+    for split in (inputs.training.data.validation, inputs.training.data.test):
+        plain = inputs.of(split)
         if isinstance(plain, ImageLoader):
             plain.load()
-        flipped = flip_averaging and inputs.cut is not None
-        mirrored = evaluation_inputs(inputs.cut, part, data, cache, flipped=True) if flipped else None
-        found.append(_Views(part, plain, mirrored))
+        found.append(_Answering(split, plain, inputs.of(split, mirrored=True) if both else None))
     return found
 
 
-def _evaluate(
-    result: FitResult,
-    inputs: PhaseData,
-    views: list[_Views],
-    data: TrainingData,
-    settings: Settings,
-    flip_averaging: bool,
-) -> None:
+def _evaluate(result: FitResult, inputs: PhaseData, answering: list[_Answering]) -> None:
     """Fill in the figures of the final network; the test images are seen here and nowhere before."""
-    validation, test = views
-    size = settings.evaluation_batch_size
-    if flip_averaging:
+    validation, test = answering
+    config = inputs.training.config
+    if config.flip_averaging:
         network = result.model
         result.model = once_for(network, "flip averaged", lambda: flip_averaged(network))
     result.model.jit_compile = False
 
-    def outputs(view: _Views, description: str) -> np.ndarray:
-        if not flip_averaging:
-            return predict(inputs.eval_model, view.plain, size, description)
-        if view.mirrored is None:
-            return predict(result.model, view.plain, size, description)
-        both = [predict(inputs.eval_model, x, size, description) for x in (view.plain, view.mirrored)]
+    def outputs(asked: _Answering, description: str) -> np.ndarray:
+        size = config.evaluation_batch_size
+        if not config.flip_averaging:
+            return predict(inputs.eval_model, asked.plain, size, description)
+        if asked.mirrored is None:
+            return predict(result.model, asked.plain, size, description)
+        both = [predict(inputs.eval_model, x, size, description) for x in (asked.plain, asked.mirrored)]
         return (both[0] + both[1]) / 2
 
     kept = result.history[result.selected_epoch]
-    result.validation_loss, result.validation_accuracy = kept["val/loss"], kept["val/acc"]
-    if flip_averaging:
+    result.validation_loss, result.validation_accuracy = kept[VAL_LOSS], kept[VAL_ACC]
+    if config.flip_averaging:
         found = outputs(validation, "validating")
-        result.validation_loss, result.validation_accuracy = loss_and_accuracy(found, data.validation.labels)
+        result.validation_loss, result.validation_accuracy = loss_and_accuracy(found, validation.split.labels)
     result.probabilities = outputs(test, "testing")
-    result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, data.test.labels)
+    result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, test.split.labels)
 
 
 def check_agreement(model: keras.Model, images: ImageLoader, probabilities: np.ndarray, tolerance: float) -> float:

@@ -81,7 +81,7 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     from cnnexp.runs import build
     from cnnexp.runs.job import load_dataset
     from cnnexp.training.checkpoint import TrainState
-    from cnnexp.training.inputs import phase_inputs
+    from cnnexp.training.inputs import PhaseData, Training
     from cnnexp.training.phases import PhaseTrainer
     from cnnexp.training.recipe import targets
     from cnnexp.training.runtime import prepare_tensorflow
@@ -91,8 +91,8 @@ def compiled(config: Config) -> tuple[Any, Part, Part]:
     data = build.training_data(config, dataset)
     network = build.build_network(config, dataset.channels, data.num_classes)
     (phase,) = build.phases(config, network)
-    inputs = phase_inputs(network.model, data, cache=None)
-    run = PhaseTrainer(network.model, phase, inputs, data, build.settings(config), TrainState(), {})
+    inputs = PhaseData(Training(network.model, data, config.trainer, config.seed))
+    run = PhaseTrainer(phase, inputs, TrainState(), {})
     train, validate = (
         (part.images.take(np.arange(len(part.labels))), targets(part.labels, 2))
         for part in (data.train, data.validation)

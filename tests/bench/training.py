@@ -104,6 +104,4 @@ def fitted(photos: Path, overrides: list[str], on_epoch: EpochListener) -> "FitR
         config = load_config([*overrides, "dataset=folder", f"dataset.path={photos}"])
         prepare_tensorflow(config.seed, deterministic=False)
         dataset = load_dataset(config)
-        data = build.training_data(config, dataset)
-        network = build.build_network(config, dataset.channels, len(dataset.class_names))
-        return build.fit(config, network, data, on_epoch)
+        return build.fit(build.assemble(config, dataset), on_epoch)
