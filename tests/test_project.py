@@ -120,3 +120,20 @@ def test_every_yaml_file_parses():
     assert len(files) > 30
     for path in files:
         OmegaConf.load(path)
+
+
+def test_the_picture_of_the_imports_is_that_of_the_code():
+    """In the guide, Mermaid: `a --> b & c`; what all may import is not drawn."""
+    import grimp
+
+    drawn = set()
+    for line in (ROOT / "cnnexp" / "guide" / "contributing.md").read_text().splitlines():
+        if match := re.fullmatch(r" +(\w+) --> ([\w& ]+)", line):
+            drawn |= {(match[1], target) for target in match[2].split(" & ")}
+    graph, real = grimp.build_graph("cnnexp"), set()
+    for module in graph.modules:
+        for target in graph.find_modules_directly_imported_by(module):
+            ends = [name.split(".")[1] for name in (module, target) if "." in name]
+            if len(set(ends)) == 2 and not {"console", "errors"} & set(ends):
+                real.add(tuple(ends))
+    assert drawn == real
