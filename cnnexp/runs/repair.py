@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOURNAL, RunFolder, is_locked, single_runs
+from cnnexp.files import is_locked
+from cnnexp.runs.folder import JOURNAL, RunFolder, single_runs
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
