@@ -176,6 +176,3 @@ class Journal:
     def _pause(self, began: float, outage: Exception | None) -> None:
         now = time.monotonic()
         self._pause_until = now + PAUSE * (now - began) if outage else 0.0
-
-
-# ----------------------------------------------------------------------------------------------- the writes

@@ -174,16 +174,14 @@ class Tracker(RunReader, RunWriter):
         params: Mapping[str, str],
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
-        description: str | None = None,
         journal: Path | None = None,
     ) -> str:
         """Open a run, to which everything is recorded until the next is opened.
 
         Args:
             params: cannot be changed later; a value of more than 6000 characters is shortened, with its hash.
-            tags: can be changed; shortened from 8000 characters on.
+            tags: can be changed; shortened from 8000 characters on. `notes.NOTE_TAG` is shown above the figures.
             parent_run_id: the run under which MLflow's UI nests this one.
-            description: Markdown, shown by the UI.
             journal: a file that keeps what the store does not take for a while; see `journal.replay`. Without it
                 an outage is an error.
 
@@ -191,7 +189,7 @@ class Tracker(RunReader, RunWriter):
             The run id.
         """
         self.prepare()
-        client, own = self.client(), run_tags(tags, parent_run_id, description)
+        client, own = self.client(), run_tags(tags, parent_run_id)
         run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
         if journal is not None:
             clear(self, journal)
