@@ -47,7 +47,7 @@ class FeatureStore(ArrayStore):
         "set paths.cache=FOLDER, or train without it: trainer.feature_cache=false"
     )
 
-    def features(  # noqa: PLR0913 - what is computed, from what and in which steps; each caller has another mix
+    def features(  # noqa: PLR0913 - the entry, what computes it, from which images, in which steps
         self, key: str, fixed: keras.Model, take: Take, count: int, batch_size: int, description: str | None = None
     ) -> tuple[list[np.ndarray], bool]:
         """The fixed part's outputs for `count` images, computed by one process at most.
