@@ -71,7 +71,7 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 def atomic_move(folder: Path, path: str) -> Iterator[Path]:
     """A hidden temporary folder in `folder`, from which `path`, a file or folder, moves to `folder/path` at the end.
 
-    What is there is replaced. Any number of processes may do that at once.
+    What is there is replaced.
     """
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
