@@ -11,6 +11,9 @@ from cnnexp.tracking.protocols import RunTracker
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
+def _do_nothing() -> None: ...
+
+
 def _refuse() -> NoReturn:
     raise UserError("tracking.uri=null: nothing is recorded; choose a store, as tracking=mlflow")
 
@@ -26,14 +29,25 @@ def _answering(method: Method, answer: Callable[[], Any]) -> Method:
 
 
 class NullTracker(RunTracker):
-    """The tracker where `tracking.uri` is null: nothing is written, nothing is there to read.
-
-    What is not named here does nothing, as a protocol's methods do.
-    """
+    """The tracker where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
     uri = ""
 
     start_run = _answering(RunTracker.start_run, lambda: uuid.uuid4().hex)  # an id that no other run has
+
+    prepare = _answering(RunTracker.prepare, _do_nothing)
+    connect = _answering(RunTracker.connect, _do_nothing)
+    resume_run = _answering(RunTracker.resume_run, _do_nothing)
+    log_metrics = _answering(RunTracker.log_metrics, _do_nothing)
+    set_tags = _answering(RunTracker.set_tags, _do_nothing)
+    log_artifact = _answering(RunTracker.log_artifact, _do_nothing)
+    log_text = _answering(RunTracker.log_text, _do_nothing)
+    log_input = _answering(RunTracker.log_input, _do_nothing)
+    log_model = _answering(RunTracker.log_model, _do_nothing)
+    end_run = _answering(RunTracker.end_run, _do_nothing)
+    add_metrics = _answering(RunTracker.add_metrics, _do_nothing)
+    add_tags = _answering(RunTracker.add_tags, _do_nothing)
+    add_artifact = _answering(RunTracker.add_artifact, _do_nothing)
 
     children = _answering(RunTracker.children, list)
     sweeps = _answering(RunTracker.sweeps, list)
