@@ -3,37 +3,127 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
 from cnnexp.console import say
 from cnnexp.errors import UserError
 
+# ------------------------------------------------------------------------------------------------ appears whole
+
 
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file, and its folder, so that a reader finds the old content or the new, never a part of it."""
-    path = Path(path)
+    with atomic_file(Path(path)) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
+    """A hidden file beside `path`, open for writing, that takes its place at the end; its folder is made.
+
+    Args:
+        path: of a file that may exist.
+        sync: have the content on the disk before it is seen at `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether there was no room for a file, or for a row of an SQLite store."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "database or disk is full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+@contextmanager
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """A hidden folder beside `path` that is renamed to `path` at the end, and removed where there was an error.
+
+    What a killed process left there is removed first, so the caller must be `exclusive`.
+
+    Args:
+        path: missing, or an empty folder.
+        replace: it may be a folder that holds something, which goes when all is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if path.exists():
+            (shutil.rmtree if replace else Path.rmdir)(path)
+        os.rename(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def atomic_move(folder: Path, path: str) -> Iterator[Path]:
+    """A hidden temporary folder in `folder`, from which `path`, a file or folder, moves to `folder/path` at the end.
+
+    What is there is replaced.
+    """
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
+        yield Path(temporary)
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(Path(temporary) / path, target)
+
+
+# ---------------------------------------------------------------------------------------------------- locks
+
+
+@contextmanager
+def locked(file: Path, waiting: str = "", patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock file. The operating system frees it when its process ends, however it ends.
+
+    Args:
+        file: its folder exists.
+        waiting: a line that is said when another process has held it for `patience_s` more seconds; "" for none.
+    """
+    lock = FileLock(file)
+    try:
+        try:
+            lock.acquire(timeout=patience_s)
+        except Timeout:
+            if waiting:
+                say(waiting)
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked_if_free(file: Path) -> Iterator[bool]:
+    """Hold a lock file unless somebody else does; yields whether it is held now."""
+    lock = FileLock(file)
+    try:
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def is_locked(file: Path) -> bool:
+    """Whether somebody holds a lock file."""
+    if not file.is_file():
+        return False
+    with locked_if_free(file) as free:
+        return not free
 
 
 @contextmanager
@@ -47,37 +137,23 @@ def exclusive(path: Path, key: str = "dataset.path") -> Iterator[None]:
     Raises:
         UserError: the system refuses to write, or the disk is full.
     """
-    lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say(f"{path}: waiting for another process that makes it")
-            lock.acquire()
-        yield
+        with locked(Path(f"{path}.lock"), f"{path}: waiting for another process that makes it"):
+            yield
     except OSError as error:
         raise UserError(
             f"{key}={path}: cannot be filled ({error.filename or path}: {error.strerror}); "
             f"make room, or give another {key}"
         ) from error
-    finally:
-        lock.release()
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path` that is renamed to `path` at the end, and removed where there was an error.
-
-    What a killed process left there is removed first, so the caller must be `exclusive`.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        if path.exists():
-            path.rmdir()  # empty
-        os.rename(unfinished, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether there was no room for a file, or for a row of an SQLite store."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "database or disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

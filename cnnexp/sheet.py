@@ -30,7 +30,9 @@ class Sheet:
         self.image = Image.new("RGB", (width, height), PAPER)
         self.pen = ImageDraw.Draw(self.image)
 
-    def picture(self, picture: np.ndarray, left: int, top: int, width: int, height: int, frame: str = "") -> None:
+    def picture(  # noqa: PLR0913 - a rectangle is four numbers
+        self, picture: np.ndarray, left: int, top: int, width: int, height: int, frame: str = ""
+    ) -> None:
         """Put a picture on the sheet, scaled to `width` x `height`.
 
         Args:
@@ -46,7 +48,7 @@ class Sheet:
         if frame:
             self.pen.rectangle((left - 2, top - 2, left + width + 1, top + height + 1), outline=frame, width=2)
 
-    def text(
+    def text(  # noqa: PLR0913 - where a line stands and how it looks, as Pillow and Matplotlib take it
         self,
         text: str,
         left: int,

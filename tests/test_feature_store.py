@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from cnnexp.data import array_store
 from cnnexp.errors import UserError
-from cnnexp.training import feature_store
 from cnnexp.training.feature_store import FeatureStore
 
 COUNT = 10
@@ -237,7 +237,7 @@ def test_an_entry_larger_than_the_limit_is_one_line(tmp_path: Path) -> None:
 def test_an_entry_in_use_stays_until_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(feature_store, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(array_store, "PATIENCE_S", 0.1)
     store = store_with(tmp_path, "a", ENTRY_BYTES)
     waiting = threading.Thread(target=compute, args=(store, "b"))
     with FileLock(tmp_path / "a.lock"):  # as a process does that is about to open it
@@ -266,8 +266,8 @@ PROGRAM = """
     import os, signal, sys, time
     from pathlib import Path
     import numpy as np
+    from cnnexp.data import array_store
     from cnnexp.errors import UserError
-    from cnnexp.training import feature_store
     from cnnexp.training.feature_store import FeatureStore
 
     class Fixed:
@@ -300,7 +300,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
 
 def test_two_processes_compute_an_entry_once(tmp_path: Path) -> None:
     text = """
-        feature_store.PATIENCE_S = 0.2
+        array_store.PATIENCE_S = 0.2
         def slow(x, quick=Fixed.predict_on_batch):
             time.sleep(0.4)
             return quick(None, x)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnnexp.errors import UserError
-from cnnexp.tracking import journal
+from cnnexp.tracking import journal, writer
 from cnnexp.tracking.journal import Journal, is_outage
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.writer import replay
@@ -52,7 +52,7 @@ def uri(tmp_path_factory):
 @pytest.fixture
 def tracker(uri, tmp_path, request, monkeypatch):
     monkeypatch.setattr(journal, "PAUSE", 0)
-    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.0)
     tracker = Tracker(uri, request.node.name, str(tmp_path / "artifacts"))
     tracker.prepare()
     tracker._client = Line(tracker.client())

@@ -8,13 +8,14 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cnnexp.data import array_store, loading
 from cnnexp.data import images as images_module
-from cnnexp.data import loading
 from cnnexp.data.augment import Strong
 from cnnexp.data.dataset import Split
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels, warnings_caught
@@ -207,7 +208,9 @@ def test_the_least_recently_used_file_gives_way(files: tuple[str, ...], tmp_path
     assert (first.take(np.array([3])) == read_square(files[3], SIZE)).all()  # also if its file was removed
 
 
-def test_a_file_of_another_size_is_written_anew(files: tuple[str, ...], tmp_path: Path, reads: list[str]) -> None:
+def test_a_file_of_another_size_is_written_anew(
+    files: tuple[str, ...], tmp_path: Path, reads: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     room = CacheLimits(0, tmp_path / "cache", 10 * BYTES)
     ImageLoader(split_of(files), SIZE, 3, 1, room).load()
     (file,) = (tmp_path / "cache").glob("*.images")
@@ -215,6 +218,39 @@ def test_a_file_of_another_size_is_written_anew(files: tuple[str, ...], tmp_path
     reads.clear()
     ImageLoader(split_of(files), SIZE, 3, 1, room).load()
     assert len(reads) == COUNT and file.stat().st_size == BYTES
+    assert capsys.readouterr().err == f"{file}: this entry of the image cache is damaged and computed again\n"
+
+
+def test_files_that_others_write_are_within_the_limit(
+    files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit is filled by a file that another thread is still writing; it goes once it is written."""
+    monkeypatch.setattr(array_store, "PATIENCE_S", 0.1)
+    room = CacheLimits(0, tmp_path / "cache", BYTES)
+    go_on = Event()
+
+    def slow(*arguments: Any) -> np.ndarray:
+        assert go_on.wait(10)
+        return read_square(*arguments)
+
+    first, second = (ImageLoader(split_of(files, digest=digest), SIZE, 3, 1, room) for digest in "ab")
+    monkeypatch.setattr(loading, "read_square", slow)
+    threads = [Thread(target=first.load), Thread(target=second.load)]
+    threads[0].start()
+    while not list((tmp_path / "cache").glob("*.partial")):
+        time.sleep(0.005)
+    threads[1].start()
+    threads[1].join(0.5)
+    assert threads[1].is_alive() and len(list((tmp_path / "cache").glob("*.partial"))) == 1
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert (
+        "waiting for room for 7 decoded images: other processes fill trainer.image_cache_limit"
+        in capsys.readouterr().out
+    )
+    assert [file.stat().st_size for file in (tmp_path / "cache").glob("*.images")] == [BYTES]
+    assert (first.take(np.array([3])) == second.take(np.array([3]))).all()
 
 
 def _load_slowly(files: tuple[str, ...], room: CacheLimits) -> None:

@@ -21,6 +21,7 @@ from cnnexp.errors import UserError
 from cnnexp.tracking import record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
+from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.reader import PARENT_TAG
 from cnnexp.tracking.stores import resolve_uri
@@ -285,7 +286,7 @@ def test_a_data_set_that_another_process_records_too(tracker, client, monkeypatc
 
 def test_a_run_is_read_back(tracker, client):
     params = {f"p{i}": str(i) for i in range(250)} | {"empty": "", "key[0]": "x"}
-    run_id = tracker.start_run("variant", params, {"a": "1", "git_commit": "abc"}, description="**text**")
+    run_id = tracker.start_run("variant", params, {"a": "1", "git_commit": "abc", NOTE_TAG: "**text**"})
     tracker.log_metrics({"train/loss": 0.5, "lr": np.float32(0.25)}, step=1)
     tracker.log_metrics({"train/loss": 0.25, "nan": math.nan, "inf": math.inf}, step=2)
     tracker.set_tags({"b": "2"})

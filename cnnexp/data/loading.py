@@ -1,23 +1,22 @@
 """The images of a split in the size of the network: decoded in threads, and kept where there is room for them."""
 
-import contextlib
 import hashlib
+import math
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from cnnexp.console import progress, say
+from cnnexp.console import progress
+from cnnexp.data.array_store import GIB, ArrayStore, Part
 from cnnexp.data.dataset import Split
 from cnnexp.data.images import read_square, resize, to_channels, warnings_caught
 from cnnexp.data.parallel import in_parts
-from cnnexp.errors import UserError
 
-GIB = 2**30
 CHUNK = 64  # images decoded between two steps of the progress bar
 DECODER = 1  # raise it when the same file gives other pixels
 
@@ -86,9 +85,11 @@ class ImageLoader:
         elif self.in_file:
             assert self.room.folder is not None
             digest = hashlib.sha256(repr((self.split.digest, self.shape, DECODER)).encode()).hexdigest()
-            file = ImageFile(self.room.folder / f"{digest[:32]}.images", self.shape)
-            file.fill(self._chunks(described), self.room.folder_bytes)
-            self.kept = file
+            store = ImageStore(self.room.folder, self.room.folder_bytes)
+            whole = [Part("", b"", math.prod(self.shape))]
+            chunks = ([chunk] for _, chunk in self._chunks(described))
+            with store.entry(digest[:32], whole, chunks, f"{len(self)} decoded images"):
+                self.kept = ImageFile(store.path(digest[:32]), self.shape)
         else:
             for _ in self._chunks(described):
                 pass
@@ -140,8 +141,27 @@ class ImageLoader:
         return images
 
 
+@dataclass(frozen=True)
+class ImageStore(ArrayStore):
+    """A folder of files of decoded images that any number of processes share; see `ArrayStore`."""
+
+    folder: Path
+    limit_bytes: int | None
+
+    ending = ".images"
+    unfinished = ".partial"
+    name = "image cache"
+    limit_key = "trainer.image_cache_limit"
+    without = "trainer.image_cache_limit=0"
+    waiting = "waiting for another process that writes the same {}"
+    failure = (
+        "{}: the decoded images cannot be kept ({}); make room, set paths.cache=FOLDER, "
+        "or decode them for each batch: trainer.image_cache_limit=0"
+    )
+
+
 class ImageFile:
-    """Decoded images in a file, which any number of processes read; it appears whole or not at all.
+    """A file of decoded images, open for reading; it may be removed meanwhile.
 
     It is read and not mapped, because what is read of a mapped file counts as memory of the process: this way it
     stays flat, and the operating system still keeps in memory what it has room for.
@@ -149,37 +169,9 @@ class ImageFile:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.path, self.shape = path, shape
-        self.bytes_each = int(np.prod(shape[1:]))
-        self.file = -1
-
-    def __del__(self) -> None:
-        if self.file >= 0:
-            os.close(self.file)
-
-    def fill(self, chunks: Iterator[tuple[int, np.ndarray]], limit_bytes: int) -> None:
-        """Open the file; if it is not there, write the images into it. Of two processes, one waits for the other.
-
-        Args:
-            chunks: the position of the first, and (B, H, W, C) uint8.
-            limit_bytes: of all files in the folder; the least recently used are removed.
-
-        Raises:
-            UserError: the folder cannot be written, the disk is full.
-        """
-        with self._disk_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{self.path}.lock")
-            try:
-                lock.acquire(timeout=2)
-            except Timeout:
-                say(f"waiting for another process that writes the same {self.shape[0]} decoded images")
-                lock.acquire()
-        try:
-            if not self._open():
-                self._write(chunks, limit_bytes)
-                assert self._open()
-        finally:
-            lock.release()
+        self.bytes_each = math.prod(shape[1:])
+        self.file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.file)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The images with these positions, (B, H, W, C) uint8."""
@@ -188,67 +180,3 @@ class ImageFile:
             read = os.preadv(self.file, [image.data.cast("B")], int(index) * self.bytes_each)
             assert read == self.bytes_each, f"{self.path}: was cut short"
         return images
-
-    def _open(self) -> bool:
-        try:
-            self.file = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        if os.fstat(self.file).st_size != self.shape[0] * self.bytes_each:
-            return False
-        with contextlib.suppress(OSError):  # of another user
-            os.utime(self.path)
-        return True
-
-    def _write(self, chunks: Iterator[tuple[int, np.ndarray]], limit_bytes: int) -> None:
-        size = self.shape[0] * self.bytes_each
-        partial = self.path.with_suffix(".partial")
-        try:
-            with self._disk_errors():
-                _make_room(self.path.parent, limit_bytes - size)
-                file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                with self._disk_errors():  # a full disk is an error now, and not when half of the images are decoded
-                    os.posix_fallocate(file, 0, size)
-                for start, images in chunks:
-                    with self._disk_errors():
-                        written = os.pwrite(file, images.data.cast("B"), start * self.bytes_each)
-                        assert written == images.nbytes
-                with self._disk_errors():
-                    os.fsync(file)
-            finally:
-                os.close(file)
-            with self._disk_errors():
-                os.rename(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path.parent}: the decoded images cannot be kept ({error.strerror or error}); make room, set "
-                "paths.cache=FOLDER, or decode them for each batch: trainer.image_cache_limit=0"
-            ) from error
-
-
-def _make_room(folder: Path, room: int) -> None:
-    """Remove the least recently used files until the others take at most `room` bytes, and what killed processes left.
-
-    A process that reads a removed file keeps it until it ends.
-    """
-    found = []
-    for file in folder.glob("*.images"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-            found.append((file.stat().st_mtime, file.stat().st_size, file))
-    for partial in folder.glob("*.partial"):
-        with contextlib.suppress(Timeout), FileLock(f"{partial.with_suffix('.images')}.lock", timeout=0):
-            partial.unlink(missing_ok=True)
-    total = sum(size for _, size, _ in found)
-    for _, size, file in sorted(found):
-        if total <= room:
-            return
-        file.unlink(missing_ok=True)
-        total -= size

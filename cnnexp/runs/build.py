@@ -13,6 +13,7 @@ from cnnexp.config import Config
 from cnnexp.config.network import BackboneConfig, FreezePolicyConfig
 from cnnexp.config.targets import partial_from_config
 from cnnexp.config.training import OptimizerConfig
+from cnnexp.data.array_store import GIB
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.models.backbone import Backbone
@@ -21,7 +22,7 @@ from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
 from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
-from cnnexp.training.feature_store import GIB, FeatureStore
+from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase

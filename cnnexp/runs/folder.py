@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from cnnexp.errors import UserError
-from cnnexp.files import write_atomic
+from cnnexp.files import is_locked, locked_if_free, write_atomic
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 
@@ -62,17 +61,13 @@ class LockedFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / LOCK
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            reason = "another process is at work on this run; wait for its end, or stop it"
-            raise UserError(f"{self.path}: {reason}") from error
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-            lock.release()
+        with locked_if_free(file) as held:
+            if not held:
+                raise UserError(f"{self.path}: another process is at work on this run; wait for its end, or stop it")
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
 
     @property
     def is_held(self) -> bool:
@@ -230,19 +225,6 @@ class SweepFolder(LockedFolder):
         """Those that jobs kept for the end of the sweep."""
         for file in self.path.rglob(NETWORK):
             file.unlink()
-
-
-def is_locked(file: Path) -> bool:
-    """Whether a lock file is held."""
-    if not file.is_file():
-        return False
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def single_runs(runs: Path) -> list[RunFolder]:

@@ -14,7 +14,7 @@ from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
-from cnnexp.tracking.notes import describing_tags, run_name, run_note
+from cnnexp.tracking.notes import NOTE_TAG, describing_tags, run_name, run_note
 from cnnexp.tracking.protocols import RunLog, RunTracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 
@@ -42,9 +42,8 @@ def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | No
 def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
     name = run_name(job.config.name, job.overrides, job.folder.sweep.shared_overrides)
-    note = run_note(job.resolved, job.overrides, job.folder.path)
-    tags, journal = _tags(job, dataset, parent), job.folder.journal
-    return tracker.start_run(name, _params(job), tags, parent, note, journal=journal)
+    tags = {NOTE_TAG: run_note(job.resolved, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
+    return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 
 
 def _params(job: Job) -> dict[str, str]:

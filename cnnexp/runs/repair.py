@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnexp.config import Config
+from cnnexp.data.array_store import GIB
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOURNAL, RunFolder, is_locked, single_runs
+from cnnexp.files import is_locked
+from cnnexp.runs.folder import JOURNAL, RunFolder, single_runs
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
-from cnnexp.training.feature_store import GIB, FeatureStore
+from cnnexp.training.feature_store import FeatureStore
 
 DIED = "its process died"
 OLD_S = 3600.0  # from this age on, a half-written file of no known process is a leftover

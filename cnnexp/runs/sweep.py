@@ -108,7 +108,7 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
     Its id is left where every job finds it, in the sweep's folder. It is closed whatever happens.
     """
     from cnnexp.runs.tracker import open_tracker
-    from cnnexp.tracking.notes import sweep_name, sweep_note
+    from cnnexp.tracking.notes import NOTE_TAG, sweep_name, sweep_note
     from cnnexp.tracking.record import environment_tags, redact
 
     search.forget()
@@ -127,7 +127,7 @@ def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[
         else:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags["sweep.grid"] = " ".join(swept(line, params))
-            run_id = tracker.start_run(name, {}, tags, description=sweep_note(line, folder))
+            run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
             kept.begin(run_id, line, name, kind(shared.hydra, line))
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))

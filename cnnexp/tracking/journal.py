@@ -20,7 +20,6 @@ T = TypeVar("T")
 Record = dict[str, Any]  # "kind" and what belongs to it; see RunWriter
 Send = Callable[[str, Record], None]  # run id, record
 
-RETRY_SECONDS = 30.0  # for how long the end of a run tries to send what is kept
 MODEL_SECONDS = 300.0  # for how long a model waits: it is not kept
 PAUSE = 10  # an attempt that failed after t seconds is followed by PAUSE * t without one: training goes on
 OUTAGES = {  # by name, for none of these packages is imported here
@@ -176,6 +175,3 @@ class Journal:
     def _pause(self, began: float, outage: Exception | None) -> None:
         now = time.monotonic()
         self._pause_until = now + PAUSE * (now - began) if outage else 0.0
-
-
-# ----------------------------------------------------------------------------------------------- the writes

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from cnnexp.errors import UserError
+from cnnexp.files import atomic_move, locked
 from cnnexp.tracking.journal import Record, is_outage
 from cnnexp.tracking.reader import RunReader, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
-from cnnexp.tracking.stores import QUIET, artifact_uri, check_store, naming_uri, replacing, resolve_uri, sqlite_file
+from cnnexp.tracking.stores import QUIET, artifact_uri, check_inside, check_store, naming_uri, resolve_uri, sqlite_file
 from cnnexp.tracking.views import experiment_tags
 from cnnexp.tracking.writer import RunWriter, clear, replay
 
@@ -77,17 +77,15 @@ def create_sqlite(file: Path, artifact_root: str) -> None:
     if file.exists() and file.stat().st_size > 0:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with locked(Path(f"{file}.lock")):
         if file.exists() and file.stat().st_size > 0:
             return
         quiet_mlflow()
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-store-") as folder:
-            new = Path(folder) / file.name
-            create_tables(new)
-            SqlAlchemyStore(f"sqlite:///{new.as_posix()}", artifact_root).engine.dispose()
-            os.replace(new, file)
+        with atomic_move(file.parent, file.name) as folder:  # and not a hidden file: SQLite puts others beside it
+            create_tables(folder / file.name)
+            SqlAlchemyStore(f"sqlite:///{(folder / file.name).as_posix()}", artifact_root).engine.dispose()
 
 
 def _log_inputs(client: "MlflowClient", run_id: str, splits: dict[str, dict[str, str]]) -> None:
@@ -176,16 +174,14 @@ class Tracker(RunReader, RunWriter):
         params: Mapping[str, str],
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
-        description: str | None = None,
         journal: Path | None = None,
     ) -> str:
         """Open a run, to which everything is recorded until the next is opened.
 
         Args:
             params: cannot be changed later; a value of more than 6000 characters is shortened, with its hash.
-            tags: can be changed; shortened from 8000 characters on.
+            tags: can be changed; shortened from 8000 characters on. `notes.NOTE_TAG` is shown above the figures.
             parent_run_id: the run under which MLflow's UI nests this one.
-            description: Markdown, shown by the UI.
             journal: a file that keeps what the store does not take for a while; see `journal.replay`. Without it
                 an outage is an error.
 
@@ -193,7 +189,7 @@ class Tracker(RunReader, RunWriter):
             The run id.
         """
         self.prepare()
-        client, own = self.client(), run_tags(tags, parent_run_id, description)
+        client, own = self.client(), run_tags(tags, parent_run_id)
         run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
         if journal is not None:
             clear(self, journal)
@@ -302,7 +298,8 @@ class Tracker(RunReader, RunWriter):
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        with replacing(Path(folder), artifact_path) as temporary:
+        check_inside(artifact_path)
+        with atomic_move(Path(folder), artifact_path) as temporary:
             try:
                 place, name, path = self.place(run_id, artifact_path)
                 (temporary / name).mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-NOTE_TAG = "mlflow.note.content"  # Markdown, shown above a run's figures
+NOTE_TAG = "mlflow.note.content"  # Markdown, shown above the figures of a run, or the runs of an experiment
 LONGEST_NAME = 100  # characters
 UNSAID = ("experiment", "sweep", "paths", "tracking", "hydra", "dataset.path", "dataset.source")
 

@@ -1,112 +1,65 @@
 """A tracker that does nothing."""
 
 import uuid
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
 
 from cnnexp.errors import UserError
-from cnnexp.tracking.info import RunInfo, Status
-from cnnexp.tracking.registry import Registered
+from cnnexp.tracking.protocols import RunTracker
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class NullTracker:
-    """The methods of `Tracker` where `tracking.uri` is null: nothing is written, nothing is there to read."""
+def _do_nothing() -> None: ...
+
+
+def _refuse() -> NoReturn:
+    raise UserError("tracking.uri=null: nothing is recorded; choose a store, as tracking=mlflow")
+
+
+def _answering(method: Method, answer: Callable[[], Any]) -> Method:
+    """A method with the signature of `method` that returns, or raises, what `answer` does."""
+
+    @wraps(method)
+    def answering(*arguments: Any, **named: Any) -> Any:
+        return answer()
+
+    return answering  # type: ignore[return-value]
+
+
+class NullTracker(RunTracker):
+    """The tracker where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
     uri = ""
 
-    def prepare(self) -> None: ...
+    start_run = _answering(RunTracker.start_run, lambda: uuid.uuid4().hex)  # an id that no other run has
 
-    def connect(self) -> None: ...
+    prepare = _answering(RunTracker.prepare, _do_nothing)
+    connect = _answering(RunTracker.connect, _do_nothing)
+    resume_run = _answering(RunTracker.resume_run, _do_nothing)
+    log_metrics = _answering(RunTracker.log_metrics, _do_nothing)
+    set_tags = _answering(RunTracker.set_tags, _do_nothing)
+    log_artifact = _answering(RunTracker.log_artifact, _do_nothing)
+    log_text = _answering(RunTracker.log_text, _do_nothing)
+    log_input = _answering(RunTracker.log_input, _do_nothing)
+    log_model = _answering(RunTracker.log_model, _do_nothing)
+    end_run = _answering(RunTracker.end_run, _do_nothing)
+    add_metrics = _answering(RunTracker.add_metrics, _do_nothing)
+    add_tags = _answering(RunTracker.add_tags, _do_nothing)
+    add_artifact = _answering(RunTracker.add_artifact, _do_nothing)
 
-    def start_run(
-        self,
-        name: str,
-        params: Mapping[str, str],
-        tags: Mapping[str, str],
-        parent_run_id: str | None = None,
-        description: str | None = None,
-        journal: Path | None = None,
-    ) -> str:
-        """An id that no other run has."""
-        return uuid.uuid4().hex
+    children = _answering(RunTracker.children, list)
+    sweeps = _answering(RunTracker.sweeps, list)
+    find_runs = _answering(RunTracker.find_runs, list)
+    history = _answering(RunTracker.history, list)
+    artifacts = _answering(RunTracker.artifacts, list)
+    run_link = _answering(RunTracker.run_link, str)
 
-    def resume_run(self, run_id: str, journal: Path | None = None, params: Mapping[str, str] | None = None) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
-
-    def set_tags(self, tags: Mapping[str, str]) -> None: ...
-
-    def log_artifact(self, path: Path | str, folder: str | None = None) -> None: ...
-
-    def log_text(self, text: str, name: str) -> None: ...
-
-    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None: ...
-
-    def log_model(self, model: Any, example: Any, class_names: Any) -> None: ...
-
-    def send_journal(self, file: Path) -> int:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def end_run(self, status: Status, error: str | None = None) -> None: ...
-
-    def children(self, parent_run_id: str) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def sweeps(self, limit: int) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def find_runs(
-        self, tags: Mapping[str, str] | None = None, status: str | None = None, limit: int | None = None
-    ) -> list[RunInfo]:
-        """None."""
-        return []
-
-    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
-        """Nothing."""
-        return []
-
-    def artifacts(self, run_id: str, folder: str) -> list[str]:
-        """None."""
-        return []
-
-    def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None: ...
-
-    def add_tags(self, run_id: str, tags: Mapping[str, str]) -> None: ...
-
-    def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None: ...
-
-    def run_link(self, run_id: str) -> str:
-        """Empty."""
-        return ""
-
-    def get_run(self, run_id: str) -> RunInfo:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def find_run(self, text: str) -> RunInfo:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def register(self, run_id: str, name: str) -> Registered:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def view_links(self, address: str) -> dict[str, str]:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-    def ui_command(self) -> list[str]:
-        """Raises a UserError."""
-        _nothing_recorded()
-
-
-def _nothing_recorded() -> NoReturn:
-    raise UserError("tracking.uri=null: nothing is recorded; choose a store, as tracking=mlflow")
+    send_journal = _answering(RunTracker.send_journal, _refuse)
+    get_run = _answering(RunTracker.get_run, _refuse)
+    find_run = _answering(RunTracker.find_run, _refuse)
+    download = _answering(RunTracker.download, _refuse)
+    register = _answering(RunTracker.register, _refuse)
+    view_links = _answering(RunTracker.view_links, _refuse)
+    ui_command = _answering(RunTracker.ui_command, _refuse)

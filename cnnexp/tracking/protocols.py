@@ -28,7 +28,6 @@ class RunLog(Protocol):
         params: Mapping[str, str],
         tags: Mapping[str, str],
         parent_run_id: str | None = None,
-        description: str | None = None,
         journal: Path | None = None,
     ) -> str:
         """Open a run, and return its id; what the store does not take waits in the file `journal`."""

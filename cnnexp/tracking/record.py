@@ -108,13 +108,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def run_tags(tags: Mapping[str, str], parent_run_id: str | None, description: str | None) -> dict[str, str]:
-    """`tags` with those that MLflow's UI reads: where the run comes from, its parent, its description."""
+def run_tags(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str]:
+    """`tags` with those that MLflow's UI reads: where the run comes from, and its parent."""
     own = {"mlflow.source.name": "cnnexp", "mlflow.source.type": "LOCAL"}
     if parent_run_id is not None:
         own["mlflow.parentRunId"] = parent_run_id
-    if description is not None:
-        own["mlflow.note.content"] = description
     if "git_commit" in tags:
         own["mlflow.source.git.commit"] = tags["git_commit"]
     return storable_tags({**own, **tags})

@@ -1,11 +1,8 @@
 """Where a store is, and whether it can be reached."""
 
-import os
 import re
-import shutil
 import socket
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -98,20 +95,12 @@ def naming_uri(uri: str) -> Iterator[None]:
         raise UserError(f"tracking.uri={redact(uri)}: cannot be opened: {text.splitlines()[0]}") from error
 
 
-@contextmanager
-def replacing(folder: Path, path: str) -> Iterator[Path]:
-    """A temporary folder inside `folder`, from which `path` moves to `folder/path` once it is complete.
+def check_inside(path: str) -> None:
+    """Refuse the path of an artifact that is absolute, or leads out of the folder that it is fetched to.
 
     Raises:
-        UserError: `path` is absolute, or leads out of the folder.
+        UserError: it is.
     """
     absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive
     if not PurePosixPath(path).parts or absolute or "\\" in path or ".." in PurePosixPath(path).parts:
         raise UserError(f"{path or '(empty)'}: not an artifact; give a path inside the run, as explain/a.png")
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-        yield Path(temporary)
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(Path(temporary) / path, target)

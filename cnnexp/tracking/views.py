@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cnnexp.tracking.notes import NOTE_TAG
+
 COLUMNS = (  # of the table of runs, beside name and time
     "metrics.`test/acc`",
     "metrics.`final/val_acc`",
@@ -27,7 +29,7 @@ variants are chosen by it. `test/acc` is read once, at the end of a run."""
 
 def experiment_tags() -> dict[str, str]:
     """The tags that MLflow's UI reads: the description, the kind of experiment, and the saved views."""
-    tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
+    tags = {NOTE_TAG: NOTE, "mlflow.experimentKind": "custom_model_development"}
     return tags | {f"mlflow.sharedViewState.{_key(name)}": _view(name, order) for name, order in SORTED_BY.items()}
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from cnnexp.console import warn
 from cnnexp.errors import UserError
 from cnnexp.tracking.info import Status
-from cnnexp.tracking.journal import RETRY_SECONDS, Journal, Record, read_records, reason, send_kept
+from cnnexp.tracking.journal import Journal, Record, read_records, reason, send_kept
 from cnnexp.tracking.record import dataset_entries, storable_name, storable_tags
+
+RETRY_SECONDS = 30.0  # for how long the end of a run tries to send what is kept
 
 
 class RunWriter(ABC):

@@ -6,7 +6,6 @@ augmentation and the learning rate follow from seed, epoch and step.
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnnexp.errors import UserError
+from cnnexp.files import atomic_file
 
 
 @dataclass
@@ -75,17 +75,9 @@ def write_checkpoint(path: Path, progress: TrainState, arrays: StateDict) -> Non
         progress: how far the training is.
         arrays: weights, optimizer state and random states, by name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     facts = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{**arrays, "progress": facts})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path, sync=True) as file:
+        np.savez(file, allow_pickle=False, **{**arrays, "progress": facts})
 
 
 def read_checkpoint(path: Path) -> tuple[TrainState, StateDict] | None:

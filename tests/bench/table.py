@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import cnnexp
 from cnnexp.console import progress, say, table
+from cnnexp.files import write_atomic
 from cnnexp.tracking.record import cores, processor
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "pillow", "scipy", "hydra-core")
@@ -157,8 +158,6 @@ def three_digits(figure: float) -> str:
 
 def write_json(file: Path, facts: dict[str, Any], rows: list[Row]) -> None:
     """Write what `show` prints, and each repetition; the file appears whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps({**facts, "rows": [row.as_json() for row in rows]}, indent=2) + "\n")
-    os.replace(unfinished, file)
+    content = json.dumps({**facts, "rows": [row.as_json() for row in rows]}, indent=2) + "\n"
+    write_atomic(file, content.encode())
     say(f"figures in {file}")

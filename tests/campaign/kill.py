@@ -114,7 +114,7 @@ MOMENTS = {
     "fit": ("cnnexp.runs.run", "fit"),
     "log_metrics": ("cnnexp.tracking.mlflow", "Tracker.log_metrics"),
     "checkpoint": ("cnnexp.training.phases", "write_checkpoint"),
-    "in_checkpoint": ("cnnexp.training.checkpoint", "os.fsync"),
+    "in_checkpoint": ("cnnexp.files", "os.fsync"),
     "validation": ("cnnexp.training.phases", "predict"),
     "files": ("cnnexp.runs.run", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
