@@ -95,8 +95,9 @@ class SyntheticConfig(ImageFilesConfig):
 
     def check(self) -> None:
         for name in ("train", "validation", "test"):
-            if getattr(self, name) % 2:
-                raise UserError(f"dataset.{name}={getattr(self, name)}: must be even, half cats and half dogs")
+            count = getattr(self, name)
+            if count < 2 or count % 2:
+                raise UserError(f"dataset.{name}={count}: must be even and at least 2, half cats and half dogs")
 
 
 # ------------------------------------------------------------------------------------------ augmentation

@@ -253,13 +253,12 @@ def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> st
 def lies_ready(config: Config) -> bool:
     """Whether the data set can be read without drawing, preparing or downloading anything."""
     from cnnexp.config import DigitsConfig, SyntheticConfig
-    from cnnexp.data.drawing.synthetic import drawing, is_drawn
+    from cnnexp.data.drawing.synthetic import drawing_folder, is_drawn, limited
 
     node = config.dataset
     if isinstance(node, SyntheticConfig):
-        splits = (node.train, node.validation, node.test)
-        root, counts = drawing(str(node.path), splits, node.size, node.seed, node.limit, node.decoys)
-        return is_drawn(root, *counts)
+        options = limited(node)
+        return is_drawn(drawing_folder(options), options)
     if isinstance(node, DigitsConfig):
         return True
     path = getattr(node, "path", None)
