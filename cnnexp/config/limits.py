@@ -17,7 +17,7 @@ BOUNDS = {
 }
 
 
-def option(
+def option(  # noqa: PLR0913 - a limit is a keyword, of which a field of the schema names those that it has
     default: Any = MISSING,
     minimum: float | None = None,
     maximum: float | None = None,

@@ -10,6 +10,7 @@ from cnnexp.config.limits import option
 from cnnexp.errors import UserError
 
 PREPROCESSING = ("caffe", "tf", "torch", "lite", "rescale", "none")
+FREEZE_MODES = ("none", "full", "until_layer")
 
 
 @dataclass
@@ -94,7 +95,7 @@ class PooledConfig(HeadConfig):
 class FreezePolicyConfig:
     """Which part of the backbone is trained."""
 
-    mode: str = option("none", choices=("none", "full", "until_layer"))
+    mode: str = option("none", choices=FREEZE_MODES)
     first_trainable_layer: Optional[str] = None
 
     def check(self) -> None:
