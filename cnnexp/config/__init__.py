@@ -24,7 +24,7 @@ from cnnexp.config.data import (
     StrongConfig,
     SyntheticConfig,
 )
-from cnnexp.config.limits import check_limits, option
+from cnnexp.config.limits import check_keywords, check_limits, option
 from cnnexp.config.network import (
     BackboneConfig,
     ConvnetConfig,
@@ -35,6 +35,7 @@ from cnnexp.config.network import (
     PretrainedConfig,
 )
 from cnnexp.config.phases import PhaseConfig
+from cnnexp.config.targets import HOMES
 from cnnexp.config.training import (
     AdamConfig,
     AdamwConfig,
@@ -113,6 +114,13 @@ SCHEMAS: dict[str, dict[str, type]] = {
 }
 
 
+def schema_of(group: str, target: str | None) -> type | None:
+    """The schema of a function of cnnexp or an optimizer of Keras, if an option is called like it."""
+    home, _, name = str(target).rpartition(".")
+    is_known = group in HOMES and f"{home}.".startswith(f"{HOMES[group]}.")
+    return SCHEMAS[group].get(name.lower()) if is_known else None
+
+
 def register() -> None:
     """Put the schemas into Hydra's ConfigStore: `schema` for the root, `schema/GROUP/NAME` for options."""
     store = ConfigStore.instance()
@@ -139,6 +147,7 @@ def validated(config: DictConfig) -> Config:
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)
+        _check_arguments(prefix, node)
     for _, node in _walk(result, ""):
         if hasattr(node, "check"):
             node.check()
@@ -169,3 +178,13 @@ def _check_names(prefix: str, node: Any) -> None:
             hint = f"; for a function of your own: +{prefix}arguments.{name}=VALUE"
             given = f"{prefix}{name}={getattr(node, name)}"
             raise UserError(f"{given}: no such key; allowed: {allowed}{hint * ('arguments' in known)}")
+
+
+def _check_arguments(prefix: str, node: Any) -> None:
+    """What a known function gets by `arguments` has the types and limits of its schema, as its own keys have."""
+    if not getattr(node, "arguments", None):
+        return
+    schema = schema_of(prefix.split(".")[-2], node._target_)
+    if schema is not None:
+        declared = {item.name: getattr(node, item.name) for item in fields(node)}
+        check_keywords(f"{prefix}arguments.", schema, declared | node.arguments)
