@@ -10,8 +10,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
-from cnnexp.config import SCHEMAS, Config, SyntheticConfig, schema_of, validated
+from cnnexp.config import SCHEMAS, Config, schema_of, validated
 from cnnexp.config.composition import JobComposer, compose_config, load_config, plan_jobs
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.config.hydra_driver import _jobs_checked, conf_dir, hydra_context
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS

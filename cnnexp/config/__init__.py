@@ -13,36 +13,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from cnnexp.config.data import (
-    AugmentationConfig,
-    DatasetConfig,
-    DigitsConfig,
-    DogsVsCatsConfig,
-    FolderConfig,
-    GeometricConfig,
-    MnistConfig,
-    StrongConfig,
-    SyntheticConfig,
-)
+from cnnexp.config.data import AUGMENTATIONS, DATASETS, AugmentationConfig, DatasetConfig
 from cnnexp.config.limits import check_keywords, check_limits, option
-from cnnexp.config.network import (
-    BackboneConfig,
-    ConvnetConfig,
-    FlattenDenseConfig,
-    FreezePolicyConfig,
-    HeadConfig,
-    PooledConfig,
-    PretrainedConfig,
-)
+from cnnexp.config.network import BACKBONES, HEADS, BackboneConfig, FreezePolicyConfig, HeadConfig
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import HOMES
 from cnnexp.config.training import (
-    AdamConfig,
-    AdamwConfig,
+    OPTIMIZERS,
     OptimizerConfig,
     PathsConfig,
-    RmspropConfig,
-    SgdConfig,
     SweepConfig,
     TrackingConfig,
     TrainerConfig,
@@ -98,19 +77,12 @@ class Config:
         ]
 
 
-SCHEMAS: dict[str, dict[str, type]] = {
-    "dataset": {
-        "custom": DatasetConfig,
-        "folder": FolderConfig,
-        "dogs_vs_cats": DogsVsCatsConfig,
-        "mnist": MnistConfig,
-        "digits": DigitsConfig,
-        "synthetic": SyntheticConfig,
-    },
-    "augmentation": {"none": AugmentationConfig, "geometric": GeometricConfig, "strong": StrongConfig},
-    "backbone": {"pretrained": PretrainedConfig, "convnet": ConvnetConfig},
-    "head": {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig},
-    "optimizer": {"rmsprop": RmspropConfig, "adam": AdamConfig, "adamw": AdamwConfig, "sgd": SgdConfig},
+SCHEMAS: dict[str, dict[str, type]] = {  # of the groups whose options have keys of their own
+    "dataset": DATASETS,
+    "augmentation": AUGMENTATIONS,
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "optimizer": OPTIMIZERS,
 }
 
 

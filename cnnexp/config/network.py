@@ -59,6 +59,8 @@ class ConvnetConfig(BackboneConfig):
             )
 
 
+BACKBONES: dict[str, type] = {"pretrained": PretrainedConfig, "convnet": ConvnetConfig}
+
 # -------------------------------------------------------------------------------------------------- head
 
 
@@ -87,6 +89,8 @@ class PooledConfig(HeadConfig):
     units: int = option(0, minimum=0)
     dropout: float = option(0.0, minimum=0, below=1)
 
+
+HEADS: dict[str, type] = {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig}
 
 # ----------------------------------------------------------------------------------------- freeze policy
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnnexp.config.data import (
+    DatasetConfig,
     DigitsConfig,
     DogsVsCatsConfig,
     FetchedFilesConfig,
@@ -25,7 +26,7 @@ from cnnexp.config.data import (
 from cnnexp.console import warn
 from cnnexp.data.check.preflight import PreflightPolicy
 from cnnexp.data.dataset import Dataset, Listing, array_splits, from_files, joined, split_folders
-from cnnexp.data.drawing.synthetic import draw_synthetic, drawing_folder, limited
+from cnnexp.data.drawing.synthetic import draw_synthetic, drawing_folder, is_drawn, limited
 from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpack_all
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
@@ -202,6 +203,17 @@ def synthetic(options: SyntheticConfig) -> Dataset:
     root = drawing_folder(options)
     draw_synthetic(root, options)
     return from_files(options.name, split_folders(root), None, _rules(options), masks=str(root / "masks"))
+
+
+def lies_ready(options: DatasetConfig) -> bool:
+    """Whether the images can be read without drawing, preparing or downloading anything."""
+    if isinstance(options, SyntheticConfig):
+        options = limited(options)
+        return is_drawn(drawing_folder(options), options)
+    if isinstance(options, DigitsConfig):
+        return True
+    path = getattr(options, "path", None)
+    return path is not None and Path(path).expanduser().exists()
 
 
 def _listed(path: str, downloads: Path, promise: ExpectedFile) -> Listing:
