@@ -154,7 +154,7 @@ def draw_dataset(folder: Path, options: SyntheticConfig) -> None:
     """
     options.check()
     folder = Path(folder).absolute()
-    if folder.exists() and _found(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and _recorded(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"dataset.path={folder}: holds other files than drawn pictures; give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -171,7 +171,7 @@ def draw_dataset(folder: Path, options: SyntheticConfig) -> None:
 
 def is_drawn(folder: Path, options: SyntheticConfig) -> bool:
     """Whether `draw_dataset` with these very options, and this version of it, filled the folder."""
-    return _found(Path(folder)) == _facts(options)
+    return _recorded(Path(folder)) == _facts(options)
 
 
 def limited(options: SyntheticConfig) -> SyntheticConfig:
@@ -197,7 +197,7 @@ def _facts(options: SyntheticConfig) -> dict[str, object]:
     return facts | {name: getattr(options, name) for name in names}
 
 
-def _found(folder: Path) -> dict[str, object] | None:
+def _recorded(folder: Path) -> dict[str, object] | None:
     """What `dataset.json` says, or None where there is none of ours."""
     try:
         found = json.loads((folder / "dataset.json").read_text())
