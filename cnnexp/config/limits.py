@@ -58,8 +58,8 @@ def check_limits(prefix: str, node: Any) -> None:
         bounds = [(*BOUNDS[name], limits[name]) for name in BOUNDS if name in limits]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
-            allowed = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
-            raise UserError(f"{key}={value}: must be {'' if is_number else 'a number '}{allowed}")
+            limit = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
+            raise UserError(f"{key}={value}: must be {'' if is_number else 'a number '}{limit}")
 
 
 def check_keywords(prefix: str, schema: type[Any], keywords: Mapping[str, Any]) -> None:
