@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import stats
 
+from cnnexp.config.data import GeometricConfig, StrongConfig
 from cnnexp.data.augment import COLOUR_STEPS, Colour, Draw, Geometric, Patch, Strong, change_colour
 from cnnexp.errors import UserError
 
@@ -238,22 +239,24 @@ def test_without_options_nothing_changes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("rotation_range", 181, "a number at least 0 and at most 180"),
-        ("rotation_range", -1, "a number at least 0 and at most 180"),
-        ("width_shift_range", -0.1, "a number at least 0"),
-        ("height_shift_range", float("inf"), "a number at least 0"),
-        ("shear_range", 90, "a number at least 0 and less than 90"),
-        ("zoom_range", 1, "a number at least 0 and less than 1"),
-        ("zoom_range", float("nan"), "a number at least 0 and less than 1"),
+        ("rotation_range", 181, "at least 0 and at most 180"),
+        ("rotation_range", -1, "at least 0 and at most 180"),
+        ("width_shift_range", -0.1, "at least 0"),
+        ("height_shift_range", float("inf"), "at least 0"),
+        ("shear_range", 90, "at least 0 and less than 90"),
+        ("zoom_range", 1, "at least 0 and less than 1"),
+        ("zoom_range", float("nan"), "at least 0 and less than 1"),
         ("zoom_range", "a", "a number at least 0 and less than 1"),
         ("fill_mode", "wrap", "one of nearest, reflect, constant"),
-        ("brightness", 1.5, "a number at least 0 and at most 1"),
-        ("contrast", -1, "a number at least 0 and at most 1"),
-        ("saturation", 2, "a number at least 0 and at most 1"),
-        ("erasing_probability", 2, "a number at least 0 and at most 1"),
-        ("erasing_min_area", 0, "a number more than 0 and less than 1"),
-        ("erasing_max_area", 0.01, "a number at least 0.02 and less than 1"),
-        ("erasing_min_aspect", 3, "a number at most 1 and more than 0"),
+        ("brightness", 1.5, "at least 0 and at most 1"),
+        ("contrast", -1, "at least 0 and at most 1"),
+        ("saturation", 2, "at least 0 and at most 1"),
+        ("erasing_probability", 2, "at least 0 and at most 1"),
+        ("erasing_min_area", 0, "more than 0 and less than 1"),
+        ("zoom_range", True, "a number at least 0 and less than 1"),
+        ("rotation_range", [1], "a number at least 0 and at most 180"),
+        ("erasing_max_area", 1, "more than 0 and less than 1"),
+        ("erasing_min_aspect", 3, "at most 1 and more than 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name: str, value: Any, allowed: str) -> None:
@@ -263,6 +266,33 @@ def test_a_value_out_of_range_is_refused(name: str, value: Any, allowed: str) ->
         with pytest.raises(UserError) as caught:
             kind(**{name: value})
         assert str(caught.value) == f"augmentation.{name}={value}: must be {allowed}"
+
+
+def test_the_least_area_to_erase_is_at_most_the_largest() -> None:
+    with pytest.raises(UserError) as caught:
+        Strong(erasing_max_area=0.01)
+    said = "augmentation.erasing_min_area=0.02: must be at most augmentation.erasing_max_area=0.01"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("rotation_range", None, "field 'rotation_range' is not Optional"),
+        ("horizontal_flip", "perhaps", "value 'perhaps' is not a valid bool (type str)"),
+        ("fill_mode", 3, "must be one of nearest, reflect, constant"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: Any, said: str) -> None:
+    for kind in (Geometric, Strong):
+        with pytest.raises(UserError) as caught:
+            kind(**{name: value})
+        assert str(caught.value) == f"augmentation.{name}={value}: {said}"
+
+
+def test_defaults_are_those_of_the_schema() -> None:
+    for kind, schema in ((Geometric, GeometricConfig), (Strong, StrongConfig)):
+        assert {field.name: field.default for field in fields(kind)}.items() <= vars(schema()).items()
 
 
 # -------------------------------------------------------------------------------------------------- colour

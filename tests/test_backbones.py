@@ -12,9 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from cnnexp.config import PretrainedConfig
 from cnnexp.config.composition import load_config
-from cnnexp.config.network import BackboneConfig
+from cnnexp.config.network import BackboneConfig, PretrainedConfig
 from cnnexp.config.targets import partial_from_config
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network

@@ -10,12 +10,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
-from cnnexp.config import (
-    Config,
-    SyntheticConfig,
-    validated,
-)
+from cnnexp.config import SCHEMAS, Config, schema_of, validated
 from cnnexp.config.composition import JobComposer, compose_config, load_config, plan_jobs
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.config.hydra_driver import _jobs_checked, conf_dir, hydra_context
 from cnnexp.errors import UserError
 from cnnexp.models.names import APPLICATIONS
@@ -299,6 +296,78 @@ def test_a_key_that_is_added_to_a_leaf_may_be_meant_for_its_function() -> None:
     assert said.endswith("for a function of your own: +backbone.arguments.alpha=VALUE")
     assert composed("backbone=mobilenet", "+backbone.arguments.alpha=0.5").backbone.arguments == {"alpha": 0.5}
     assert composed("+tracking.tags.why=x").tracking.tags == {"why": "x"}
+
+
+def test_the_functions_of_the_options_are_known_by_their_schema() -> None:
+    known = set()
+    for group in SCHEMAS:
+        for name in options(group):
+            text = (CONF / group / f"{name}.yaml").read_text()
+            kind = text.partition(f"- /schema/{group}/")[2].partition("@_here_")[0]
+            target = text.partition("\n_target_: ")[2].partition("\n")[0]
+            if schema := schema_of(group, target):
+                assert schema is SCHEMAS[group][kind], name
+                known.add(kind)
+    assert known == {kind for kinds in SCHEMAS.values() for kind in kinds} - {"custom", "none", "pretrained"}
+    for group, target in (("augmentation", "my.code.Geometric"), ("dataset", "cnnexp.data.sourcesx.folder")):
+        assert schema_of(group, target) is None
+    assert schema_of("augmentation", None) is schema_of("optimizer", "keras.optimizers.Lion") is None
+
+
+GEOMETRIC = ["augmentation=none", "augmentation._target_=cnnexp.data.augment.Geometric"]
+STRONG = ["augmentation=geometric", "augmentation._target_=cnnexp.data.augment.Strong"]
+FOLDER = ["dataset=custom", "dataset._target_=cnnexp.data.sources.folder"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            [*GEOMETRIC, "+augmentation.arguments.rotation_range=500"],
+            "augmentation.arguments.rotation_range=500: must be at least 0 and at most 180",
+        ),
+        (
+            [*GEOMETRIC, "+augmentation.arguments.zoom_range='0.1'"],
+            "augmentation.arguments.zoom_range=0.1: must be a number at least 0 and less than 1",
+        ),
+        (
+            [*GEOMETRIC, "+augmentation.arguments.fill_mode=wrap"],
+            "augmentation.arguments.fill_mode=wrap: must be one of nearest, reflect, constant",
+        ),
+        (
+            [*GEOMETRIC, "+augmentation.arguments.horizontal_flip=perhaps"],
+            "augmentation.arguments.horizontal_flip=perhaps: value 'perhaps' is not a valid bool (type str)",
+        ),
+        (
+            [*STRONG, "+augmentation.arguments.erasing_min_area=0.3"],
+            "augmentation.erasing_min_area=0.3: must be at most augmentation.erasing_max_area=0.2",
+        ),
+        (
+            [*FOLDER, "+dataset.arguments.path=photos", "+dataset.arguments.on_bad=ignore"],
+            "dataset.arguments.on_bad=ignore: must be one of error, skip",
+        ),
+        (
+            [*FOLDER, "+dataset.arguments.path=photos", "+dataset.arguments.validation_fraction=0.8"],
+            "dataset.validation_fraction=0.8: must be less than 1 together with dataset.test_fraction=0.25, so that "
+            "images to train on remain",
+        ),
+        (
+            ["optimizer._target_=keras.optimizers.Adam", "+optimizer.arguments.beta_1=1"],
+            "optimizer.arguments.beta_1=1: must be at least 0 and less than 1",
+        ),
+    ],
+)
+def test_arguments_of_a_known_function_are_checked_as_its_keys(overrides: list[str], said: str) -> None:
+    assert message(overrides) == said
+
+
+def test_good_arguments_are_handed_on_as_they_are() -> None:
+    result = composed(
+        *GEOMETRIC, "+augmentation.arguments.rotation_range=40", "+augmentation.arguments.horizontal_flip=true"
+    )
+    assert result.augmentation.arguments == {"rotation_range": 40, "horizontal_flip": True}
+    assert type(result.augmentation.arguments["rotation_range"]) is int
+    assert composed(*FOLDER, "+dataset.arguments.path=photos").dataset.arguments == {"path": "photos"}
 
 
 @pytest.mark.parametrize(

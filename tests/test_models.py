@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from cnnexp.config.network import PREPROCESSING
 from cnnexp.errors import UserError
 from cnnexp.models.applications import MINIMUM_SIZES, application
 from cnnexp.models.backbone import Backbone, layers_between
@@ -22,7 +23,7 @@ from cnnexp.models.cnn import convnet
 from cnnexp.models.counts import layer_rows, parameter_formula, totals
 from cnnexp.models.freeze import apply_freeze_policy
 from cnnexp.models.heads import flatten_dense, pooled
-from cnnexp.models.names import APPLICATIONS, PREPROCESSING_MODES
+from cnnexp.models.names import APPLICATIONS
 from cnnexp.models.preprocessing import preprocess, to_rgb
 
 RGB = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
@@ -80,13 +81,15 @@ def test_preprocessing_by_hand() -> None:
     pixel = np.array([[[[0, 51, 255]]]], "float32")
     assert run(partial(preprocess, mode="rescale"), pixel) == pytest.approx(np.array([[[[0, 0.2, 1]]]]))
     assert run(partial(preprocess, mode="tf"), pixel) == pytest.approx(np.array([[[[-1, -0.6, 1]]]]))
+    lite = np.array([[[[-127 / 128, -76 / 128, 1]]]])
+    assert run(partial(preprocess, mode="lite"), pixel) == pytest.approx(lite)
     caffe = np.array([[[[255 - 103.939, 51 - 116.779, 0 - 123.68]]]])
     assert run(partial(preprocess, mode="caffe"), pixel) == pytest.approx(caffe, abs=1e-4)
     assert np.array_equal(run(partial(preprocess, mode="none"), pixel), pixel)
 
 
 def test_every_application_names_the_preprocessing_of_its_keras_module() -> None:
-    ours = {mode: run(partial(preprocess, mode=mode), RGB) for mode in PREPROCESSING_MODES}
+    ours = {mode: run(partial(preprocess, mode=mode), RGB) for mode in PREPROCESSING}
     for name, (attribute, mode) in APPLICATIONS.items():
         module = sys.modules[getattr(keras.applications, attribute).__module__]
         expected = module.preprocess_input(RGB.copy())
@@ -106,7 +109,7 @@ def test_grey_becomes_rgb() -> None:
     assert np.array_equal(run(to_rgb, RGB), RGB)
 
 
-@pytest.mark.parametrize("mode", PREPROCESSING_MODES)
+@pytest.mark.parametrize("mode", PREPROCESSING)
 def test_a_saved_model_is_plain_keras(mode: str, tmp_path: Path) -> None:
     backbone = partial(convnet, filters=[4, 4], preprocessing=mode)
     model = build_model((32, 32, 3), 3, backbone, pooled, "saved").model

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from test_trainer import GEOMETRIC, built, cache, data, losses, network, phase, run
 
-from cnnexp.models.build import Network, build_model
+from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.cnn import convnet
 from cnnexp.models.heads import flatten_dense
 from cnnexp.training import runtime
@@ -37,7 +37,8 @@ def half(policy: str = "mixed_float16", dropout: float = 0) -> keras.Model:
 def small(dtype_policy: str | None) -> Network:
     prepare_tensorflow(0, deterministic=False)
     body, head = lambda image: convnet(image, [4]), lambda features, classes: flatten_dense(features, classes, units=8)
-    return build_model((12, 12, 3), 2, body, head, "small", dtype_policy)
+    with layers_with(dtype_policy):
+        return build_model((12, 12, 3), 2, body, head, "small")
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])

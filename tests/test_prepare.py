@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.data.drawing import synthetic
 from cnnexp.data.drawing.synthetic import draw_synthetic
 from cnnexp.data.fetch.mnist import read_mnist
@@ -19,15 +20,16 @@ def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         draw(*given)
 
     monkeypatch.setattr(synthetic, "draw_dataset", counted)
+    options = {seed: SyntheticConfig(train=2, validation=2, test=2, size=32, seed=seed) for seed in (0, 1)}
     for seed in (0, 0, 1):
-        draw_synthetic(tmp_path / f"drawn{seed}", 2, 2, 2, 32, seed)
-    assert [given[1:] for given in calls] == [(2, 2, 2, 32, 0, 0), (2, 2, 2, 32, 1, 0)]
+        draw_synthetic(tmp_path / f"drawn{seed}", options[seed])
+    assert [given[1:] for given in calls] == [(options[0],), (options[1],)]
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"dataset\.path=.*file/drawn: cannot be filled"):
-        draw_synthetic(tmp_path / "file/drawn", 2, 2, 2, 32, 0)
+        draw_synthetic(tmp_path / "file/drawn", SyntheticConfig(train=2, validation=2, test=2, size=32))
 
 
 def mnist_arrays() -> dict[str, Any]:

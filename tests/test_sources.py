@@ -1,4 +1,5 @@
 import sys
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnexp.config.data import DATASETS
 from cnnexp.data.check.preflight import PreflightError
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.fetch import dogs_vs_cats as kaggle
@@ -107,6 +109,23 @@ def test_path_is_needed_and_must_be_a_folder(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "images.zip").write_text("PK")
     with pytest.raises(UserError, match=r"images\.zip: is no archive that can be read"):
         folder(path=str(tmp_path / "images.zip"), **FRACTIONS)
+
+
+def test_what_is_not_given_is_as_the_schema_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = classes(tmp_path / "photos", cat=8, dog=8)
+    monkeypatch.chdir(tmp_path)
+    assert ids(folder(path=path)) == ids(folder(path=path, **FRACTIONS))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]  # no folder of a config
+    with pytest.raises(UserError, match=r"^dataset\.on_bad=ignore: must be one of error, skip$"):
+        folder(path=path, on_bad="ignore")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pathh'"):
+        folder(pathh=path)
+    for source in (folder, dogs_vs_cats, mnist, digits, synthetic):
+        defaults = {name: key.default for name, key in signature(source).parameters.items()}
+        schema = DATASETS[source.__name__]()
+        differ = {name for name, value in vars(schema).items() if defaults.get(name, value) != value}
+        assert defaults["name"] == source.__name__ and differ <= {"name", "downloads", "manifests"}
+        assert vars(schema).keys() - defaults.keys() == {"_target_", "image_size", "arguments"}
 
 
 def test_limit_holds_for_each_split(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.data.drawing import synthetic
 from cnnexp.data.drawing.canvas import SUPERSAMPLING, mark
 from cnnexp.data.drawing.synthetic import compose, draw, draw_dataset, is_drawn
@@ -40,7 +41,7 @@ def pictures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "synthetic"
-    draw_dataset(folder, **ARGUMENTS)
+    draw_dataset(folder, SyntheticConfig(**ARGUMENTS))
     return folder
 
 
@@ -150,7 +151,7 @@ def test_the_files_hold_the_drawn_pictures(written: Path) -> None:
 
 
 def test_pictures_do_not_depend_on_how_many_there_are(written: Path, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "larger", **{**ARGUMENTS, "train": 6, "test": 4})
+    draw_dataset(tmp_path / "larger", SyntheticConfig(**{**ARGUMENTS, "train": 6, "test": 4}))
     small, larger = tree(written), tree(tmp_path / "larger")
     del small["dataset.json"]
     assert small == {name: larger[name] for name in small}
@@ -158,21 +159,21 @@ def test_pictures_do_not_depend_on_how_many_there_are(written: Path, tmp_path: P
 
 
 def test_another_seed_draws_other_pictures(written: Path, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "other", **{**ARGUMENTS, "seed": 1})
+    draw_dataset(tmp_path / "other", SyntheticConfig(**{**ARGUMENTS, "seed": 1}))
     ours, other = tree(written), tree(tmp_path / "other")
     assert ours.keys() == other.keys()
     assert not any(ours[name] == other[name] for name in ours)
 
 
 def test_is_drawn_knows_every_parameter(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_drawn(written, **ARGUMENTS)
+    assert is_drawn(written, SyntheticConfig(**ARGUMENTS))
     for name, value in ARGUMENTS.items():
-        assert not is_drawn(written, **{**ARGUMENTS, name: value + 2})
-    assert not is_drawn(tmp_path, **ARGUMENTS)
+        assert not is_drawn(written, SyntheticConfig(**{**ARGUMENTS, name: value + 2}))
+    assert not is_drawn(tmp_path, SyntheticConfig(**ARGUMENTS))
     (tmp_path / "dataset.json").write_text("{")
-    assert not is_drawn(tmp_path, **ARGUMENTS)
+    assert not is_drawn(tmp_path, SyntheticConfig(**ARGUMENTS))
     monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
-    assert not is_drawn(written, **ARGUMENTS)
+    assert not is_drawn(written, SyntheticConfig(**ARGUMENTS))
 
 
 # ----------------------------------------------------------------------------------------- whole or nothing
@@ -192,7 +193,7 @@ def failing_at(call: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 def test_a_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "draw", failing_at(5))
     with pytest.raises(OSError, match="disk full"):
-        draw_dataset(tmp_path / "drawn", **ARGUMENTS)
+        draw_dataset(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,16 +202,16 @@ def test_a_failure_midway_stops_the_drawing(tmp_path: Path, monkeypatch: pytest.
     fail = failing_at(3)
     monkeypatch.setattr(synthetic, "draw", lambda *arguments: drawn.append(1) or fail(*arguments))
     with pytest.raises(OSError, match="disk full"):
-        draw_dataset(tmp_path / "drawn", **{**ARGUMENTS, "train": 400})
+        draw_dataset(tmp_path / "drawn", SyntheticConfig(**{**ARGUMENTS, "train": 400}))
     assert len(drawn) < 100
 
 
 def test_a_failure_midway_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_dataset(tmp_path / "drawn", **ARGUMENTS)
+    draw_dataset(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS))
     before = tree(tmp_path)
     monkeypatch.setattr(synthetic, "draw", failing_at(5))
     with pytest.raises(OSError, match="disk full"):
-        draw_dataset(tmp_path / "drawn", **{**ARGUMENTS, "seed": 1})
+        draw_dataset(tmp_path / "drawn", SyntheticConfig(**{**ARGUMENTS, "seed": 1}))
     assert tree(tmp_path) == before
 
 
@@ -222,15 +223,15 @@ def test_the_folder_appears_with_everything_in_it(tmp_path: Path, monkeypatch: p
         rename(source, target)
 
     monkeypatch.setattr(synthetic.os, "rename", watched)
-    draw_dataset(tmp_path / "deep" / "drawn", **ARGUMENTS)
+    draw_dataset(tmp_path / "deep" / "drawn", SyntheticConfig(**ARGUMENTS))
     assert seen == [(False, 17)]  # 8 pictures, 8 masks, dataset.json
     assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["drawn"]
 
 
 def test_another_data_set_drawn_by_us_is_replaced(tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "drawn", **{**ARGUMENTS, "train": 6})
-    draw_dataset(tmp_path / "drawn", **ARGUMENTS)
-    assert is_drawn(tmp_path / "drawn", **ARGUMENTS)
+    draw_dataset(tmp_path / "drawn", SyntheticConfig(**{**ARGUMENTS, "train": 6}))
+    draw_dataset(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS))
+    assert is_drawn(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS))
     assert not (tmp_path / "drawn/train/cat/cat.2.jpg").exists()
 
 
@@ -238,14 +239,14 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"dear to someone")
     with pytest.raises(UserError, match=r"dataset\.path=.*photos: holds other files"):
-        draw_dataset(tmp_path / "photos", **ARGUMENTS)
+        draw_dataset(tmp_path / "photos", SyntheticConfig(**ARGUMENTS))
     assert tree(tmp_path) == {"photos/holiday.jpg": b"dear to someone"}
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 3), ("validation", 0), ("test", -2)])
 def test_counts_that_cannot_be_halved_are_refused(tmp_path: Path, split: str, count: int) -> None:
     with pytest.raises(UserError, match=rf"dataset\.{split}={count}: must be even"):
-        draw_dataset(tmp_path / "drawn", **{**ARGUMENTS, split: count})
+        draw_dataset(tmp_path / "drawn", SyntheticConfig(**{**ARGUMENTS, split: count}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -259,8 +260,10 @@ def test_decoys_are_added_and_nothing_else_changes(tmp_path: Path) -> None:
         assert 0.01 < (plain != crowded).any(axis=2).mean() < 0.5  # three of a radius up to a tenth, and their blur
         assert (seen > mask).sum() == 0  # nothing more is evidence
         assert (seen > 0).sum() >= 0.8 * (mask > 0).sum()
-    draw_dataset(tmp_path / "drawn", **ARGUMENTS, decoy_count=3)
-    assert is_drawn(tmp_path / "drawn", **ARGUMENTS, decoy_count=3) and not is_drawn(tmp_path / "drawn", **ARGUMENTS)
+    draw_dataset(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS, decoys=3))
+    assert is_drawn(tmp_path / "drawn", SyntheticConfig(**ARGUMENTS, decoys=3)) and not is_drawn(
+        tmp_path / "drawn", SyntheticConfig(**ARGUMENTS)
+    )
 
 
 def test_decoys_stand_out_more_than_the_evidence() -> None:

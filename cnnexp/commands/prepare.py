@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from cnnexp.commands.arguments import split_overrides
 from cnnexp.config.composition import load_config
-from cnnexp.config.data import DogsVsCatsConfig
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 
@@ -32,9 +31,7 @@ def run(arguments: list[str]) -> int:
     if len(names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
     config = load_config([f"dataset={names[0]}", *overrides])
-    if isinstance(config.dataset, DogsVsCatsConfig) and not any(
-        line.startswith("dataset.download=") for line in overrides
-    ):
+    if hasattr(config.dataset, "download") and not any(line.startswith("dataset.download=") for line in overrides):
         config.dataset.download = True  # `cnnexp train` never begins with that
     from cnnexp.data.check.preflight import PreflightError
     from cnnexp.runs.job import load_dataset

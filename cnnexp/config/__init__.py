@@ -13,35 +13,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from cnnexp.config.data import (
-    AugmentationConfig,
-    DatasetConfig,
-    DigitsConfig,
-    DogsVsCatsConfig,
-    FolderConfig,
-    GeometricConfig,
-    MnistConfig,
-    StrongConfig,
-    SyntheticConfig,
-)
-from cnnexp.config.limits import check_limits, option
-from cnnexp.config.network import (
-    BackboneConfig,
-    ConvnetConfig,
-    FlattenDenseConfig,
-    FreezePolicyConfig,
-    HeadConfig,
-    PooledConfig,
-    PretrainedConfig,
-)
+from cnnexp.config.data import AUGMENTATIONS, DATASETS, AugmentationConfig, DatasetConfig
+from cnnexp.config.limits import check_keywords, check_limits, option
+from cnnexp.config.network import BACKBONES, HEADS, BackboneConfig, FreezePolicyConfig, HeadConfig
 from cnnexp.config.phases import PhaseConfig
+from cnnexp.config.targets import HOMES
 from cnnexp.config.training import (
-    AdamConfig,
-    AdamwConfig,
+    OPTIMIZERS,
     OptimizerConfig,
     PathsConfig,
-    RmspropConfig,
-    SgdConfig,
     SweepConfig,
     TrackingConfig,
     TrainerConfig,
@@ -97,20 +77,20 @@ class Config:
         ]
 
 
-SCHEMAS: dict[str, dict[str, type]] = {
-    "dataset": {
-        "custom": DatasetConfig,
-        "folder": FolderConfig,
-        "dogs_vs_cats": DogsVsCatsConfig,
-        "mnist": MnistConfig,
-        "digits": DigitsConfig,
-        "synthetic": SyntheticConfig,
-    },
-    "augmentation": {"none": AugmentationConfig, "geometric": GeometricConfig, "strong": StrongConfig},
-    "backbone": {"pretrained": PretrainedConfig, "convnet": ConvnetConfig},
-    "head": {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig},
-    "optimizer": {"rmsprop": RmspropConfig, "adam": AdamConfig, "adamw": AdamwConfig, "sgd": SgdConfig},
+SCHEMAS: dict[str, dict[str, type]] = {  # of the groups whose options have keys of their own
+    "dataset": DATASETS,
+    "augmentation": AUGMENTATIONS,
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "optimizer": OPTIMIZERS,
 }
+
+
+def schema_of(group: str, target: str | None) -> type | None:
+    """The schema of a function of cnnexp or an optimizer of Keras, if an option is called like it."""
+    home, _, name = str(target).rpartition(".")
+    is_known = group in HOMES and f"{home}.".startswith(f"{HOMES[group]}.")
+    return SCHEMAS[group].get(name.lower()) if is_known else None
 
 
 def register() -> None:
@@ -139,6 +119,7 @@ def validated(config: DictConfig) -> Config:
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)
+        _check_arguments(prefix, node)
     for _, node in _walk(result, ""):
         if hasattr(node, "check"):
             node.check()
@@ -169,3 +150,13 @@ def _check_names(prefix: str, node: Any) -> None:
             hint = f"; for a function of your own: +{prefix}arguments.{name}=VALUE"
             given = f"{prefix}{name}={getattr(node, name)}"
             raise UserError(f"{given}: no such key; allowed: {allowed}{hint * ('arguments' in known)}")
+
+
+def _check_arguments(prefix: str, node: Any) -> None:
+    """What a known function gets by `arguments` has the types and limits of its schema, as its own keys have."""
+    if not getattr(node, "arguments", None):
+        return
+    schema = schema_of(prefix.split(".")[-2], node._target_)
+    if schema is not None:
+        declared = {item.name: getattr(node, item.name) for item in fields(node)}
+        check_keywords(f"{prefix}arguments.", schema, declared | node.arguments)

@@ -1,7 +1,7 @@
 """The config groups `dataset` and `augmentation`."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from omegaconf import MISSING
 
@@ -12,6 +12,8 @@ from cnnexp.errors import UserError
 @dataclass
 class DatasetConfig:
     """Where images come from. `_target_` may name a function of your own; `arguments` are keywords."""
+
+    channels_and_classes: ClassVar[Optional[tuple[int, int]]] = None  # where they are known without reading the images
 
     _target_: str = MISSING
     name: str = MISSING
@@ -58,6 +60,8 @@ class FolderConfig(FetchedFilesConfig):
 class DogsVsCatsConfig(FetchedFilesConfig):
     """The Kaggle photos, split by number as in the tutorial."""
 
+    channels_and_classes = (3, 2)
+
     source: Optional[str] = None  # Kaggle's `train/`, or an archive, or its URL; `path` is where the split is prepared
     download: bool = False  # without a source: Microsoft's archive of the same photos, 825 MB
 
@@ -65,6 +69,8 @@ class DogsVsCatsConfig(FetchedFilesConfig):
 @dataclass
 class MnistConfig(DatasetConfig):
     """MNIST from `keras.datasets.mnist`, or from a local `mnist.npz`."""
+
+    channels_and_classes = (1, 10)
 
     path: Optional[str] = None
     validation_size: int = option(5000, minimum=10, maximum=50000)  # taken from the 60,000 training images
@@ -74,6 +80,8 @@ class MnistConfig(DatasetConfig):
 @dataclass
 class DigitsConfig(DatasetConfig):
     """scikit-learn's 1797 handwritten digits, 8x8."""
+
+    channels_and_classes = (1, 10)
 
     validation_fraction: float = option(0.2, above=0, below=1)
     test_fraction: float = option(0.2, above=0, below=1)
@@ -86,6 +94,8 @@ class DigitsConfig(DatasetConfig):
 class SyntheticConfig(ImageFilesConfig):
     """Cats and dogs drawn with OpenCV."""
 
+    channels_and_classes = (3, 2)
+
     train: int = option(2000, minimum=2)
     validation: int = option(1000, minimum=2)
     test: int = option(1000, minimum=2)
@@ -95,9 +105,19 @@ class SyntheticConfig(ImageFilesConfig):
 
     def check(self) -> None:
         for name in ("train", "validation", "test"):
-            if getattr(self, name) % 2:
-                raise UserError(f"dataset.{name}={getattr(self, name)}: must be even, half cats and half dogs")
+            count = getattr(self, name)
+            if count < 2 or count % 2:
+                raise UserError(f"dataset.{name}={count}: must be even and at least 2, half cats and half dogs")
 
+
+DATASETS: dict[str, type] = {
+    "custom": DatasetConfig,
+    "folder": FolderConfig,
+    "dogs_vs_cats": DogsVsCatsConfig,
+    "mnist": MnistConfig,
+    "digits": DigitsConfig,
+    "synthetic": SyntheticConfig,
+}
 
 # ------------------------------------------------------------------------------------------ augmentation
 
@@ -145,3 +165,6 @@ class StrongConfig(GeometricConfig):
                 f"augmentation.erasing_min_area={self.erasing_min_area}: must be at most "
                 f"augmentation.erasing_max_area={self.erasing_max_area}"
             )
+
+
+AUGMENTATIONS: dict[str, type] = {"none": AugmentationConfig, "geometric": GeometricConfig, "strong": StrongConfig}

@@ -2,10 +2,12 @@
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.errors import UserError, nearest
 
@@ -17,7 +19,7 @@ BOUNDS = {
 }
 
 
-def option(
+def option(  # noqa: PLR0913 - a limit is a keyword, of which a field of the schema names those that it has
     default: Any = MISSING,
     minimum: float | None = None,
     maximum: float | None = None,
@@ -41,7 +43,7 @@ def check_limits(prefix: str, node: Any) -> None:
         node: the dataclass.
 
     Raises:
-        UserError: the first value that is outside its limits, or is nan or infinite.
+        UserError: the first value that is outside its limits, or is nan, infinite, or no number at all.
     """
     for item in fields(node):
         value, limits = getattr(node, item.name), item.metadata
@@ -50,9 +52,36 @@ def check_limits(prefix: str, node: Any) -> None:
         key = f"{prefix}{item.name}"
         if "choices" in limits:
             if value not in limits["choices"]:
-                allowed = nearest(value, list(limits["choices"]))
+                allowed = nearest(str(value), list(limits["choices"]))
                 raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
             continue
         bounds = [(*BOUNDS[name], limits[name]) for name in BOUNDS if name in limits]
-        if not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
-            raise UserError(f"{key}={value}: must be {' and '.join(f'{words} {b}' for words, _, b in bounds)}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
+            limit = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
+            raise UserError(f"{key}={value}: must be {'' if is_number else 'a number '}{limit}")
+
+
+def check_keywords(prefix: str, schema: type[Any], keywords: Mapping[str, Any]) -> None:
+    """Check what a function is called with as the keys of a config are; keywords that `schema` lacks are left alone.
+
+    Args:
+        prefix: as in `check_limits`.
+        schema: a config dataclass.
+        keywords: by name.
+
+    Raises:
+        UserError: the first value that is outside its limits, of another type, or does not go with another.
+    """
+    names = [item.name for item in fields(schema)]
+    known = {name: value for name, value in keywords.items() if name in names}
+    node, typed = schema(**known), OmegaConf.structured(schema)
+    check_limits(prefix, node)
+    for name, value in known.items():
+        try:
+            typed[name] = value
+        except OmegaConfBaseException as error:
+            reason = str(error.msg or error).splitlines()[0]
+            raise UserError(f"{prefix}{name}={value}: {reason[0].lower()}{reason[1:]}") from error
+    if hasattr(node, "check"):
+        node.check()

@@ -10,6 +10,7 @@ from cnnexp.config.limits import option
 from cnnexp.errors import UserError
 
 PREPROCESSING = ("caffe", "tf", "torch", "lite", "rescale", "none")
+FREEZE_MODES = ("none", "full", "until_layer")
 
 
 @dataclass
@@ -58,6 +59,8 @@ class ConvnetConfig(BackboneConfig):
             )
 
 
+BACKBONES: dict[str, type] = {"pretrained": PretrainedConfig, "convnet": ConvnetConfig}
+
 # -------------------------------------------------------------------------------------------------- head
 
 
@@ -87,6 +90,8 @@ class PooledConfig(HeadConfig):
     dropout: float = option(0.0, minimum=0, below=1)
 
 
+HEADS: dict[str, type] = {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig}
+
 # ----------------------------------------------------------------------------------------- freeze policy
 
 
@@ -94,7 +99,7 @@ class PooledConfig(HeadConfig):
 class FreezePolicyConfig:
     """Which part of the backbone is trained."""
 
-    mode: str = option("none", choices=("none", "full", "until_layer"))
+    mode: str = option("none", choices=FREEZE_MODES)
     first_trainable_layer: Optional[str] = None
 
     def check(self) -> None:

@@ -70,6 +70,8 @@ class SgdConfig(OptimizerConfig):
     nesterov: bool = False
 
 
+OPTIMIZERS: dict[str, type] = {"rmsprop": RmspropConfig, "adam": AdamConfig, "adamw": AdamwConfig, "sgd": SgdConfig}
+
 # ------------------------------------------------------------------------------- trainer, tracking, paths
 
 

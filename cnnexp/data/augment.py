@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnexp.config.data import GeometricConfig, StrongConfig
+from cnnexp.config.limits import check_keywords
 from cnnexp.data.opencv import cv2
-from cnnexp.errors import UserError
 
 BORDERS = {"nearest": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT, "constant": cv2.BORDER_CONSTANT}
 COLOUR_STEPS = ("brightness", "contrast", "saturation")
@@ -86,13 +87,7 @@ class Geometric:
     fill_mode: str = "nearest"
 
     def __post_init__(self) -> None:
-        _check("rotation_range", self.rotation_range, 0, 180)
-        _check("width_shift_range", self.width_shift_range, 0)
-        _check("height_shift_range", self.height_shift_range, 0)
-        _check("shear_range", self.shear_range, 0, below=90)
-        _check("zoom_range", self.zoom_range, 0, below=1)
-        if self.fill_mode not in BORDERS:
-            raise UserError(f"augmentation.fill_mode={self.fill_mode}: must be one of {', '.join(BORDERS)}")
+        check_keywords("augmentation.", GeometricConfig, vars(self))
 
     def augment(self, images: np.ndarray, indices: np.ndarray, passes: np.ndarray, seed: int) -> np.ndarray:
         """Change every image in its own way.
@@ -188,17 +183,12 @@ class Strong(Geometric):
     contrast: float = 0.0
     saturation: float = 0.0
     erasing_probability: float = 0.0
-    erasing_min_area: float = 0.02
-    erasing_max_area: float = 0.2
-    erasing_min_aspect: float = 0.3
+    erasing_min_area: float = StrongConfig.erasing_min_area
+    erasing_max_area: float = StrongConfig.erasing_max_area
+    erasing_min_aspect: float = StrongConfig.erasing_min_aspect
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in (*COLOUR_STEPS, "erasing_probability"):
-            _check(name, getattr(self, name), 0, 1)
-        _check("erasing_min_area", self.erasing_min_area, above=0, below=1)
-        _check("erasing_max_area", self.erasing_max_area, self.erasing_min_area, below=1)
-        _check("erasing_min_aspect", self.erasing_min_aspect, above=0, maximum=1)
+        check_keywords("augmentation.", StrongConfig, vars(self))
 
     def sample(self, rng: np.random.Generator, height: int, width: int) -> Draw:
         """Draw what happens to an image of `height` x `width` pixels."""
@@ -260,19 +250,3 @@ def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def _pixels(shift_range: float, length: int) -> float:
     return shift_range * length if shift_range < 1 else shift_range
-
-
-def _check(
-    name: str,
-    value: float,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and minimum <= value <= maximum and above < value < below:
-        return
-    bounds = {"at least": minimum, "at most": maximum, "more than": above, "less than": below}
-    allowed = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
-    raise UserError(f"augmentation.{name}={value}: must be a number {allowed}")

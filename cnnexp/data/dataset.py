@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,35 +44,39 @@ class Dataset:
         return self.train, self.validation, self.test
 
 
-def from_split_folders(
-    name: str, root: Path, limit: int | None, rules: PreflightPolicy, masks: str | None = None
-) -> Dataset:
-    """The images of `root/{train,validation,test}/CLASS/`; see `from_files`."""
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Image files that were found, and not looked at yet.
+
+    root:        the folder that their names start from.
+    class_names: of the labels 0, 1, ...
+    parts:       the images of each split.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    parts: dict[str, LabelledFiles]
+
+
+def split_folders(root: Path) -> Listing:
+    """The images of `root/{train,validation,test}/CLASS/`, none of which may be missing."""
     class_names, parts = find_images(root)
     for split in SPLITS:
         if split not in parts:
             raise UserError(
                 f"dataset.path={root}: is no prepared data set, having no {split}/; delete it or give another"
             )
-    return from_files(name, root, class_names, parts, limit, rules, masks)
+    return Listing(root, class_names, parts)
 
 
 def from_files(
-    name: str,
-    root: Path,
-    class_names: tuple[str, ...],
-    parts: dict[str, LabelledFiles],
-    limit: int | None,
-    rules: PreflightPolicy,
-    masks: str | None = None,
+    name: str, listing: Listing, limit: int | None, rules: PreflightPolicy, masks: str | None = None
 ) -> Dataset:
-    """The images of the listings, every one of which is looked at.
+    """The images of a listing, every one of which is looked at.
 
     Args:
         name: of the data set.
-        root: the folder that the names in the listings start from.
-        class_names: of the labels 0, 1, ...
-        parts: the images of each split.
+        listing: all of its images.
         limit: at most so many of each split, evenly of each class.
         rules: what to do about bad files and leaks.
         masks: folder of the evidence masks.
@@ -80,14 +84,15 @@ def from_files(
     Raises:
         UserError: as `preflight`.
     """
-    chosen = {split: images.take(limit_evenly(images.labels, limit)) for split, images in parts.items()}
+    root, class_names = listing.root, listing.class_names
+    chosen = {split: images.take(limit_evenly(images.labels, limit)) for split, images in listing.parts.items()}
     checked = preflight(root, class_names, chosen, rules)
     splits = {}
     for split, images in checked.listings.items():
         paths = tuple(str(root / image) for image in images.ids)
         digest = combined_digest(images.ids, images.labels, checked.contents[split])
         splits[split] = Split(split, images.labels, paths, None, images.ids, digest)
-    return joined(name, class_names, 3, splits, masks, checked.report)
+    return replace(joined(name, class_names, 3, splits), masks=masks, report=checked.report)
 
 
 def array_splits(
@@ -104,16 +109,9 @@ def array_splits(
     return splits
 
 
-def joined(
-    name: str,
-    class_names: tuple[str, ...],
-    channels: int,
-    splits: dict[str, Split],
-    masks: str | None = None,
-    report: Report | None = None,
-) -> Dataset:
+def joined(name: str, class_names: tuple[str, ...], channels: int, splits: dict[str, Split]) -> Dataset:
     """The data set of three splits, with its digest."""
     train, validation, test = (splits[split] for split in SPLITS)
     facts = json.dumps([class_names, train.digest, validation.digest, test.digest])
     digest = hashlib.sha256(facts.encode()).hexdigest()
-    return Dataset(name, class_names, channels, train, validation, test, digest, masks, report)
+    return Dataset(name, class_names, channels, train, validation, test, digest)

@@ -1,42 +1,69 @@
-"""Where images come from: a function for each kind of data set, named by `dataset._target_` in the config."""
+"""Where images come from: a function for each kind of data set, named by `dataset._target_` in the config.
+
+Each takes the keys of its schema in `cnnexp.config.data` as keywords, with the defaults that stand there.
+"""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import wraps
+from inspect import Parameter, Signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cnnexp.config.data import (
+    DatasetConfig,
+    DigitsConfig,
+    DogsVsCatsConfig,
+    FetchedFilesConfig,
+    FolderConfig,
+    ImageFilesConfig,
+    MnistConfig,
+    SyntheticConfig,
+)
 from cnnexp.console import warn
 from cnnexp.data.check.preflight import PreflightPolicy
-from cnnexp.data.dataset import Dataset, array_splits, from_files, from_split_folders, joined
-from cnnexp.data.drawing.synthetic import draw_synthetic, drawing
+from cnnexp.data.dataset import Dataset, Listing, array_splits, from_files, joined, split_folders
+from cnnexp.data.drawing.synthetic import draw_synthetic, drawing_folder, is_drawn, limited
 from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpack_all
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.tables import read_table
-from cnnexp.data.splits import LabelledFiles, divide, find_images
+from cnnexp.data.splits import divide, find_images
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
+NO_CONFIG = {"downloads": "downloads", "manifests": None}  # without one there is no `paths.data` to name
 
 
 # ------------------------------------------------------------------------------------------------- sources
 
 
-def folder(
-    *,
-    path: str | None,
-    validation_fraction: float,
-    test_fraction: float,
-    split_seed: int,
-    downloads: str = "downloads",
-    sha256: str | None = None,
-    limit: int | None = None,
-    on_bad: str = "error",
-    on_leak: str = "warn",
-    manifests: str | None = None,
-    name: str = "folder",
-) -> Dataset:
+def _keywords_of(schema: type[Any]) -> Callable[[Callable[[Any], Dataset]], Callable[..., Dataset]]:
+    """Lets a source that takes its options whole be called with their keywords, as a `_target_` is."""
+
+    def decorate(source: Callable[[Any], Dataset]) -> Callable[..., Dataset]:
+        names = [item.name for item in fields(schema) if item.name not in ("_target_", "image_size", "arguments")]
+        own = {"name": source.__name__, **NO_CONFIG}
+        defaults = schema(**{name: own[name] for name in names if name in own})
+
+        @wraps(source)
+        def called(**keywords: Any) -> Dataset:
+            return source(replace(defaults, **keywords))
+
+        called.__signature__ = Signature(  # type: ignore[attr-defined]
+            [Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(defaults, name)) for name in names]
+        )
+        return called
+
+    return decorate
+
+
+@_keywords_of(FolderConfig)
+def folder(options: FolderConfig) -> Dataset:
     """Images of one's own in class folders, `path/CLASS/` or `path/{train,validation,test}/CLASS/`.
 
     What has no folder of its own is taken from train. So without split folders, validation and test are
@@ -63,37 +90,27 @@ def folder(
         UserError: there is no such folder, or not with this layout; a class is too small to be divided.
         PreflightError: bad files, or leaks, that are to be refused.
     """
-    if path is None:
+    if options.path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
-    root, class_names, parts = _listed(path, Path(downloads).expanduser().absolute(), _promise(sha256))
-    images = parts["train"]
-    fractions = {"test": test_fraction, "validation": validation_fraction}
-    sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in parts}
+    listing = _listed(options.path, _downloads(options), _promise(options))
+    images = listing.parts["train"]
+    fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
+    sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in listing.parts}
     if sizes:
-        divided = divide(images.labels, sizes, split_seed, class_names)
+        divided = divide(images.labels, sizes, options.split_seed, listing.class_names)
         if len(sizes) == 1:
             (split,) = sizes
             warn(
-                f"dataset.path={root}: has no {split} folder; {len(divided[split])} of its {len(images.ids)} "
+                f"dataset.path={listing.root}: has no {split} folder; {len(divided[split])} of its {len(images.ids)} "
                 f"training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
             )
-        parts |= {split: images.take(indices) for split, indices in divided.items()}
-    return from_files(name, root, class_names, parts, limit, _rules(on_bad, on_leak, manifests))
+        parts = listing.parts | {split: images.take(indices) for split, indices in divided.items()}
+        listing = replace(listing, parts=parts)
+    return from_files(options.name, listing, options.limit, _rules(options))
 
 
-def dogs_vs_cats(
-    *,
-    path: str | None,
-    source: str | None,
-    download: bool = False,
-    downloads: str = "downloads",
-    sha256: str | None = None,
-    limit: int | None = None,
-    on_bad: str = "error",
-    on_leak: str = "warn",
-    manifests: str | None = None,
-    name: str = "dogs_vs_cats",
-) -> Dataset:
+@_keywords_of(DogsVsCatsConfig)
+def dogs_vs_cats(options: DogsVsCatsConfig) -> Dataset:
     """The tutorial's 2000 / 1000 / 1000 Kaggle photos.
 
     Args:
@@ -107,31 +124,25 @@ def dogs_vs_cats(
     Raises:
         UserError: neither lies ready; `path` was made from other photos than those of `source`.
     """
+    path, downloads = options.path, _downloads(options)
     if path is None:
         raise UserError("dataset.path=null: give the folder in which the split photos are to lie")
-    folder_of_archives = Path(downloads).expanduser().absolute()
-    if source is not None:
-        prepare_dogs_vs_cats(source, Path(path), folder_of_archives, _promise(sha256))
+    if options.source is not None:
+        prepare_dogs_vs_cats(options.source, Path(path), downloads, _promise(options))
     elif not Path(path).expanduser().is_dir():
-        if not download:
+        if not options.download:
             raise UserError(
                 f"dataset.path={path}: the photos are not there yet; `cnnexp prepare dogs_vs_cats` downloads them "
                 f"(825 MB); or get {KAGGLE} and give dataset.source=FOLDER of cat.0.jpg, dog.0.jpg, ... or the "
                 "archive; dataset=synthetic works without a download"
             )
-        prepare_dogs_vs_cats(MICROSOFT, Path(path), folder_of_archives, MICROSOFT_PROMISE)
-    rules = _rules(on_bad, on_leak, manifests)
-    return from_split_folders(name, Path(path).expanduser().absolute(), limit, rules)
+        prepare_dogs_vs_cats(MICROSOFT, Path(path), downloads, MICROSOFT_PROMISE)
+    listing = split_folders(Path(path).expanduser().absolute())
+    return from_files(options.name, listing, options.limit, _rules(options))
 
 
-def mnist(
-    *,
-    path: str | None,
-    validation_size: int,
-    split_seed: int,
-    limit: int | None = None,
-    name: str = "mnist",
-) -> Dataset:
+@_keywords_of(MnistConfig)
+def mnist(options: MnistConfig) -> Dataset:
     """Handwritten digits, (28, 28, 1): 60,000 to train and validate, 10,000 to test (LeCun et al. 1998).
 
     Args:
@@ -143,22 +154,16 @@ def mnist(
     Raises:
         UserError: the file cannot be read or downloaded, or has other contents.
     """
-    arrays = _keras_mnist() if path is None else read_mnist(Path(path).expanduser())
+    arrays = _keras_mnist() if options.path is None else read_mnist(Path(options.path).expanduser())
     x_train, y_train, x_test, y_test = arrays
-    parts = divide(y_train, {"validation": validation_size}, split_seed, DIGIT_NAMES)
-    splits = array_splits("train", x_train, y_train, parts, limit)
-    splits |= array_splits("test", x_test, y_test, {"test": np.arange(len(y_test))}, limit)
-    return joined(name, DIGIT_NAMES, 1, splits)
+    parts = divide(y_train, {"validation": options.validation_size}, options.split_seed, DIGIT_NAMES)
+    splits = array_splits("train", x_train, y_train, parts, options.limit)
+    splits |= array_splits("test", x_test, y_test, {"test": np.arange(len(y_test))}, options.limit)
+    return joined(options.name, DIGIT_NAMES, 1, splits)
 
 
-def digits(
-    *,
-    validation_fraction: float,
-    test_fraction: float,
-    split_seed: int,
-    limit: int | None = None,
-    name: str = "digits",
-) -> Dataset:
+@_keywords_of(DigitsConfig)
+def digits(options: DigitsConfig) -> Dataset:
     """scikit-learn's 1797 handwritten digits, (8, 8, 1), their 17 grey levels spread over 0..255.
 
     Args:
@@ -169,27 +174,14 @@ def digits(
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)
-    fractions = {"test": test_fraction, "validation": validation_fraction}
+    fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
     sizes = {split: round(fraction * len(labels)) for split, fraction in fractions.items()}
-    parts = divide(labels, sizes, split_seed, DIGIT_NAMES)
-    return joined(name, DIGIT_NAMES, 1, array_splits("digits", images, labels, parts, limit))
+    parts = divide(labels, sizes, options.split_seed, DIGIT_NAMES)
+    return joined(options.name, DIGIT_NAMES, 1, array_splits("digits", images, labels, parts, options.limit))
 
 
-def synthetic(
-    *,
-    path: str | None,
-    train: int,
-    validation: int,
-    test: int,
-    size: int,
-    seed: int,
-    decoys: int = 0,
-    limit: int | None = None,
-    on_bad: str = "error",
-    on_leak: str = "warn",
-    manifests: str | None = None,
-    name: str = "synthetic",
-) -> Dataset:
+@_keywords_of(SyntheticConfig)
+def synthetic(options: SyntheticConfig) -> Dataset:
     """Drawn cats and dogs with the masks of their evidence (see `synthetic.draw_dataset`).
 
     Args:
@@ -205,17 +197,27 @@ def synthetic(
     Raises:
         UserError: something else lies there; the disk is full.
     """
-    if path is None:
+    if options.path is None:
         raise UserError("dataset.path=null: give the folder into which the pictures are to be drawn")
-    root, counts = drawing(path, (train, validation, test), size, seed, limit, decoys)
-    draw_synthetic(root, *counts)
-    return from_split_folders(name, root, None, _rules(on_bad, on_leak, manifests), masks=str(root / "masks"))
+    options = limited(options)
+    root = drawing_folder(options)
+    draw_synthetic(root, options)
+    return from_files(options.name, split_folders(root), None, _rules(options), masks=str(root / "masks"))
 
 
-def _listed(
-    path: str, downloads: Path, promise: ExpectedFile
-) -> tuple[Path, tuple[str, ...], dict[str, LabelledFiles]]:
-    """The folder that names start from, the class names, and the images of each split, of a folder, archive or CSV."""
+def lies_ready(options: DatasetConfig) -> bool:
+    """Whether the images can be read without drawing, preparing or downloading anything."""
+    if isinstance(options, SyntheticConfig):
+        options = limited(options)
+        return is_drawn(drawing_folder(options), options)
+    if isinstance(options, DigitsConfig):
+        return True
+    path = getattr(options, "path", None)
+    return path is not None and Path(path).expanduser().exists()
+
+
+def _listed(path: str, downloads: Path, promise: ExpectedFile) -> Listing:
+    """The images of a folder, archive or CSV."""
     if is_url(path):
         name = file_name(path, promise)
         root = downloads / f"{name}.unpacked"
@@ -228,10 +230,10 @@ def _listed(
                 raise
             (downloads / name).unlink(missing_ok=True)  # another process may have done it
         root = innermost(root)
-        return root, *find_images(root)
+        return Listing(root, *find_images(root))
     root = Path(path).expanduser().absolute()
     if root.is_file() and root.suffix.lower() == ".csv":
-        return root.parent, *read_table(root)
+        return Listing(root.parent, *read_table(root))
     if root.is_file() and is_archive(root):
         status = root.stat()
         facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
@@ -241,15 +243,20 @@ def _listed(
     elif not root.is_dir():
         what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
         raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
-    return root, *find_images(root)
+    return Listing(root, *find_images(root))
 
 
-def _promise(sha256: str | None) -> ExpectedFile:
-    return ExpectedFile(sha256=sha256.lower() if sha256 else None)
+def _downloads(options: FetchedFilesConfig) -> Path:
+    return Path(options.downloads).expanduser().absolute()
 
 
-def _rules(on_bad: str, on_leak: str, manifests: str | None) -> PreflightPolicy:
-    return PreflightPolicy(on_bad, on_leak, Path(manifests).expanduser().absolute() if manifests else None)
+def _promise(options: FetchedFilesConfig) -> ExpectedFile:
+    return ExpectedFile(sha256=options.sha256.lower() if options.sha256 else None)
+
+
+def _rules(options: ImageFilesConfig) -> PreflightPolicy:
+    manifests = Path(options.manifests).expanduser().absolute() if options.manifests else None
+    return PreflightPolicy(options.on_bad, options.on_leak, manifests)
 
 
 def _keras_mnist() -> tuple[np.ndarray, ...]:

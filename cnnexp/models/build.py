@@ -35,9 +35,8 @@ def build_model(
     backbone: Callable[[KerasTensor], Backbone],
     head: Callable[[KerasTensor, int], KerasTensor],
     name: str,
-    dtype_policy: str | None = None,
 ) -> Network:
-    """Join a backbone and a head.
+    """Join a backbone and a head; `layers_with` around it says in which precision they compute.
 
     Keras numbers the layers that an application leaves without a name (`conv2d_7` of Inception) through
     the whole process: `keras.utils.clear_session()` before building gives a second network the names of the
@@ -49,33 +48,10 @@ def build_model(
         backbone: a builder with its options filled in.
         head: a head with its options filled in.
         name: of the model.
-        dtype_policy: of its layers, as "mixed_bfloat16"; None: Keras' present one. Preprocessing and the last layer
-            keep full precision, because a raw image does not fit into 8 bits of mantissa, nor a small loss.
 
     Raises:
         UserError: from the builder; or the builder did not return a Backbone.
     """
-    with _layers_with(dtype_policy):
-        return _join(input_shape, num_classes, backbone, head, name)
-
-
-@contextmanager
-def _layers_with(dtype_policy: str | None) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype_policy or before)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def _join(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    backbone: Callable[[KerasTensor], Backbone],
-    head: Callable[[KerasTensor, int], KerasTensor],
-    name: str,
-) -> Network:
     image = keras.Input(input_shape, dtype="float32", name="image")
     body = backbone(image)
     if not isinstance(body, Backbone):
@@ -92,6 +68,21 @@ def _join(
         head_layers=tuple(layer for layer in model.layers if id(layer) not in before_head),
         pretrained=body.pretrained,
     )
+
+
+@contextmanager
+def layers_with(dtype_policy: str | None) -> Iterator[None]:
+    """The layers that are made meanwhile have this policy, as "mixed_bfloat16"; None: Keras' present one.
+
+    Preprocessing and the last layer keep full precision, because a raw image does not fit into 8 bits of mantissa,
+    nor a small loss.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_policy or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def flip_averaged(model: keras.Model) -> keras.Model:

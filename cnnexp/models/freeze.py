@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from keras import layers
 
+from cnnexp.config.network import FREEZE_MODES
 from cnnexp.errors import UserError, nearest
 from cnnexp.models.build import Network
-
-MODES = ("none", "full", "until_layer")
 
 
 def apply_freeze_policy(network: Network, mode: str, first_trainable_layer: str | None = None) -> None:
@@ -30,8 +29,8 @@ def apply_freeze_policy(network: Network, mode: str, first_trainable_layer: str 
     Raises:
         UserError: unknown mode; no such layer in the backbone.
     """
-    if mode not in MODES:
-        raise UserError(f"freeze_policy.mode: there is no mode {mode!r}; choose one of {', '.join(MODES)}")
+    if mode not in FREEZE_MODES:
+        raise UserError(f"freeze_policy.mode: there is no mode {mode!r}; choose one of {', '.join(FREEZE_MODES)}")
     backbone = network.backbone_layers
     start = {"none": 0, "full": len(backbone)}.get(mode)
     if start is None:

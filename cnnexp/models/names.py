@@ -18,8 +18,6 @@ class Application(NamedTuple):
     preprocessing: str
 
 
-PREPROCESSING_MODES = ("rescale", "caffe", "tf", "torch", "none")
-
 APPLICATIONS = {
     "vgg16": Application("VGG16", "caffe"),
     "vgg19": Application("VGG19", "caffe"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from keras import KerasTensor, config, layers, ops
 
+from cnnexp.config.network import PREPROCESSING
 from cnnexp.errors import UserError, nearest
-from cnnexp.models.names import PREPROCESSING_MODES
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet, 0..255
 TORCH_MEAN_RGB = (0.485, 0.456, 0.406)  # of ImageNet, 0..1
@@ -21,9 +21,9 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
 
     Args:
         inputs: (B, H, W, C) float32 RGB 0..255; "caffe" and "torch" need C = 3.
-        mode: "rescale" (x / 255), "tf" (x / 127.5 - 1), "caffe" (BGR minus the ImageNet mean), "torch"
-            (x / 255, minus the ImageNet mean, divided by its standard deviation), or "none" (the network
-            scales for itself).
+        mode: "rescale" (x / 255), "tf" (x / 127.5 - 1), "lite" ((x - 127) / 128), "caffe" (BGR minus the
+            ImageNet mean), "torch" (x / 255, minus the ImageNet mean, divided by its standard deviation), or
+            "none" (the network scales for itself).
 
     Returns:
         (B, H, W, C) float32.
@@ -31,8 +31,8 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
     Raises:
         UserError: unknown mode, or a mode for three channels on images that have not three.
     """
-    if mode not in PREPROCESSING_MODES:
-        allowed = ", ".join(nearest(str(mode), list(PREPROCESSING_MODES)))
+    if mode not in PREPROCESSING:
+        allowed = ", ".join(nearest(str(mode), list(PREPROCESSING)))
         raise UserError(f"backbone.preprocessing: there is no mode {mode!r}; choose one of {allowed}")
     channels = inputs.shape[-1]
     if mode in ("caffe", "torch") and channels != 3:
@@ -42,6 +42,8 @@ def preprocess(inputs: KerasTensor, mode: str) -> KerasTensor:
         return layers.Rescaling(1 / 255, dtype=dtype, name="preprocess_rescale")(inputs)
     if mode == "tf":
         return layers.Rescaling(1 / 127.5, offset=-1.0, dtype=dtype, name="preprocess_tf")(inputs)
+    if mode == "lite":
+        return layers.Rescaling(1 / 128, offset=-127 / 128, dtype=dtype, name="preprocess_lite")(inputs)
     if mode == "caffe":
         negative_mean = [-mean for mean in CAFFE_MEAN_BGR]
         scaled = layers.Rescaling(1.0, offset=negative_mean, dtype=dtype, name="preprocess_caffe")

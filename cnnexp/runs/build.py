@@ -17,7 +17,7 @@ from cnnexp.data.array_store import GIB
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.models.backbone import Backbone
-from cnnexp.models.build import Network, build_model
+from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
 from cnnexp.training.callbacks import EpochListener
@@ -136,14 +136,13 @@ def _file_stamp(weights: str | None) -> tuple[int, int] | None:
 def build_network(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
     """The network with the freeze policy of its last phase applied, not compiled; its weights on all devices."""
     size = config.dataset.image_size
-    with strategy.scope() if strategy else nullcontext():
+    with strategy.scope() if strategy else nullcontext(), layers_with(config.trainer.dtype_policy):
         network = build_model(
             (size, size, channels),
             num_classes,
             backbone=partial_from_config("backbone", config.backbone, omit=("finetune_from",)),
             head=partial_from_config("head", config.head),
             name=config.name,
-            dtype_policy=config.trainer.dtype_policy,
         )
     if strategy:  # made outside of the scope, it evaluates on one device
         network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=config.name)

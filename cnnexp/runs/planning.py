@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.config import Config, DigitsConfig, DogsVsCatsConfig, MnistConfig, SyntheticConfig, validated
+from cnnexp.config import Config, validated
 from cnnexp.config.composition import CommandLineJobs, JobComposer, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
@@ -20,9 +20,6 @@ from cnnexp.tracking.record import config_hash, redact
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
     from cnnexp.models.build import Network
-
-
-KNOWN = {MnistConfig: (1, 10), DigitsConfig: (1, 10), DogsVsCatsConfig: (3, 2), SyntheticConfig: (3, 2)}
 
 
 def check_line(overrides: list[str], multirun: bool, config_dir: str | None, config_name: str) -> CommandLineJobs:
@@ -97,14 +94,15 @@ def channels_and_classes(config: Config, dataset: "Dataset | None") -> tuple[int
     """
     if dataset is not None:
         return dataset.channels, len(dataset.class_names)
-    if not knows(config):
+    known = config.dataset.channels_and_classes
+    if known is None:
         raise UserError(f"dataset={config.dataset.name}: its images are not here, so that nothing is known of it")
-    return KNOWN[type(config.dataset)]
+    return known
 
 
 def knows(config: Config) -> bool:
     """Whether channels and classes of the data set are known without reading it."""
-    return type(config.dataset) in KNOWN
+    return config.dataset.channels_and_classes is not None
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,12 @@ class Builder:
 
     def dataset(self, config: Config) -> "Dataset | None":
         """The data set, or None where it does not lie ready."""
+        from cnnexp.data.sources import lies_ready
         from cnnexp.runs.job import load_dataset
 
         key = repr(config.dataset)
         if key not in self.datasets:
-            self.datasets[key] = load_dataset(config) if lies_ready(config) else None
+            self.datasets[key] = load_dataset(config) if lies_ready(config.dataset) else None
         return self.datasets[key]
 
     def network(self, config: Config, shape: tuple[int, int], weights: bool = False) -> "Network":
@@ -248,22 +247,6 @@ def _features(config: Config, dataset: "Dataset | None", builder: Builder) -> st
     assert cut is not None
     training = Training(network.model, training_data(config, dataset), config.trainer, config.seed, store)
     return "cached" if all(store.has(key) for key in feature_keys(cut, training)) else "to compute"
-
-
-def lies_ready(config: Config) -> bool:
-    """Whether the data set can be read without drawing, preparing or downloading anything."""
-    from cnnexp.config import DigitsConfig, SyntheticConfig
-    from cnnexp.data.drawing.synthetic import drawing, is_drawn
-
-    node = config.dataset
-    if isinstance(node, SyntheticConfig):
-        splits = (node.train, node.validation, node.test)
-        root, counts = drawing(str(node.path), splits, node.size, node.seed, node.limit, node.decoys)
-        return is_drawn(root, *counts)
-    if isinstance(node, DigitsConfig):
-        return True
-    path = getattr(node, "path", None)
-    return path is not None and Path(path).expanduser().exists()
 
 
 def weights_lie_ready(config: Config) -> bool:

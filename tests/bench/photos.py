@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.data.drawing.synthetic import draw_dataset
 from cnnexp.data.images import read_image
 from cnnexp.errors import UserError
@@ -27,7 +28,7 @@ def class_folders(source: Path | None, count: int, folder: Path, size: int = SIZ
         UserError: `source` holds fewer than `LEAST` JPEGs.
     """
     if source is None:
-        draw_dataset(folder, train=count, validation=2, test=2, size=size, seed=0)
+        draw_dataset(folder, SyntheticConfig(train=count, validation=2, test=2, size=size))
         return folder / "train"
     found = sorted(path for path in source.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if len(found) < LEAST:

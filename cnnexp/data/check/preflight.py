@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnexp.config.data import ImageFilesConfig
+from cnnexp.config.limits import check_keywords
 from cnnexp.console import progress, warn_once
 from cnnexp.data.check.duplicates import originals
 from cnnexp.data.check.look import FileInspection, look_at, thumbnails
@@ -22,12 +24,12 @@ NAMED = 50  # files, or pairs, that get a line of their own
 class PreflightPolicy:
     """What a source does about what is found; the keys `on_bad` and `on_leak` of the config group `dataset`."""
 
-    on_bad: str = "error"  # error or skip
-    on_leak: str = "warn"  # warn, error or ignore
+    on_bad: str = ImageFilesConfig.on_bad  # error or skip
+    on_leak: str = ImageFilesConfig.on_leak  # warn, error or ignore
     manifests: Path | None = None  # folder in which what was found is kept; None: it is not
 
     def __post_init__(self) -> None:
-        assert self.on_bad in ("error", "skip") and self.on_leak in ("warn", "error", "ignore"), self
+        check_keywords("dataset.", ImageFilesConfig, {"on_bad": self.on_bad, "on_leak": self.on_leak})
 
 
 @dataclass

@@ -59,10 +59,10 @@ def _decoy(rng: np.random.Generator, x: float, y: float, size: float) -> list[Pa
     angle = rng.uniform(0, 2 * np.pi)
     match rng.integers(3):
         case 0:  # a board of 3x3 fields
-            parts = [Part(_square(-0.9, -0.9, 1.8, x, y, size, angle), PAPER, rim=INK, round=0)]
+            parts = [Part(_placed(_square(-0.9, -0.9, 1.8), x, y, size, angle), PAPER, rim=INK, round=0)]
             for field in range(0, 9, 2):
                 left, top = 0.6 * (field % 3) - 0.9, 0.6 * (field // 3) - 0.9
-                parts.append(Part(_square(left, top, 0.6, x, y, size, angle), INK, round=0))
+                parts.append(Part(_placed(_square(left, top, 0.6), x, y, size, angle), INK, round=0))
             return parts
         case 1:  # a ball with a spot in the middle and five around it
             parts = [Part(ellipse(x, y, size, size), PAPER, rim=INK, round=0)]
@@ -76,9 +76,9 @@ def _decoy(rng: np.random.Generator, x: float, y: float, size: float) -> list[Pa
             return [Part(ellipse(x, y, part * size, part * size), colour, round=0) for part, colour in rings]
 
 
-def _square(left: float, top: float, side: float, x: float, y: float, size: float, angle: float) -> np.ndarray:
+def _square(left: float, top: float, side: float) -> list[tuple[float, float]]:
     right, bottom = left + side, top + side
-    return _placed([(left, top), (right, top), (right, bottom), (left, bottom)], x, y, size, angle)
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _colour(rng: np.random.Generator) -> Colour:

@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cnnexp.config.data import SyntheticConfig
 from cnnexp.console import progress
 from cnnexp.data.drawing.animals import CAT, DOG, Coat, Pose, body, coat, head, pose
 from cnnexp.data.drawing.canvas import SUPERSAMPLING, Canvas, Part, mark
@@ -136,39 +137,30 @@ def draw(kind: int, rng: np.random.Generator, size: int = 180, decoy_count: int 
 # ------------------------------------------------------------------------------------------------ data set
 
 
-def draw_dataset(
-    folder: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0
-) -> None:
+def draw_dataset(folder: Path, options: SyntheticConfig) -> None:
     """Write a data set of drawn cats and dogs; `folder` appears when everything is in it.
 
     `folder/{train,validation,test}/{cat,dog}/{cat,dog}.{i}.jpg` are the pictures, i from 0 in each split and
     class. `folder/masks/` has the same tree of PNG masks (see `draw`), `folder/dataset.json` says with which
-    parameters all was drawn. A picture depends on seed, size, decoys, split, class and number alone: a larger
+    options all was drawn. A picture depends on seed, size, decoys, split, class and number alone: a larger
     data set holds the smaller one.
 
     Args:
         folder: where to; a data set drawn there before is replaced.
-        train, validation, test: pictures in each split, even: half are cats, half dogs.
-        size: height and width of a picture in pixels.
-        seed: any integer from 0 on.
-        decoy_count: in each picture, see `draw`.
+        options: of which `train`, `validation`, `test`, `size`, `seed` and `decoys` say what is drawn.
 
     Raises:
         UserError: a count that is odd or less than 2; `folder` holds something else.
     """
-    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
-    for split, count in counts.items():
-        if count < 2 or count % 2:
-            raise UserError(f"dataset.{split}={count}: must be even and at least 2, half cats and half dogs")
+    options.check()
     folder = Path(folder).absolute()
-    if folder.exists() and _parameters(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and _recorded(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"dataset.path={folder}: holds other files than drawn pictures; give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _draw_all(unfinished, counts, size, seed, decoy_count)
-        wanted = _wanted(train, validation, test, size, seed, decoy_count)
-        (unfinished / "dataset.json").write_text(json.dumps(wanted, indent=2) + "\n")
+        _draw_all(unfinished, options)
+        (unfinished / "dataset.json").write_text(json.dumps(_facts(options), indent=2) + "\n")
         unfinished.chmod(0o755)  # mkdtemp lets nobody else in
         if folder.exists():
             shutil.rmtree(folder)
@@ -177,36 +169,35 @@ def draw_dataset(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def is_drawn(folder: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0) -> bool:
-    """Whether `draw_dataset` with these very arguments, and this version of it, filled the folder."""
-    return _parameters(Path(folder)) == _wanted(train, validation, test, size, seed, decoy_count)
+def is_drawn(folder: Path, options: SyntheticConfig) -> bool:
+    """Whether `draw_dataset` with these very options, and this version of it, filled the folder."""
+    return _recorded(Path(folder)) == _facts(options)
 
 
-def drawing(
-    path: str, splits: tuple[int, int, int], size: int, seed: int, limit: int | None, decoy_count: int
-) -> tuple[Path, tuple[int, int, int, int, int, int]]:
-    """The folder below `path` of one data set, and its numbers: train, validation, test, size, seed, decoys."""
-    train, validation, test = (count if limit is None else min(count, limit - limit % 2) for count in splits)
-    counts = (train, validation, test, size, seed, decoy_count)
-    name = "-".join(map(str, counts if decoy_count else counts[:-1]))
-    return Path(path).expanduser().absolute() / name, counts
+def limited(options: SyntheticConfig) -> SyntheticConfig:
+    """The options with no more pictures of a split than `limit`, rounded down to an even number."""
+    if options.limit is None:
+        return options
+    most = options.limit - options.limit % 2
+    counts = {split: min(getattr(options, split), most) for split in SPLITS}
+    return replace(options, limit=None, **counts)
 
 
-def _wanted(train: int, validation: int, test: int, size: int, seed: int, decoy_count: int) -> dict[str, object]:
-    facts: dict[str, object] = {
-        "drawn_by": DRAWN_BY,
-        "version": VERSION,
-        "classes": list(CLASSES),
-        "train": train,
-        "validation": validation,
-        "test": test,
-        "size": size,
-        "seed": seed,
-    }
-    return facts | ({"decoys": decoy_count} if decoy_count else {})
+def drawing_folder(options: SyntheticConfig) -> Path:
+    """The folder below `options.path` of the pictures that are drawn with these options."""
+    numbers = [options.train, options.validation, options.test, options.size, options.seed]
+    numbers += [options.decoys] if options.decoys else []
+    return Path(str(options.path)).expanduser().absolute() / "-".join(map(str, numbers))
 
 
-def _parameters(folder: Path) -> dict[str, object] | None:
+def _facts(options: SyntheticConfig) -> dict[str, object]:
+    """What `dataset.json` says of pictures that are drawn with these options."""
+    names = (*SPLITS, "size", "seed", *(["decoys"] if options.decoys else []))
+    facts = {"drawn_by": DRAWN_BY, "version": VERSION, "classes": list(CLASSES)}
+    return facts | {name: getattr(options, name) for name in names}
+
+
+def _recorded(folder: Path) -> dict[str, object] | None:
     """What `dataset.json` says, or None where there is none of ours."""
     try:
         found = json.loads((folder / "dataset.json").read_text())
@@ -215,13 +206,14 @@ def _parameters(folder: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) and found.get("drawn_by") == DRAWN_BY else None
 
 
-def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int, decoy_count: int) -> None:
+def _draw_all(folder: Path, options: SyntheticConfig) -> None:
     jobs = []
-    for split, count in counts.items():
+    for split in SPLITS:
         for kind, name in enumerate(CLASSES):
             (folder / split / name).mkdir(parents=True)
             (folder / "masks" / split / name).mkdir(parents=True)
-            jobs += [_job(folder, split, kind, number, size, seed, decoy_count) for number in range(count // 2)]
+            numbers = range(getattr(options, split) // 2)
+            jobs += [partial(_draw_one, folder, options, split, kind, number) for number in numbers]
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for _ in progress(pool.map(lambda job: job(), jobs), "drawing pictures", total=len(jobs)):
@@ -231,24 +223,17 @@ def _draw_all(folder: Path, counts: dict[str, int], size: int, seed: int, decoy_
             raise
 
 
-def _job(
-    folder: Path, split: str, kind: int, number: int, size: int, seed: int, decoy_count: int
-) -> Callable[[], None]:
-    def write() -> None:
-        rng = np.random.default_rng([seed, SPLITS.index(split), kind, number])
-        image, mask = draw(kind, rng, size, decoy_count)
-        name = f"{split}/{CLASSES[kind]}/{CLASSES[kind]}.{number}"
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
-        (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
-        (folder / "masks" / f"{name}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
-
-    return write
+def _draw_one(folder: Path, options: SyntheticConfig, split: str, kind: int, number: int) -> None:
+    rng = np.random.default_rng([options.seed, SPLITS.index(split), kind, number])
+    image, mask = draw(kind, rng, options.size, options.decoys)
+    name = f"{split}/{CLASSES[kind]}/{CLASSES[kind]}.{number}"
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1]
+    (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
+    (folder / "masks" / f"{name}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 
 
-def draw_synthetic(
-    path: Path, train: int, validation: int, test: int, size: int, seed: int, decoy_count: int = 0
-) -> None:
+def draw_synthetic(path: Path, options: SyntheticConfig) -> None:
     """Draw cats and dogs into `path` with `synthetic.draw_dataset`, unless they lie there already.
 
     Of two processes, one waits for the other.
@@ -256,9 +241,8 @@ def draw_synthetic(
     Raises:
         UserError: `path` holds something else; the disk is full.
     """
-    counts = (train, validation, test, size, seed, decoy_count)
-    if is_drawn(path, *counts):
+    if is_drawn(path, options):
         return
     with exclusive(path):
-        if not is_drawn(path, *counts):
-            draw_dataset(path, *counts)
+        if not is_drawn(path, options):
+            draw_dataset(path, options)

@@ -227,7 +227,7 @@ def _first_line(error: object) -> str:
 class _HttpOnly(HTTPRedirectHandler):
     """Follows a redirection to http and https only; urllib would go on to ftp too."""
 
-    def redirect_request(
+    def redirect_request(  # noqa: PLR0913 - the signature is urllib's
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
