@@ -3,6 +3,7 @@
 On a terminal these are live; anywhere else (a file, a pipe, CI) they are plain lines.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -128,6 +129,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
     if not console.is_terminal:
         console.width = 250  # a file has no edge
     console.print(grid)
+
+
+def show_markdown(text: str) -> None:
+    """Show a page on a terminal, in its pager; anywhere else as it is written."""
+    from rich.markdown import Markdown
+
+    console = stdout()
+    if not console.is_terminal:
+        sys.stdout.write(text)
+        return
+    os.environ.setdefault("LESS", "-RFX")  # colours; and no pager where the page fits the screen
+    with console.pager(styles=True):
+        console.print(Markdown(text))
 
 
 class EpochProgress:

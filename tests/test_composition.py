@@ -71,10 +71,8 @@ def composed_options(group: str) -> list[str]:
 def test_every_option_composes(chosen: tuple[str | None, ...]) -> None:
     """The first option of every group together, then the second, and so on."""
     choices = {group: option for group, option in zip(groups(), chosen, strict=True) if option}
-    needed = {
-        "dataset._target_=a.b": choices.get("dataset") == "custom",
-        "freeze_policy.first_trainable_layer=a": choices.get("freeze_policy") == "until_layer",
-    }
+    needed = {f"{group}._target_=a.b": option == "custom" for group, option in choices.items()}
+    needed["freeze_policy.first_trainable_layer=a"] = choices.get("freeze_policy") == "until_layer"
     lines = [f"{group}={option}" for group, option in choices.items()]
     result = composed(*lines, *(line for line, holds in needed.items() if holds))
     for group, option in choices.items():
@@ -358,7 +356,7 @@ FOLDER = ["dataset=custom", "dataset._target_=cnnexp.data.sources.folder"]
     ],
 )
 def test_arguments_of_a_known_function_are_checked_as_its_keys(overrides: list[str], said: str) -> None:
-    assert message(overrides) == said
+    assert message(overrides).partition(". ")[0] == said  # then the key's sentence
 
 
 def test_good_arguments_are_handed_on_as_they_are() -> None:

@@ -6,11 +6,11 @@ or a wrong type; `validated` checks the rest (ranges, choices, relations) before
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.data import AUGMENTATIONS, DATASETS, AugmentationConfig, DatasetConfig
@@ -33,20 +33,29 @@ from cnnexp.errors import UserError, nearest
 class Config:
     """The whole configuration, as `cnnexp train --cfg job` shows it."""
 
-    name: str = "baseline"  # of the variant, in tables and charts
-    seed: int = option(0, minimum=0, maximum=2**31 - 1)
-    reference_accuracy: Optional[float] = option(None, minimum=0, maximum=1)  # published; to stand beside ours
-    dataset: DatasetConfig = MISSING
-    augmentation: AugmentationConfig = MISSING
-    backbone: BackboneConfig = MISSING
-    head: HeadConfig = MISSING
-    freeze_policy: FreezePolicyConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    tracking: TrackingConfig = MISSING
-    paths: PathsConfig = MISSING
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    phases: dict[str, PhaseConfig] = field(default_factory=dict)  # by name, in their order; {}: the one above
+    name: str = option("baseline", doc="The variant's name, in tables, in charts and in MLflow.")
+    seed: int = option(
+        0,
+        minimum=0,
+        maximum=2**31 - 1,
+        doc="Decides initial weights, the order of the images, augmentation and dropout.",
+    )
+    reference_accuracy: Optional[float] = option(
+        None, minimum=0, maximum=1, doc="A published test accuracy, to stand beside ours in the comparison."
+    )
+    dataset: DatasetConfig = option(doc="Where the images come from.")
+    augmentation: AugmentationConfig = option(doc="How the training images are changed at random.")
+    backbone: BackboneConfig = option(doc="The feature extractor.")
+    head: HeadConfig = option(doc="What turns features into class probabilities.")
+    freeze_policy: FreezePolicyConfig = option(doc="Which part of the backbone is trained.")
+    optimizer: OptimizerConfig = option(doc="How weights are updated.")
+    trainer: TrainerConfig = option(doc="The training loop.")
+    tracking: TrackingConfig = option(doc="Where runs are recorded.")
+    paths: PathsConfig = option(doc="Where files are written.")
+    sweep: SweepConfig = option(SweepConfig, doc="How the jobs of a sweep are run.")
+    phases: dict[str, PhaseConfig] = option(
+        dict, doc="The parts of a training, by name, in their order; without any, the keys above describe the only one."
+    )
 
     def check(self) -> None:
         for key, epochs, optimizer in self.schedules():

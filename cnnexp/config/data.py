@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
 
-from omegaconf import MISSING
-
 from cnnexp.config.limits import option
 from cnnexp.errors import UserError
 
@@ -15,38 +13,68 @@ class DatasetConfig:
 
     channels_and_classes: ClassVar[Optional[tuple[int, int]]] = None  # where they are known without reading the images
 
-    _target_: str = MISSING
-    name: str = MISSING
-    image_size: int = option(150, minimum=8, maximum=4096)  # pixels, height and width
-    limit: Optional[int] = option(None, minimum=2)  # at most so many images of each split
-    arguments: dict[str, Any] = option({})
+    _target_: str = option(
+        doc="The function that returns the cnnexp.data.dataset.Dataset; one of your own goes with dataset=custom."
+    )
+    name: str = option(doc="The data set's name, in tables and in MLflow.")
+    image_size: int = option(
+        150, minimum=8, maximum=4096, doc="Height and width, in pixels, to which images are scaled for the network."
+    )
+    limit: Optional[int] = option(
+        None, minimum=2, doc="At most so many images of each split, evenly over the classes; null: all."
+    )
+    arguments: dict[str, Any] = option({}, doc="Keywords for a function of your own.")
 
 
 @dataclass
 class ImageFilesConfig(DatasetConfig):
     """A data set that lies on disk as image files."""
 
-    path: Optional[str] = None
-    on_bad: str = option("error", choices=("error", "skip"))  # about files that cannot be used
-    on_leak: str = option("warn", choices=("warn", "error", "ignore"))  # about images that are in two splits
-    manifests: Optional[str] = "${paths.data}/manifests"  # folder: what was found in the files; null: not kept
+    path: Optional[str] = option(
+        None, doc="The folder of the images, an archive of it, its URL, or a CSV file of path,label."
+    )
+    on_bad: str = option(
+        "error",
+        choices=("error", "skip"),
+        doc="What happens where a file cannot be used: error names it and ends the command, skip goes on without it.",
+    )
+    on_leak: str = option(
+        "warn",
+        choices=("warn", "error", "ignore"),
+        doc="What happens where an image is in two splits: warn names both, error ends the command.",
+    )
+    manifests: Optional[str] = option(
+        "${paths.data}/manifests", doc="The folder for tables of what was found in the files; null: not kept."
+    )
 
 
 @dataclass
 class FetchedFilesConfig(ImageFilesConfig):
     """Image files that may come in an archive, or by a URL."""
 
-    downloads: str = "${paths.data}/downloads"  # folder of what is downloaded or unpacked
-    sha256: Optional[str] = None  # of the archive at a URL, in hex; null: whatever comes
+    downloads: str = option("${paths.data}/downloads", doc="The folder for what is downloaded or unpacked.")
+    sha256: Optional[str] = option(
+        None, doc="The SHA-256 of the archive at a URL, in hex, that is checked after the download; null: not checked."
+    )
 
 
 @dataclass
 class FolderConfig(FetchedFilesConfig):
     """Class subfolders, with or without train/validation/test folders above them."""
 
-    validation_fraction: float = option(0.25, above=0, below=1)  # where the folder is not split already
-    test_fraction: float = option(0.25, above=0, below=1)
-    split_seed: int = option(0, minimum=0)
+    validation_fraction: float = option(
+        0.25,
+        above=0,
+        below=1,
+        doc="The share of each class that is kept for validation, where the folder is not divided already.",
+    )
+    test_fraction: float = option(
+        0.25,
+        above=0,
+        below=1,
+        doc="The share of each class that is kept for the test, where the folder is not divided already.",
+    )
+    split_seed: int = option(0, minimum=0, doc="Decides which images go into which split.")
 
     def check(self) -> None:
         if self.validation_fraction + self.test_fraction >= 1:
@@ -62,8 +90,10 @@ class DogsVsCatsConfig(FetchedFilesConfig):
 
     channels_and_classes = (3, 2)
 
-    source: Optional[str] = None  # Kaggle's `train/`, or an archive, or its URL; `path` is where the split is prepared
-    download: bool = False  # without a source: Microsoft's archive of the same photos, 825 MB
+    source: Optional[str] = option(
+        None, doc="Kaggle's train/ folder, its archive, or the archive's URL; the split is prepared in dataset.path."
+    )
+    download: bool = option(False, doc="Without a source: download Microsoft's archive of the same photos, 825 MB.")
 
 
 @dataclass
@@ -72,9 +102,11 @@ class MnistConfig(DatasetConfig):
 
     channels_and_classes = (1, 10)
 
-    path: Optional[str] = None
-    validation_size: int = option(5000, minimum=10, maximum=50000)  # taken from the 60,000 training images
-    split_seed: int = option(0, minimum=0)
+    path: Optional[str] = option(None, doc="A local mnist.npz; null: Keras downloads it.")
+    validation_size: int = option(
+        5000, minimum=10, maximum=50000, doc="Images that are taken from the 60,000 training images for validation."
+    )
+    split_seed: int = option(0, minimum=0, doc="Decides which images are for validation.")
 
 
 @dataclass
@@ -83,9 +115,11 @@ class DigitsConfig(DatasetConfig):
 
     channels_and_classes = (1, 10)
 
-    validation_fraction: float = option(0.2, above=0, below=1)
-    test_fraction: float = option(0.2, above=0, below=1)
-    split_seed: int = option(0, minimum=0)
+    validation_fraction: float = option(
+        0.2, above=0, below=1, doc="The share of each class that is kept for validation."
+    )
+    test_fraction: float = option(0.2, above=0, below=1, doc="The share of each class that is kept for the test.")
+    split_seed: int = option(0, minimum=0, doc="Decides which images go into which split.")
 
     check = FolderConfig.check
 
@@ -96,12 +130,19 @@ class SyntheticConfig(ImageFilesConfig):
 
     channels_and_classes = (3, 2)
 
-    train: int = option(2000, minimum=2)
-    validation: int = option(1000, minimum=2)
-    test: int = option(1000, minimum=2)
-    size: int = option(180, minimum=32, maximum=1024)  # pixels of a drawn picture, before resizing
-    seed: int = option(0, minimum=0)
-    decoys: int = option(0, minimum=0, maximum=100)  # in each picture: what stands out, and tells nothing
+    train: int = option(2000, minimum=2, doc="Pictures that are drawn to train on; even, half cats and half dogs.")
+    validation: int = option(1000, minimum=2, doc="Pictures that are drawn for validation; even.")
+    test: int = option(1000, minimum=2, doc="Pictures that are drawn for the test; even.")
+    size: int = option(
+        180,
+        minimum=32,
+        maximum=1024,
+        doc="Height and width of a drawn picture, in pixels, before it is scaled to dataset.image_size.",
+    )
+    seed: int = option(0, minimum=0, doc="Decides what is drawn.")
+    decoys: int = option(
+        0, minimum=0, maximum=100, doc="Bright, sharp things in each picture that tell nothing about its class."
+    )
 
     def check(self) -> None:
         for name in ("train", "validation", "test"):
@@ -126,38 +167,71 @@ DATASETS: dict[str, type] = {
 class AugmentationConfig:
     """Random changes of the training images; `_target_: null` is none."""
 
-    _target_: Optional[str] = MISSING
-    name: str = MISSING
-    seed: Optional[int] = option(None, minimum=0, maximum=2**31 - 1)  # of its random numbers; null: that of the run
-    mixup: float = option(0.0, minimum=0)  # alpha of arXiv 1710.09412; 0: images are not mixed
-    arguments: dict[str, Any] = option({})
+    _target_: Optional[str] = option(
+        doc="The class that changes images, with a method augment; null: images are not changed."
+    )
+    name: str = option(doc="The augmentation's name.")
+    seed: Optional[int] = option(
+        None, minimum=0, maximum=2**31 - 1, doc="Of the random numbers of the augmentation; null: that of the run."
+    )
+    mixup: float = option(
+        0.0, minimum=0, doc="Alpha of mixup (arXiv 1710.09412), which trains on mixtures of two images; 0: none."
+    )
+    arguments: dict[str, Any] = option({}, doc="Keywords for a class of your own.")
 
 
 @dataclass
 class GeometricConfig(AugmentationConfig):
     """The parameters of Keras' ImageDataGenerator, with its meaning."""
 
-    rotation_range: float = option(0.0, minimum=0, maximum=180)  # degrees
-    width_shift_range: float = option(0.0, minimum=0)  # fraction below 1, pixels from 1 on
-    height_shift_range: float = option(0.0, minimum=0)
-    shear_range: float = option(0.0, minimum=0, below=90)  # degrees
-    zoom_range: float = option(0.0, minimum=0, below=1)
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
-    fill_mode: str = option("nearest", choices=("nearest", "reflect", "constant"))
+    rotation_range: float = option(
+        0.0, minimum=0, maximum=180, doc="Images are turned by up to so many degrees, either way."
+    )
+    width_shift_range: float = option(
+        0.0, minimum=0, doc="Images are shifted sideways by up to this fraction of their width, or pixels from 1 on."
+    )
+    height_shift_range: float = option(
+        0.0, minimum=0, doc="Images are shifted up or down by up to this fraction of their height, or pixels from 1 on."
+    )
+    shear_range: float = option(
+        0.0, minimum=0, below=90, doc="Images are sheared by up to so many degrees, either way."
+    )
+    zoom_range: float = option(
+        0.0,
+        minimum=0,
+        below=1,
+        doc="Width and height are each scaled by a factor from 1 - zoom_range to 1 + zoom_range.",
+    )
+    horizontal_flip: bool = option(False, doc="Every second image, by chance, is exchanged left for right.")
+    vertical_flip: bool = option(False, doc="Every second image, by chance, is turned upside down.")
+    fill_mode: str = option(
+        "nearest",
+        choices=("nearest", "reflect", "constant"),
+        doc="What stands where an image was moved away: its nearest pixel, its reflection, or black (constant).",
+    )
 
 
 @dataclass
 class StrongConfig(GeometricConfig):
     """Geometric, then colour jitter, then random erasing."""
 
-    brightness: float = option(0.0, minimum=0, maximum=1)
-    contrast: float = option(0.0, minimum=0, maximum=1)
-    saturation: float = option(0.0, minimum=0, maximum=1)
-    erasing_probability: float = option(0.0, minimum=0, maximum=1)
-    erasing_min_area: float = option(0.02, above=0, below=1)
-    erasing_max_area: float = option(0.2, above=0, below=1)
-    erasing_min_aspect: float = option(0.3, above=0, maximum=1)
+    brightness: float = option(
+        0.0, minimum=0, maximum=1, doc="Brightness changes by a factor from 1 - brightness to 1 + brightness."
+    )
+    contrast: float = option(
+        0.0, minimum=0, maximum=1, doc="Contrast changes by a factor from 1 - contrast to 1 + contrast."
+    )
+    saturation: float = option(
+        0.0, minimum=0, maximum=1, doc="Saturation changes by a factor from 1 - saturation to 1 + saturation."
+    )
+    erasing_probability: float = option(
+        0.0, minimum=0, maximum=1, doc="The share of images of which a rectangle is erased (arXiv 1708.04896)."
+    )
+    erasing_min_area: float = option(0.02, above=0, below=1, doc="The smallest share of an image that is erased.")
+    erasing_max_area: float = option(0.2, above=0, below=1, doc="The largest share of an image that is erased.")
+    erasing_min_aspect: float = option(
+        0.3, above=0, maximum=1, doc="The smallest ratio of the erased rectangle's sides; the largest is 1 over it."
+    )
 
     def check(self) -> None:
         if self.erasing_min_area > self.erasing_max_area:
@@ -167,4 +241,9 @@ class StrongConfig(GeometricConfig):
             )
 
 
-AUGMENTATIONS: dict[str, type] = {"none": AugmentationConfig, "geometric": GeometricConfig, "strong": StrongConfig}
+AUGMENTATIONS: dict[str, type] = {
+    "custom": AugmentationConfig,
+    "none": AugmentationConfig,
+    "geometric": GeometricConfig,
+    "strong": StrongConfig,
+}

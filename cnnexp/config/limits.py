@@ -19,17 +19,25 @@ BOUNDS = {
 }
 
 
-def option(  # noqa: PLR0913 - a limit is a keyword, of which a field of the schema names those that it has
+def option(  # noqa: PLR0913 - each is a keyword, of which a field of the schema names those that it has
     default: Any = MISSING,
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    doc: str = "",
 ) -> Any:
-    """A config field with its limits: inclusive (minimum, maximum), exclusive (above, below), or choices."""
-    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices}
+    """A config field with its limits: inclusive (minimum, maximum), exclusive (above, below), or choices.
+
+    Args:
+        default: its value; a dataclass or a function makes it anew each time.
+        doc: what the key means, in one sentence.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices, "doc": doc}
     metadata = {name: limit for name, limit in limits.items() if limit is not None}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -47,19 +55,27 @@ def check_limits(prefix: str, node: Any) -> None:
     """
     for item in fields(node):
         value, limits = getattr(node, item.name), item.metadata
-        if value is None or not limits:
+        bounds = [(BOUNDS[name][1], limits[name]) for name in BOUNDS if name in limits]
+        if value is None or not (bounds or "choices" in limits):
             continue
-        key = f"{prefix}{item.name}"
-        if "choices" in limits:
-            if value not in limits["choices"]:
-                allowed = nearest(str(value), list(limits["choices"]))
-                raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
-            continue
-        bounds = [(*BOUNDS[name], limits[name]) for name in BOUNDS if name in limits]
+        key, means = f"{prefix}{item.name}", f". {limits['doc']}" if limits["doc"] else ""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not all(holds(value, bound) for _, holds, bound in bounds):
-            limit = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
-            raise UserError(f"{key}={value}: must be {'' if is_number else 'a number '}{limit}")
+        if "choices" in limits and value not in limits["choices"]:
+            allowed = f"one of {', '.join(nearest(str(value), list(limits['choices'])))}"
+        elif bounds and not is_number:
+            allowed = f"a number {describe_limits(limits)}"
+        elif bounds and not (math.isfinite(value) and all(holds(value, bound) for holds, bound in bounds)):
+            allowed = describe_limits(limits)
+        else:
+            continue
+        raise UserError(f"{key}={value}: must be {allowed}{means}")
+
+
+def describe_limits(metadata: Mapping[str, Any]) -> str:
+    """What a field made by `option` may be, as "at least 1 and less than 2" or "one of a, b"; "" for anything."""
+    if "choices" in metadata:
+        return f"one of {', '.join(metadata['choices'])}"
+    return " and ".join(f"{words} {metadata[name]}" for name, (words, _) in BOUNDS.items() if name in metadata)
 
 
 def check_keywords(prefix: str, schema: type[Any], keywords: Mapping[str, Any]) -> None:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from omegaconf import MISSING
-
 from cnnexp.config.limits import option
 from cnnexp.errors import UserError
 
@@ -17,12 +15,20 @@ FREEZE_MODES = ("none", "full", "until_layer")
 class BackboneConfig:
     """The feature extractor. `weights`: imagenet, a local weights file, or null (random)."""
 
-    _target_: str = MISSING
-    name: str = MISSING
-    weights: Optional[str] = None
-    preprocessing: str = option("rescale", choices=PREPROCESSING)
-    finetune_from: Optional[str] = None  # first layer that `freeze_policy=until_layer` trains
-    arguments: dict[str, Any] = option({})
+    _target_: str = option(
+        doc="The function that returns the cnnexp.models.backbone.Backbone; one of your own goes with backbone=custom."
+    )
+    name: str = option(doc="The network's name.")
+    weights: Optional[str] = option(None, doc="imagenet, a local file of weights, or null for random weights.")
+    preprocessing: str = option(
+        "rescale",
+        choices=PREPROCESSING,
+        doc="How raw values are scaled: as the network's weights were trained, rescale for 1/255, or none.",
+    )
+    finetune_from: Optional[str] = option(
+        None, doc="The first layer that freeze_policy=until_layer trains, if the policy names none."
+    )
+    arguments: dict[str, Any] = option({}, doc="Keywords for a function of your own.")
 
     def check(self) -> None:
         if self.weights not in (None, "imagenet") and not Path(self.weights).expanduser().is_file():
@@ -36,15 +42,18 @@ class BackboneConfig:
 class PretrainedConfig(BackboneConfig):
     """A published network with its ImageNet weights, from the file that `paths.weights` has for it, if any."""
 
-    weights: Optional[str] = "${oc.select:paths.weights.${.name},imagenet}"
+    weights: Optional[str] = option(
+        "${oc.select:paths.weights.${.name},imagenet}",
+        doc="imagenet (from paths.weights, if the network has a file there), a local file, or null for random.",
+    )
 
 
 @dataclass
 class ConvnetConfig(BackboneConfig):
     """Convolutions and max-pools from scratch."""
 
-    filters: list[int] = option([32, 64, 128, 128])
-    pool_last: bool = True
+    filters: list[int] = option([32, 64, 128, 128], doc="The filters of the convolution of each block.")
+    pool_last: bool = option(True, doc="Whether the last block ends in max-pooling too.")
 
     def check(self) -> None:
         super().check()
@@ -59,7 +68,7 @@ class ConvnetConfig(BackboneConfig):
             )
 
 
-BACKBONES: dict[str, type] = {"pretrained": PretrainedConfig, "convnet": ConvnetConfig}
+BACKBONES: dict[str, type] = {"custom": BackboneConfig, "pretrained": PretrainedConfig, "convnet": ConvnetConfig}
 
 # -------------------------------------------------------------------------------------------------- head
 
@@ -68,29 +77,31 @@ BACKBONES: dict[str, type] = {"pretrained": PretrainedConfig, "convnet": Convnet
 class HeadConfig:
     """What turns features into class probabilities."""
 
-    _target_: str = MISSING
-    name: str = MISSING
-    arguments: dict[str, Any] = option({})
+    _target_: str = option(
+        doc="The function from features to class probabilities; one of your own goes with head=custom."
+    )
+    name: str = option(doc="The head's name.")
+    arguments: dict[str, Any] = option({}, doc="Keywords for a function of your own.")
 
 
 @dataclass
 class FlattenDenseConfig(HeadConfig):
     """Flatten, dense layer, output."""
 
-    units: int = option(512, minimum=1)
-    input_dropout: float = option(0.0, minimum=0, below=1)  # before the dense layer
-    dropout: float = option(0.0, minimum=0, below=1)  # after it
+    units: int = option(512, minimum=1, doc="Width of the dense layer.")
+    input_dropout: float = option(0.0, minimum=0, below=1, doc="Dropout rate before the dense layer; 0: none.")
+    dropout: float = option(0.0, minimum=0, below=1, doc="Dropout rate after the dense layer; 0: none.")
 
 
 @dataclass
 class PooledConfig(HeadConfig):
     """Global average pooling, optional dense layer, output."""
 
-    units: int = option(0, minimum=0)
-    dropout: float = option(0.0, minimum=0, below=1)
+    units: int = option(0, minimum=0, doc="Width of a dense layer between pooling and output; 0: none.")
+    dropout: float = option(0.0, minimum=0, below=1, doc="Dropout rate before the output; 0: none.")
 
 
-HEADS: dict[str, type] = {"flatten_dense": FlattenDenseConfig, "pooled": PooledConfig}
+HEADS: dict[str, type] = {"custom": HeadConfig, "flatten_dense": FlattenDenseConfig, "pooled": PooledConfig}
 
 # ----------------------------------------------------------------------------------------- freeze policy
 
@@ -99,8 +110,14 @@ HEADS: dict[str, type] = {"flatten_dense": FlattenDenseConfig, "pooled": PooledC
 class FreezePolicyConfig:
     """Which part of the backbone is trained."""
 
-    mode: str = option("none", choices=FREEZE_MODES)
-    first_trainable_layer: Optional[str] = None
+    mode: str = option(
+        "none",
+        choices=FREEZE_MODES,
+        doc="none trains the whole backbone, full nothing of it, until_layer what lies from first_trainable_layer on.",
+    )
+    first_trainable_layer: Optional[str] = option(
+        None, doc="The first layer of the backbone that is trained; `cnnexp summary` lists them."
+    )
 
     def check(self) -> None:
         if self.mode == "until_layer" and self.first_trainable_layer is None:

@@ -25,8 +25,8 @@ def partial_from_config(group: str, node: Any, omit: tuple[str, ...] = (), **als
     Args:
         group: the node's dotted key, for messages.
         node: a config dataclass with `_target_` and `arguments`.
-        omit: keys that are not handed to the function; `name` is only to one that takes it, and what is in
-            `arguments` goes as keywords to one that does not take `arguments` as such.
+        omit: keys that are not handed to the function; `name` is only to one that takes it, a key at its default too,
+            and what is in `arguments` goes as keywords to one that does not take `arguments` as such.
         also: further keyword arguments.
 
     Raises:
@@ -37,10 +37,15 @@ def partial_from_config(group: str, node: Any, omit: tuple[str, ...] = (), **als
         signature = inspect.signature(function)
     except ValueError as error:  # some builtins have none
         raise UserError(f"{group}._target_={node._target_}: does not tell what it takes") from error
-    names = [item.name for item in fields(node) if item.name not in ("_target_", *omit)]
-    keywords = {name: getattr(node, name) for name in names} | also
-    if "name" not in signature.parameters:
-        del keywords["name"]
+    keys = [item for item in fields(node) if item.name not in ("_target_", *omit)]
+    keywords = {item.name: getattr(node, item.name) for item in keys} | also
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for item in keys:
+        is_taken = item.name in signature.parameters or takes_any
+        if item.name == "name" and "name" not in signature.parameters:
+            del keywords["name"]
+        elif not is_taken and item.name != "arguments" and keywords[item.name] == item.default:
+            del keywords[item.name]  # a function of one's own need not know what nobody asked for
     if "arguments" not in signature.parameters:
         keywords |= keywords.pop("arguments")
     try:

@@ -1,10 +1,8 @@
 """The config groups `optimizer`, `trainer`, `tracking` and `paths`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
-
-from omegaconf import MISSING
 
 from cnnexp.config.limits import option
 from cnnexp.errors import UserError
@@ -14,9 +12,15 @@ from cnnexp.errors import UserError
 class ScheduleConfig:
     """Learning rate over the run: linear warm-up to the optimizer's rate, then this shape."""
 
-    name: str = option("constant", choices=("constant", "cosine", "exponential"))
-    warmup_epochs: float = option(0.0, minimum=0)
-    final_fraction: float = option(0.0, minimum=0, maximum=1)  # of the learning rate, at the last step
+    name: str = option(
+        "constant",
+        choices=("constant", "cosine", "exponential"),
+        doc="The shape of the learning rate over a phase, after the warm-up.",
+    )
+    warmup_epochs: float = option(0.0, minimum=0, doc="Epochs in which the rate rises from 0 (arXiv 1706.02677).")
+    final_fraction: float = option(
+        0.0, minimum=0, maximum=1, doc="The rate at the last step, as a fraction of the optimizer's."
+    )
 
     def check(self) -> None:
         if self.name == "exponential" and self.final_fraction == 0:
@@ -27,50 +31,70 @@ class ScheduleConfig:
 class OptimizerConfig:
     """A Keras optimizer; its other parameters go into `arguments`."""
 
-    _target_: str = MISSING
-    name: str = MISSING
-    learning_rate: float = option(1e-3, above=0)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    weight_decay: Optional[float] = option(None, minimum=0)  # decoupled (arXiv 1711.05101)
-    ema_momentum: Optional[float] = option(None, above=0, below=1)  # evaluate and keep averaged weights
-    layer_decay: float = option(1.0, above=0, maximum=1)  # of the rate, for each layer below the head
-    arguments: dict[str, Any] = option({})
+    _target_: str = option(doc="The optimizer's class, as keras.optimizers.Adam; another goes with optimizer=custom.")
+    name: str = option(doc="The optimizer's name.")
+    learning_rate: float = option(1e-3, above=0, doc="The rate after the warm-up.")
+    schedule: ScheduleConfig = option(ScheduleConfig, doc="The learning rate over a phase.")
+    weight_decay: Optional[float] = option(
+        None, minimum=0, doc="Decoupled weight decay (arXiv 1711.05101); null: none."
+    )
+    ema_momentum: Optional[float] = option(
+        None,
+        above=0,
+        below=1,
+        doc="Momentum of a moving average of the weights, which is then validated, tested and saved; null: none.",
+    )
+    layer_decay: float = option(
+        1.0,
+        above=0,
+        maximum=1,
+        doc="Factor on the rate for each layer further below the head (arXiv 1801.06146); 1: none.",
+    )
+    arguments: dict[str, Any] = option({}, doc="Other parameters of the optimizer's class.")
 
 
 @dataclass
 class RmspropConfig(OptimizerConfig):
     """keras.optimizers.RMSprop"""
 
-    rho: float = option(0.9, minimum=0, below=1)
-    momentum: float = option(0.0, minimum=0, below=1)
-    epsilon: float = option(1e-7, above=0)
+    rho: float = option(0.9, minimum=0, below=1, doc="Discount of the past squared gradients.")
+    momentum: float = option(0.0, minimum=0, below=1, doc="Momentum of the updates.")
+    epsilon: float = option(1e-7, above=0, doc="Keeps the division from growing without bound.")
 
 
 @dataclass
 class AdamConfig(OptimizerConfig):
     """keras.optimizers.Adam"""
 
-    beta_1: float = option(0.9, minimum=0, below=1)
-    beta_2: float = option(0.999, minimum=0, below=1)
-    epsilon: float = option(1e-7, above=0)
+    beta_1: float = option(0.9, minimum=0, below=1, doc="Decay of the mean of the gradients.")
+    beta_2: float = option(0.999, minimum=0, below=1, doc="Decay of the mean of the squared gradients.")
+    epsilon: float = option(1e-7, above=0, doc="Keeps the division from growing without bound.")
 
 
 @dataclass
 class AdamwConfig(AdamConfig):
     """keras.optimizers.AdamW"""
 
-    weight_decay: Optional[float] = option(0.004, minimum=0)
+    weight_decay: Optional[float] = option(
+        0.004, minimum=0, doc="Decoupled weight decay (arXiv 1711.05101); null: none."
+    )
 
 
 @dataclass
 class SgdConfig(OptimizerConfig):
     """keras.optimizers.SGD"""
 
-    momentum: float = option(0.9, minimum=0, below=1)
-    nesterov: bool = False
+    momentum: float = option(0.9, minimum=0, below=1, doc="Momentum of the updates.")
+    nesterov: bool = option(False, doc="Whether the momentum is Nesterov's.")
 
 
-OPTIMIZERS: dict[str, type] = {"rmsprop": RmspropConfig, "adam": AdamConfig, "adamw": AdamwConfig, "sgd": SgdConfig}
+OPTIMIZERS: dict[str, type] = {
+    "custom": OptimizerConfig,
+    "rmsprop": RmspropConfig,
+    "adam": AdamConfig,
+    "adamw": AdamwConfig,
+    "sgd": SgdConfig,
+}
 
 # ------------------------------------------------------------------------------- trainer, tracking, paths
 
@@ -79,36 +103,81 @@ OPTIMIZERS: dict[str, type] = {"rmsprop": RmspropConfig, "adam": AdamConfig, "ad
 class EarlyStoppingConfig:
     """Stop after `patience` epochs without a better `trainer.monitor`, with the weights of the best; null: never."""
 
-    patience: Optional[int] = option(None, minimum=1)
-    min_delta: float = option(0.0, minimum=0)  # what counts as better
+    patience: Optional[int] = option(
+        None,
+        minimum=1,
+        doc="Epochs without a better trainer.monitor that end a phase, with the weights of its best; null: never.",
+    )
+    min_delta: float = option(0.0, minimum=0, doc="By how much a figure must be better to count.")
 
 
 @dataclass
 class TrainerConfig:
     """The training loop."""
 
-    epochs: int = option(30, minimum=1)  # of each phase that names none
-    max_epochs: Optional[int] = option(None, minimum=1)  # of any phase, whatever it names
-    batch_size: int = option(20, minimum=1)
-    steps_per_epoch: Optional[int] = option(None, minimum=1)  # null: one pass over the images
-    evaluation_batch_size: int = option(64, minimum=1)
-    monitor: str = option("val/acc", choices=("val/acc", "val/loss", "train/acc", "train/loss"))
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
-    label_smoothing: float = option(0.0, minimum=0, below=1)  # arXiv 1512.00567, section 7
-    flip_averaging: bool = False  # probabilities are the mean over the image and its mirror image
-    feature_cache: bool = True  # compute what a frozen part puts out once, and keep it on disk
-    feature_dtype: str = option("float32", choices=("float32", "float16"))  # on disk
-    feature_cache_limit: Optional[float] = option(20.0, above=0)  # gibibytes; the least recently used goes first
-    augmented_passes: Optional[int] = option(None, minimum=1)  # kept and cycled through; null: a new draw each epoch
-    loader_threads: int = option(2, minimum=1)  # that decode and augment; the batches do not depend on it
-    image_memory_limit: float = option(4.0, minimum=0)  # gibibytes, for the decoded images of a split
-    image_cache_limit: float = option(20.0, minimum=0)  # gibibytes on disk, for those of splits beyond that; 0: none
-    threads: Optional[int] = option(None, minimum=1)  # of TensorFlow; null: one a core. Decides the last digits
-    strategy: str = option("auto", choices=("auto", "mirrored", "multi_worker"))  # auto: all GPUs, if several
-    virtual_cpus: Optional[int] = option(None, minimum=1)  # devices the CPU appears as, to try mirrored without GPUs
-    dtype_policy: str = option("float32", choices=("float32", "mixed_float16", "mixed_bfloat16"))  # Keras' name
-    deterministic: bool = True
-    resume: bool = False  # go on with the newest unfinished run of the same config, at its last finished epoch
+    epochs: int = option(30, minimum=1, doc="Epochs of each phase that names none.")
+    max_epochs: Optional[int] = option(
+        None, minimum=1, doc="At most so many epochs of any phase, whatever it names; null: no limit."
+    )
+    batch_size: int = option(20, minimum=1, doc="Images of a training step, over all devices together.")
+    steps_per_epoch: Optional[int] = option(
+        None, minimum=1, doc="Training steps of an epoch; null: one pass over the images."
+    )
+    evaluation_batch_size: int = option(
+        64, minimum=1, doc="Images that are evaluated at a time; decides no figure but in its last digits."
+    )
+    monitor: str = option(
+        "val/acc",
+        choices=("val/acc", "val/loss", "train/acc", "train/loss"),
+        doc="The figure by which early stopping, searches and the choice among jobs go.",
+    )
+    early_stopping: EarlyStoppingConfig = option(EarlyStoppingConfig, doc="When a phase ends before its last epoch.")
+    label_smoothing: float = option(
+        0.0,
+        minimum=0,
+        below=1,
+        doc="By how much targets are moved towards each other (arXiv 1512.00567, section 7); 0: none.",
+    )
+    flip_averaging: bool = option(
+        False, doc="The answer is the mean over an image and its mirror image, in the saved model too."
+    )
+    feature_cache: bool = option(True, doc="Compute what a frozen part puts out once, and keep it on disk.")
+    feature_dtype: str = option("float32", choices=("float32", "float16"), doc="The type of cached features on disk.")
+    feature_cache_limit: Optional[float] = option(
+        20.0, above=0, doc="GiB of cached features on disk; the least recently used go first. null: no limit."
+    )
+    augmented_passes: Optional[int] = option(
+        None, minimum=1, doc="How many augmented passes are cached and cycled through; null: each epoch is drawn anew."
+    )
+    loader_threads: int = option(2, minimum=1, doc="Threads that decode and augment; the batches do not depend on it.")
+    image_memory_limit: float = option(4.0, minimum=0, doc="GiB in memory for the decoded images of a split.")
+    image_cache_limit: float = option(
+        20.0, minimum=0, doc="GiB on disk for the decoded images of splits beyond image_memory_limit; 0: none."
+    )
+    threads: Optional[int] = option(
+        None, minimum=1, doc="TensorFlow's threads; null: one a core. Decides the last digits."
+    )
+    strategy: str = option(
+        "auto",
+        choices=("auto", "mirrored", "multi_worker"),
+        doc="auto uses all GPUs where there are several, mirrored says so.",
+    )
+    virtual_cpus: Optional[int] = option(
+        None,
+        minimum=1,
+        doc="So many devices that the CPU appears as, to try strategy=mirrored without GPUs; null: one.",
+    )
+    dtype_policy: str = option(
+        "float32",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+        doc="Keras' dtype policy: what layers compute in.",
+    )
+    deterministic: bool = option(
+        True, doc="The same line gives the same figures, to the last digit, on the same machine."
+    )
+    resume: bool = option(
+        False, doc="Go on with the newest unfinished run of the same configuration, at its last finished epoch."
+    )
 
     def check(self) -> None:
         if self.strategy == "multi_worker":
@@ -123,22 +192,38 @@ class TrainerConfig:
 class SweepConfig:
     """How the jobs of a sweep are run, beside the group of the same name, which lists jobs."""
 
-    on_failure: str = option("continue", choices=("continue", "stop"))  # stop: no job starts after a failure
-    fresh_process: Optional[bool] = None  # each job in a process of its own; null: where the launcher is joblib
-    resume: bool = True  # a line given again goes on with its newest sweep: what is done there is not done again
+    on_failure: str = option(
+        "continue",
+        choices=("continue", "stop"),
+        doc="continue runs the other jobs where one fails, stop starts no more.",
+    )
+    fresh_process: Optional[bool] = option(
+        None, doc="Whether each job has a process of its own; null: where the launcher is joblib."
+    )
+    resume: bool = option(
+        True, doc="A line that is given again goes on with its newest sweep; what is done there is not done again."
+    )
 
 
 @dataclass
 class TrackingConfig:
     """Where runs are recorded; `uri: null` records only into the run folder."""
 
-    uri: Optional[str] = None
-    experiment: str = "cnnexp"
-    artifact_root: str = MISSING
-    log_model: bool = True
-    explain: Any = "auto"  # heat maps, and on drawn pictures how well they find the evidence; see `check`
-    register: Optional[str] = None  # name in the model registry: of a run's model, or of the best of a sweep
-    tags: dict[str, str] = option({})
+    uri: Optional[str] = option(
+        None,
+        doc="MLflow's tracking URI, as sqlite:///FILE or http://HOST:PORT; null: only the run's folder.",
+    )
+    experiment: str = option("cnnexp", doc="MLflow's experiment.")
+    artifact_root: str = option(doc="The folder of recorded files, where no server keeps them.")
+    log_model: bool = option(True, doc="Whether the model is recorded.")
+    explain: Any = option(
+        "auto",
+        doc="Whether heat maps are drawn; auto: of a run of its own, of a progression, and of the best job of a grid.",
+    )
+    register: Optional[str] = option(
+        None, doc="A name in the model registry for the run's model, or for the best of a sweep; null: not registered."
+    )
+    tags: dict[str, str] = option({}, doc="Further tags of the run.")
 
     def check(self) -> None:
         """`explain=auto` is true for a run of its own and for the jobs of a progression; of a grid or a search the best
@@ -159,11 +244,11 @@ class TrackingConfig:
 class PathsConfig:
     """Everything that is written goes under `root`."""
 
-    root: str = "outputs"
-    data: str = MISSING
-    cache: str = MISSING
-    runs: str = MISSING
-    weights: dict[str, str] = option({})  # by a backbone's name: the file of its ImageNet weights
+    root: str = option("outputs", doc="Everything that is written goes below this folder.")
+    data: str = option(doc="The folder of drawn and prepared data sets.")
+    cache: str = option(doc="The folder of cached features and decoded images, which may be deleted at any time.")
+    runs: str = option(doc="The folder of the runs.")
+    weights: dict[str, str] = option({}, doc="By a backbone's name: the local file of its ImageNet weights.")
 
     def check(self) -> None:
         for name, file in self.weights.items():

@@ -1,0 +1,78 @@
+"""`cnnexp guide`: the guide, in the terminal."""
+
+from pathlib import Path
+
+from cnnexp.config.keys import Key, find_keys
+from cnnexp.console import say, show_markdown, table
+from cnnexp.errors import UserError, nearest
+
+HELP = """usage: cnnexp guide [TOPIC]
+       cnnexp guide keys [PART OF A KEY]
+
+The guide, a page a topic; on a terminal in a pager. Without a topic, the list of them. `keys` shows what each key of
+the configuration means, its type, range and default.
+
+  cnnexp guide sweeps
+  cnnexp guide keys learning_rate
+"""
+
+FOLDER = Path(__file__).resolve().parents[1] / "guide"
+KEYS = "keys"
+TOPICS = (  # in the order in which they are read
+    "photos",
+    "progression",
+    "configuration",
+    KEYS,
+    "components",
+    "little-data",
+    "sweeps",
+    "mlflow",
+    "explain",
+    "serving",
+    "reproduce",
+    "files",
+    "benchmarks",
+    "limits",
+    "contributing",
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Show the list of topics, a page, or the keys.
+
+    Raises:
+        UserError: no such topic, or no such key.
+    """
+    topic, rest = (arguments[0], arguments[1:]) if arguments else (None, [])
+    if topic == KEYS:
+        _show_keys(find_keys(" ".join(rest)))
+        return 0
+    if rest:
+        raise UserError(f"{' '.join(arguments)}: give one topic, as `cnnexp guide {topic}`")
+    if topic is None:
+        table("", ["topic", ""], [[name, title(name)] for name in TOPICS], left=2)
+        say("cnnexp guide TOPIC")
+        return 0
+    if topic not in TOPICS:
+        raise UserError(f"{topic}: no such topic; there are {', '.join(nearest(topic, list(TOPICS)))}")
+    show_markdown(page(topic))
+    return 0
+
+
+def page(topic: str) -> str:
+    """The page in Markdown."""
+    return (FOLDER / f"{topic}.md").read_text(encoding="utf-8")
+
+
+def title(topic: str) -> str:
+    """The headline of a topic's page."""
+    if topic == KEYS:
+        return "What a key of the configuration means, its type, range and default"
+    return page(topic).partition("\n")[0].removeprefix("# ")
+
+
+def _show_keys(keys: list[Key]) -> None:
+    for key in keys:
+        say(f"{key.name} = {key.default}")
+        say(f"    {key.doc}")
+        say(f"    {', '.join(filter(None, [key.kind, key.limits, key.only]))}")
