@@ -189,13 +189,19 @@ def test_info_shows_the_defaults_list(cnnexp: Run, jobs: list[object]) -> None:
 
 
 @pytest.mark.slow
-def test_help_of_train_is_hydras(cnnexp: Run, jobs: list[object]) -> None:
-    code, out, _ = cnnexp("train", "--help")
+def test_help_of_train_has_experiments_sweeps_and_groups(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_text("# @package _global_\n# Mine.\nname: own\n")
+    code, out, _ = cnnexp("train", "--help", "--config-dir", "mine")
     assert code == 0
     assert out.startswith("usage: cnnexp train [-m] [OVERRIDES]\n")
-    assert (
-        "experiment: augmented, baseline, best, finetuned, finetuned_augmented, frozen, frozen_augmented, mnist" in out
-    )
+    lines = out.splitlines()
+    experiments = lines[lines.index("experiment=") + 1 : lines.index("sweep=") - 1]
+    names = "augmented baseline best finetuned finetuned_augmented frozen frozen_augmented mnist own"
+    assert [line.split()[0] for line in experiments] == names.split()
+    assert experiments[1] == "  baseline             A small convnet from scratch."
+    assert experiments[-1] == "  own                  Mine."
+    assert "  hydra/sweeper  basic optuna" in out and "--hydra-help" in out
     code, out, _ = cnnexp("train", "--hydra-help")
     assert code == 0
     assert "--multirun,-m" in out and "hydra/launcher: basic" in out
