@@ -65,6 +65,7 @@ def run(arguments: list[str]) -> int:
         return _explain_own(config, request)
     import_tensorflow()
     from cnnexp.explain.heatmaps import overlaid, sheet_rows
+    from cnnexp.explain.overlay import caption, top_classes
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.models.imagenet import imagenet_network
     from cnnexp.runs.recorded_model import find_images, load_recorded, read_batch
@@ -88,10 +89,10 @@ def run(arguments: list[str]) -> int:
         classes[:] = chosen
     folder = Path(config.paths.root) / "explain" / explained.run_id
     sheet = folder / "heatmaps.png"
-    names = [file.name for file in files]
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
-    rows = sheet_rows(explained.class_names, names, images, probabilities, classes, overlays)
-    contact_sheet(sheet, rows, title)
+    names = explained.class_names
+    captions = [caption(file.name, top_classes(row, names)) for file, row in zip(files, probabilities, strict=True)]
+    contact_sheet(sheet, sheet_rows(images, captions, [names[number] for number in classes], overlays), title)
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))
     if request.activations:
