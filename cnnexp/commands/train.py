@@ -1,6 +1,6 @@
 """`cnnexp train`: Hydra's command line in front of the trainer."""
 
-from cnnexp.commands.arguments import parse
+from cnnexp.commands.arguments import parse_hydra
 from cnnexp.config.hydra_driver import answer, run_single
 from cnnexp.drawing import drawing_process
 from cnnexp.runs.planning import adopt_jobs, check_line, folder_override, unfinished_folder
@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         UserError: a mistake in the line or in the input of a single run.
     """
-    parsed = parse(arguments)
+    parsed = parse_hydra(arguments)
     overrides, config_dir, name = parsed.overrides, parsed.config_dir, parsed.config_name or "config"
     question = [*(argument for argument in arguments if argument not in overrides), *overrides]
     if parsed.help or parsed.hydra_help or parsed.shell_completion:
