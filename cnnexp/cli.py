@@ -75,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(f"{name}: no such command; there are {', '.join(nearest(name, list(COMMANDS)))}")
     command = import_module(f"cnnexp.commands.{name}")
     if name != "train" and ("-h" in rest or "--help" in rest):
-        print(command.HELP, end="")
+        print(command.parser().format_help(), end="")
         return 0
     return int(command.run(rest))
 

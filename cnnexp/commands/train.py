@@ -3,7 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from cnnexp.commands.arguments import parse
+from cnnexp.commands.arguments import parse_hydra
 from cnnexp.config.hydra_driver import answer, conf_dir, group_options, groups, hydra_context, run_single
 from cnnexp.drawing import drawing_process
 from cnnexp.runs.planning import adopt_jobs, check_line, folder_override, unfinished_folder
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         UserError: a mistake in the line or in the input of a single run.
     """
-    parsed = parse(arguments)
+    parsed = parse_hydra(arguments)
     overrides, config_dir, name = parsed.overrides, parsed.config_dir, parsed.config_name or "config"
     question = [*(argument for argument in arguments if argument not in overrides), *overrides]
     if parsed.help:
