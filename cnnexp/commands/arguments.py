@@ -125,3 +125,8 @@ def _check_flags(parsed: argparse.Namespace) -> None:
         check_action(parsed.overrides)
     if parsed.config_path:
         raise UserError("--config-path: would replace the files of cnnexp; add yours with --config-dir=FOLDER")
+    if parsed.experimental_rerun:
+        from cnnexp.config.hydra_driver import rerun_of
+
+        line, given = rerun_of(parsed.experimental_rerun), f"--experimental-rerun={parsed.experimental_rerun}"
+        raise UserError(f"{given}: a pickle can run anything, so it is not opened; `{line}` trains that run again")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
-from cnnexp.config.hydra_driver import group_options, hydra_context, is_group, split_jobs
+from cnnexp.config.hydra_driver import check_own_files, group_options, hydra_context, is_group, split_jobs
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -115,6 +115,9 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     sweeps = [override for override in overrides if _is_sweep(override)]
     plain = [override for override in overrides if override not in sweeps]
     composed = compose_config(plain, with_hydra=True, name=name)
+    for source in composed.hydra.runtime.config_sources:
+        if source.schema == "file" and source.provider.startswith("hydra.searchpath"):
+            check_own_files("hydra.searchpath", source.path)
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")

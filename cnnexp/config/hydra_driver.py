@@ -5,6 +5,8 @@ Hydra 1.3 offers `hydra.main`, which reads `sys.argv`, ends the process where a 
 """
 
 import argparse
+import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ from cnnexp.errors import UserError
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
 
+RECORDS = ("run.json", "result.json", "multirun.yaml")  # beside the config.yaml of a run, or of a sweep
+
 Task = Callable[[DictConfig], float]  # trains the job of a composed config, and returns its monitored figure
 
 
@@ -50,12 +54,13 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
         config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, or `check_own_files` refuses it.
     """
     search_path = create_config_search_path(str(conf_dir()))
     if config_dir:
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir={config_dir}: there is no such folder")
+        check_own_files("--config-dir", config_dir)
         folder = f"file://{Path(config_dir).resolve()}"
         search_path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
     config.register()
@@ -67,6 +72,42 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
         yield hydra
     finally:
         restore_gh_from_backup(before)
+
+
+def check_own_files(key: str, config_dir: str) -> None:
+    """Refuse a further folder of YAML files of which one bears the name of a file of ours: Hydra would read ours.
+
+    Args:
+        key: how it was given, for messages.
+        config_dir: the folder.
+
+    Raises:
+        UserError: there is such a file, and it says something else; or the folder is the record of a run.
+    """
+    ours, folder = conf_dir(), Path(config_dir).resolve()
+    for file in sorted(ours.rglob("*.yaml")):
+        own = folder / file.relative_to(ours)
+        if not own.is_file() or own.read_bytes() == file.read_bytes():
+            continue
+        if folder.name == ".hydra" or any((folder / name).is_file() for name in RECORDS):
+            run = shlex.quote(os.path.relpath(folder.parent if folder.name == ".hydra" else folder))
+            raise UserError(
+                f"{key}={config_dir}: is the record of a run and no folder of options; `cnnexp reproduce {run}` trains "
+                f"it again, `cnnexp reproduce {run} KEY=VALUE` varies it"
+            )
+        name = file.relative_to(ours)
+        hint = "--config-name=NEW reads it" if name.parent == Path() else f"{name.parent}=NEW chooses it"
+        raise UserError(
+            f"{key}={config_dir}: {name} has the name of a file of cnnexp, which would be read in its place; "
+            f"rename it to NEW.yaml: {hint}"
+        )
+
+
+def rerun_of(pickle: str) -> str:
+    """The line that runs again what `--experimental-rerun=PICKLE` means; the file is not opened."""
+    folder = Path(pickle).resolve().parent
+    run = shlex.quote(os.path.relpath(folder.parent)) if folder.name == ".hydra" else "RUN"
+    return f"cnnexp reproduce {run}"
 
 
 # ------------------------------------------------------------------------------------------------------- running
