@@ -128,5 +128,5 @@ def _check_flags(parsed: argparse.Namespace) -> None:
     if parsed.experimental_rerun:
         from cnnexp.config.hydra_driver import rerun_of
 
-        line, given = rerun_of(parsed.experimental_rerun), f"--experimental-rerun={parsed.experimental_rerun}"
-        raise UserError(f"{given}: a pickle can run anything, so it is not opened; `{line}` trains that run again")
+        flag, line = f"--experimental-rerun={parsed.experimental_rerun}", rerun_of(parsed.experimental_rerun)
+        raise UserError(f"{flag}: a pickle can run anything, so it is not opened; `{line}` trains that run again")

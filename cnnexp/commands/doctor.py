@@ -12,7 +12,7 @@ Looks after what runs leave when their process is killed or their store goes awa
   store       can it be opened, is its file sound
   runs        RUNNING, though their process died: they are closed as KILLED
   journals    figures that could not be sent to the store: they are sent now
-  unfinished  runs that `cnnexp train ... trainer.resume=true` goes on with (a word only)
+  unfinished  what was stopped, and the line that goes on with it
   features    damaged or half-written entries of the feature cache are removed
   leftovers   of data sets that were being drawn, and of files that were being written, are removed
 
@@ -35,6 +35,9 @@ def run(arguments: list[str]) -> int:
     findings = list(examine(load_config(given.overrides), given.check))
     rows = [[finding.what, finding.found, finding.done] for finding in findings]
     table("", ["what", "found", "done"], rows, left=3)
+    lines = [finding.line for finding in findings if finding.line]
+    if lines:
+        print("What was stopped goes on with", *lines, sep="\n  ")  # whole, however narrow the terminal is
     wrong = [finding.wrong for finding in findings if finding.wrong]
     for text in wrong:
         warn(f"cnnexp: {text}")

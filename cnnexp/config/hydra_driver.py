@@ -15,8 +15,10 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser, run_and_report
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -236,6 +238,38 @@ def group_options(group: str) -> list[str]:
     for folder in repository.get_group_options(group, results_filter=ObjectType.GROUP):
         options += [f"{folder}/{name}" for name in group_options(f"{group}/{folder}")]
     return options
+
+
+def own_flags(settings: HydraConf) -> dict[str, str]:
+    """`config_dir` and `config_name` of a line, as far as they were given.
+
+    Args:
+        settings: the node `hydra` of a job, or as Hydra keeps it in `.hydra/hydra.yaml`.
+    """
+    folder = next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), "")
+    near = os.path.relpath(folder) if folder else ""
+    name = str(settings.job.config_name)
+    flags = {"config_dir": folder if near.startswith(os.pardir) else near, "config_name": name}
+    return {flag: value for flag, value in flags.items() if value not in ("", "config")}
+
+
+def own_files(settings: HydraConf) -> dict[str, Path]:
+    """The files of further folders that the config of a job is composed from, by their names there.
+
+    Args:
+        settings: the node `hydra` of the job.
+    """
+    sources = [source for source in settings.runtime.config_sources if source.schema == "file"]
+    folders = [Path(source.path) for source in sources if source.provider != "main"]
+    config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
+    if not folders:
+        return {}
+    with hydra_context(config_dir) as hydra:
+        line, name = [*settings.overrides.hydra, *settings.overrides.task], settings.job.config_name
+        parsed, repository = hydra.config_loader._parse_overrides_and_create_caching_repo(name, line)  # type: ignore[attr-defined]
+        listed = create_defaults_list(repository, name, parsed, prepend_hydra=True, skip_missing=True).defaults
+    names = dict.fromkeys(f"{item.config_path}.yaml" for item in listed)
+    return {name: folder / name for name in names for folder in reversed(folders) if (folder / name).is_file()}
 
 
 def _repository() -> Any:

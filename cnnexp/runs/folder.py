@@ -5,9 +5,11 @@ Their files are named, read and written here only; what shows a run's results is
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"
 SWEEP = "sweep.json"
+REPRODUCTION = "reproduction.json"
 NETWORK = "model.keras"
 ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
@@ -225,6 +228,49 @@ class SweepFolder(LockedFolder):
         """Those that jobs kept for the end of the sweep."""
         for file in self.path.rglob(NETWORK):
             file.unlink()
+
+
+def unfinished_reproductions(runs: Path) -> list[tuple[Path, list[str]]]:
+    """The folders below `runs` in which a run or a sweep is trained again, or was until that was stopped, the newest
+    first, each with the arguments of `cnnexp` that began it."""
+    found = []
+    for file in sorted(runs.glob(f"*/{REPRODUCTION}"), reverse=True):
+        try:
+            found.append((file.parent, [str(word) for word in json.loads(file.read_text())["line"]]))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def is_reproducing(folder: Path) -> bool:
+    """Whether a process is at work on the reproduction in this folder."""
+    return is_locked(folder / f"{REPRODUCTION}.lock")
+
+
+@contextmanager
+def reproduction_folder(runs: Path, line: Sequence[str]) -> Iterator[Path]:
+    """The newest folder in which this line was stopped and nobody works, or a new one; held, and done at the end.
+
+    Args:
+        runs: `paths.runs`.
+        line: the arguments of `cnnexp`, without passwords.
+    """
+    stopped = [folder for folder, begun in unfinished_reproductions(runs) if sorted(begun) == sorted(line)]
+    for folder in [*stopped, runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / f"{REPRODUCTION}.lock"
+        with locked_if_free(lock) as held:
+            if not held:
+                continue
+            try:
+                write_atomic(folder / REPRODUCTION, json.dumps({"line": [*line]}).encode())
+                yield folder
+                (folder / REPRODUCTION).unlink()
+            finally:
+                lock.unlink(missing_ok=True)
+                if not any(folder.rglob(MANIFEST)):  # refused: no run was begun
+                    shutil.rmtree(folder, ignore_errors=True)
+            return
 
 
 def single_runs(runs: Path) -> list[RunFolder]:

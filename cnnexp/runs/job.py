@@ -1,6 +1,6 @@
 """What a run is made from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
 
 
+FLAGS = ("config_dir", "config_name")  # tags: the line's flags, without which its overrides mean something else
+
+
 @dataclass(frozen=True)
 class Job:
     """What a run is made from.
 
     `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
-    passwords; `folder` is the run's own.
+    passwords; `folder` is the run's own. `flags` are those of `FLAGS` that were given, and `config_files` the files of
+    the user's own that the config is composed from, by their names there.
     """
 
     config: Config
     resolved: dict[str, Any]
     overrides: list[str]
     folder: RunFolder
+    flags: dict[str, str] = field(default_factory=dict)
+    config_files: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":

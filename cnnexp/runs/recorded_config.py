@@ -25,7 +25,7 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
-from cnnexp.runs.folder import RunFolder, single_runs
+from cnnexp.runs.folder import RunFolder, SweepFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
 
@@ -38,7 +38,19 @@ MOST_LEVELS = 20
 
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
-PLACES = (*OF_HERE, "dataset.path", "dataset.source", "backbone.weights")  # where the same data and weights lie
+PLACES = (  # where the same data and weights lie, and what this machine can do
+    *OF_HERE,
+    "dataset.path",
+    "dataset.source",
+    "backbone.weights",
+    "trainer.resume",
+    "trainer.threads",
+    "trainer.loader_threads",
+    "trainer.feature_cache_limit",
+    "trainer.image_memory_limit",
+    "trainer.image_cache_limit",
+    "sweep",
+)
 GROUPS = (*SCHEMAS, "freeze_policy", "phases", "trainer", *OF_HERE)
 
 
@@ -49,15 +61,56 @@ def find_single(tracker: RunStore, name: str) -> "RunInfo":
     """The run that `name` means, which is no sweep.
 
     Raises:
-        UserError: there is none, or several; it is the parent run of a sweep; its id is none of MLflow's, which
-            becomes a folder's name here.
+        UserError: as of `find_recorded`; it is the parent run of a sweep.
     """
-    run: RunInfo = tracker.find_run(name)
-    if not re.fullmatch(r"[0-9a-f]{32}", run.run_id):
-        raise UserError(f"{name}: the store answers with the run id {run.run_id[:80]!r}; refused")
-    if run.tags.get("sweep") == "parent":
+    run = find_recorded(tracker, name)
+    if is_sweep(run):
         raise UserError(f"{name}: run {run.run_id} is a sweep, which trained nothing itself; name one of its runs")
     return run
+
+
+def is_sweep(run: "RunInfo") -> bool:
+    """Whether it is the parent run of a sweep."""
+    return run.tags.get("sweep") == "parent"
+
+
+def find_recorded(tracker: RunStore, name: str) -> "RunInfo":
+    """The run, or the parent run of a sweep, that `name` means, see `RunStore.find_run`; or that a folder belongs to.
+
+    Raises:
+        UserError: there is none, or several; its id is none of MLflow's, which becomes a folder's name here.
+    """
+    run: RunInfo = _run_of_folder(tracker, name) or tracker.find_run(name)
+    if not re.fullmatch(r"[0-9a-f]{32}", run.run_id):
+        raise UserError(f"{name}: the store answers with the run id {run.run_id[:80]!r}; refused")
+    return run
+
+
+def find_original(tracker: RunStore, name: str) -> "RunInfo":
+    """`find_recorded`, where `latest` is no run that was made from another one."""
+    run = find_recorded(tracker, name)
+    while name == "latest" and "variation_of" in run.tags:
+        run = tracker.get_run(run.tags["variation_of"])
+    return run
+
+
+def _run_of_folder(tracker: RunStore, name: str) -> "RunInfo | None":
+    """None where `name` is no folder; one that has the form of a run id is meant where there is a folder of a run."""
+    path = Path(name)
+    if not path.is_dir():
+        return None
+    folder = path.resolve().parent if path.resolve().name == ".hydra" else path
+    manifest = RunFolder(folder).manifest
+    run_id = SweepFolder(folder).parent_run_id or (manifest.run_id if manifest else "")
+    if not run_id:
+        if os.sep not in name and name not in (".", ".."):
+            return None
+        raise UserError(f"{name}: no run or sweep is recorded in this folder; name one below paths.runs, or a run id")
+    try:
+        return tracker.find_run(f"runs:/{run_id}")
+    except UserError as error:
+        root = folder.resolve().parent.parent
+        raise UserError(f"{name}: {error}; was it recorded elsewhere, as in paths.root={root}?") from error
 
 
 def read_text(tracker: RunStore, run_id: str, name: str) -> str:
@@ -250,12 +303,22 @@ def typed_record(run_id: str, config: DictConfig) -> Config:
 
 
 def variations(overrides: Sequence[str]) -> list[str]:
-    """Those that change more than where data, weights and records lie."""
+    """Those that change more than where data, weights and records lie, and how this machine works."""
 
     def is_place(key: str) -> bool:
         return any(f"{key}.".startswith(f"{place}.") for place in PLACES)
 
     return [str(o.input_line) for o in _parse_overrides(overrides) if not is_place(o.key_or_group)]
+
+
+def replaced(line: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides of a line, and after them those that stand in it instead of the ones of the same keys."""
+    anew = {_key(override) for override in overrides}
+    return [*(override for override in line if _key(override) not in anew), *overrides]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:

@@ -56,6 +56,7 @@ def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, 
         **describing_tags(job.resolved),
         "sweep_id": parent or "",
         "overrides": " ".join(job.overrides),
+        **job.flags,
         "config_hash": config_hash(job.resolved),
         "data_digest": dataset.digest if dataset else "",
         "run_dir": str(job.folder),
@@ -100,7 +101,7 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
         if full:
             raise RunError(
                 f"{job.folder}: the disk is full, so the run is {ending}; make room, and go on with it: the same line "
-                "with trainer.resume=true"
+                "with trainer.resume=true, or what `cnnexp doctor` prints"
             ) from error
         raise
     tracker.end_run("FINISHED")

@@ -3,6 +3,7 @@
 import math
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -10,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cnnexp.config import Config
+from cnnexp.config.hydra_driver import own_files, own_flags
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.job import Job
@@ -61,7 +63,8 @@ def train_in_sweep(composed: DictConfig) -> float:
 
 def _job(composed: DictConfig) -> Job:
     settings = HydraConfig.get()
-    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task))
+    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task))
+    return replace(job, flags=own_flags(settings), config_files=own_files(settings))
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:

@@ -81,17 +81,25 @@ def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
 
 
 def run_of_version(client: Any, text: str) -> str:
-    """The run id behind `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+    """The run id behind `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME/latest` or `models:/MODEL_ID`.
 
     Raises:
         UserError: there is no such model, version or alias.
     """
-    parts = re.fullmatch(re.escape(SCHEME) + r"([^/@]+)(?:/(\d+)|@([\w-]+))", text)
-    if not parts:
+    parts = re.fullmatch(re.escape(SCHEME) + r"([^/@]+)(?:/(\d+|latest)|@([\w-]+))?", text)
+    if not parts or not (parts[2] or parts[3] or parts[1].startswith("m-")):
         raise UserError(f"{text}: not a model; write models:/NAME/VERSION or models:/NAME@{ALIAS}")
     name, version, alias = parts.groups()
     try:
-        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+        if alias:
+            found = client.get_model_version_by_alias(name, alias)
+        elif version == "latest":
+            newest = max((int(made.version) for made in client.search_model_versions(f"name='{name}'")), default=0)
+            found = client.get_model_version(name, str(newest))
+        elif version:
+            found = client.get_model_version(name, version)
+        else:
+            return str(client.get_logged_model(name).source_run_id)
     except Exception as error:  # of MLflow or the network
         raise UserError(f"{text}: no such model: {str(error).splitlines()[0]}") from error
     if not found.run_id:
