@@ -216,6 +216,10 @@ class TrackingConfig:
     experiment: str = option("cnnexp", doc="MLflow's experiment.")
     artifact_root: str = option(doc="The folder of recorded files, where no server keeps them.")
     log_model: bool = option(True, doc="Whether the model is recorded.")
+    code: bool = option(
+        True,
+        doc="Whether the code is recorded: what differs from the git commit, and your own functions and config files.",
+    )
     explain: Any = option(
         "auto",
         doc="Whether heat maps are drawn; auto: of a run of its own, of a progression, and of the best job of a grid.",

@@ -192,7 +192,8 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
                 check_recorded(tuple(map(str, path)), value, allowed)
             except UserError as error:
                 raise UserError(f"run {run_id}: config.yaml: {error}") from error
-        if path and path[-1] == "arguments" and isinstance(value, dict):
+        own = path and _part(values, str(path[0])).get("_target_") in allowed  # takes what it takes
+        if path and path[-1] == "arguments" and isinstance(value, dict) and not own:
             known = {item.name for kind in SCHEMAS.get(str(path[0]), {}).values() for item in fields(kind)}
             hidden = next((name for name in value if name in known), None)
             if hidden:

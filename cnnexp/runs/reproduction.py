@@ -17,6 +17,7 @@ from cnnexp.errors import UserError
 from cnnexp.metrics.names import image_count
 from cnnexp.process import import_tensorflow
 from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.runs.code import show_changes
 from cnnexp.runs.folder import reproduction_folder
 from cnnexp.runs.job import FLAGS, Job, load_dataset
 from cnnexp.runs.recorded_config import (
@@ -331,6 +332,7 @@ def _say_what_differs(tracker: RunStore, old: Recorded, dataset: "Dataset", vari
         warn("cnnexp: trainer.deterministic=false: exact agreement cannot be expected; give a --tolerance")
     show_packages(run.tags, read_text(tracker, run.run_id, "requirements.txt"))
     show_code(run.tags)
+    show_changes(tracker, run, old.values, Path(config.paths.cache))
     show_machine(run.tags, config.trainer.threads)
     for key in ("dataset.path", "dataset.source", "backbone.weights"):
         group, name = key.split(".")

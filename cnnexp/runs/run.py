@@ -18,6 +18,7 @@ from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
 from cnnexp.runs.build import RunParts, assemble, check_layer_names, fit
+from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
@@ -73,6 +74,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
         log_input(tracker, dataset, config)
+        record_code(tracker, job, anew=earlier is None)
 
         told: set[int] = set()
 
