@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     plan = check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir, name)
     if not plan.jobs:
         raise UserError("cnnexp plan: this sweeper chooses its jobs as it goes; there is no plan beforehand")
-    _show(planned_jobs(plan, parsed.overrides, parsed.config_dir, name), as_json)
+    _show(planned_jobs(plan), as_json)
     return 0
 
 

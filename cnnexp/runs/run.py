@@ -119,7 +119,7 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
 def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
     tracking, folder = job.config.tracking, job.folder.path
-    chosen_later = tracking.explain == "auto" and job.folder.sweep.chooses
+    chosen_later = tracking.explain == "auto" and job.sweep is not None and job.sweep.chooses
     explain = bool(tracking.explain) and not chosen_later
     with drawing() as draw:
         scores = artifacts.write(job, parts, fitted, explain, draw)
@@ -139,7 +139,7 @@ def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitRes
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
     """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
     monitor = job.config.trainer.monitor
-    before = job.folder.sweep.best_job(monitor)
+    before = job.sweep.best_job(monitor) if job.sweep else None
     manifest = before.manifest if before else None
     if manifest and manifest.objective is not None and not is_better(monitor, objective, manifest.objective):
         return

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
-from cnnexp.runs.folder import RunManifest
+from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
@@ -29,25 +29,32 @@ Train = Callable[[Job, str | None, int], float]
 PRELOADED = "cnnexp.runs.preloaded"
 
 
-def run_in_sweep(job: Job, parent: str | None, order: int, train: Train | None = None) -> float:
+def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
     """One job of a sweep. One that is done is skipped; with `sweep.on_failure=stop` none starts after a failure.
 
     Args:
-        parent: the run id of the sweep, `order` the job's number there.
+        job: with `sweep`.
+        order: the job's number there.
         train: how to train it; None: `train_here`.
 
     Returns:
         The job's monitored figure; NaN where it failed or was not started.
     """
+    assert job.sweep is not None
     say(f"[{order}] {' '.join(job.overrides)}")
-    if job.folder.sweep.stopped.exists():
+    if job.sweep.stopped.exists():
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
-    if (done := _done(job)) is not None:
-        say(f"[{order}] is done already, run {done.run_id}")
-        return float("nan") if done.objective is None else done.objective
+    before = job.sweep.jobs().get(order, job.folder)  # elsewhere where `hydra.sweep.subdir` has changed
+    for folder in dict.fromkeys((before, job.folder)):
+        done = _done(job, folder)
+        if done is not None:
+            say(f"[{order}] is done already, run {done.run_id}")
+            job.sweep.record_job(order, folder)
+            return float("nan") if done.objective is None else done.objective
     job.folder.reopen()
-    return (train or train_here)(job, parent, order)
+    job.sweep.record_job(order, job.folder)
+    return (train or train_here)(job, job.sweep.parent_run_id, order)
 
 
 def train_here(job: Job, parent: str | None, order: int) -> float:
@@ -66,10 +73,10 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
         return float("nan")
 
 
-def _done(job: Job) -> RunManifest | None:
-    """The finished run in this folder, if it computed what this job is to compute."""
-    manifest = job.folder.manifest
-    if manifest is None or job.folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
+def _done(job: Job, folder: RunFolder) -> RunManifest | None:
+    """The finished run in a folder, if it computed what this job is to compute."""
+    manifest = folder.manifest
+    if manifest is None or folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
         return None
     try:
         return manifest if manifest.data_digest == load_dataset(job.config).digest else None
@@ -81,7 +88,8 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
     """Say that a job failed, and see to it that there is a run which says so too."""
     warn(f"cnnexp: job {order} failed: {redact(reason)}")
     if job.config.sweep.on_failure == "stop":
-        job.folder.sweep.stopped.touch()
+        assert job.sweep is not None
+        job.sweep.stopped.touch()
     if job.folder.status:  # the run was closed when it failed
         return
     manifest, tracker = job.folder.manifest, open_tracker(job.config.tracking)
