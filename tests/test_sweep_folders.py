@@ -70,7 +70,7 @@ def test_jobs_are_found_by_what_is_recorded(tmp_path: Path) -> None:
     sweep.begin("parent", ["seed=0,1"], "seeds", "grid", ["seed=0,1"])
     for number, place in ((1, "s/one"), (0, "s/two"), (3, "s/one")):  # a search may choose the same twice
         folder = RunFolder(tmp_path / place)
-        sweep.record_job(number, folder)
+        sweep.record_job(number, folder, [f"seed={number}"])
         folder.write_result(result(place, 0.5, predictions_path=None))
     RunFolder(tmp_path / "7").write_result(result("of another", 0.5, predictions_path=None))
     assert {number: job.path.name for number, job in sweep.jobs().items()} == {0: "two", 1: "one"}

@@ -225,7 +225,9 @@ def job_subdirs(plan: CommandLineJobs, compose_job: JobComposer) -> list[str]:
             below = "below hydra.sweep.dir; give a name, as ${hydra.job.num}"
             raise UserError(f"{key}: job {number} would lie in {place}, not in a folder of its own {below}")
         if max(len(part.encode()) for part in parts) > LONGEST_NAME:
-            remedy = "leave keys out with hydra.job.config.override_dirname.exclude_keys=[KEY,...], or take ${hydra.job.num}"
+            remedy = (
+                "leave some out with hydra.job.config.override_dirname.exclude_keys=[KEY], or take ${hydra.job.num}"
+            )
             raise UserError(f"{key}: the name of job {number}'s folder has over {LONGEST_NAME} bytes; {remedy}")
         if (other := first.setdefault(place, number)) != number:
             raise UserError(

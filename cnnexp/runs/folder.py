@@ -37,12 +37,22 @@ CONTROLS = (
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Which run a folder belongs to. `objective` is `trainer.monitor` of a run that is finished."""
+    """Which run a folder belongs to.
+
+    objective:   `trainer.monitor` of a run that is finished.
+    made_by:     see `reuse.made_by`; "" for a run of a version that did not keep it.
+    explained:   whether its heat maps were drawn, as far as its network has some.
+    reused_from: the run that was taken for this one, and in `source` its folder, as seen from this one.
+    """
 
     run_id: str
     config_hash: str
     data_digest: str
     objective: float | None = None
+    made_by: str = ""
+    explained: bool = False
+    reused_from: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class RunFolder(LockedFolder):
             OmegaConfBaseException, YAMLError: it cannot be read.
         """
         if self.status == "FINISHED":
-            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            return yaml.safe_load(self.origin.config.read_text(encoding="utf-8"))
         return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
 
     @property
@@ -133,6 +143,18 @@ class RunFolder(LockedFolder):
     def write_manifest(self, manifest: RunManifest) -> None:
         """From here on a kill leaves a folder that can go on."""
         write_atomic(self.path / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+
+    @property
+    def origin(self) -> "RunFolder":
+        """Where the files of the run are: here, or in the folder of the run that was taken for it."""
+        manifest = self.manifest
+        return RunFolder(self.path / manifest.source) if manifest and manifest.source else self
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether there are heat maps of the run, or it has none to show."""
+        manifest = self.manifest
+        return (self.path / HEAT_MAPS).is_file() or bool(manifest and manifest.explained)
 
     @property
     def status(self) -> str | None:
@@ -150,7 +172,7 @@ class RunFolder(LockedFolder):
     def read_result(self) -> Result:
         """What the run came to; its answers are looked for beside it, wherever it lies now."""
         found = Result(**json.loads((self.path / RESULT).read_text()))
-        return replace(found, predictions_path=str(self.predictions)) if found.predictions_path else found
+        return replace(found, predictions_path=str(self.origin.predictions)) if found.predictions_path else found
 
     def write_result(self, result: Result) -> None:
         """From here on the run is finished, or failed, or killed."""
@@ -206,6 +228,11 @@ class SweepFolder(LockedFolder):
         """Whether this is a grid or a search, of which one job is chosen."""
         return self._content.get("kind") in ("grid", "search")
 
+    @property
+    def is_search(self) -> bool:
+        """Whether a sweeper chooses the jobs as it goes."""
+        return self._content.get("kind") == "search"
+
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
         """Whether this is the sweep of a line, in whatever order its overrides stand there.
 
@@ -223,10 +250,17 @@ class SweepFolder(LockedFolder):
         """Where it is, no further job is to start."""
         return self.path / "stopped.json"
 
-    def record_job(self, number: int, folder: RunFolder) -> None:
-        """Keep where a job is: from here on it belongs to the sweep."""
-        place = Path(os.path.relpath(folder.path, self.path)).as_posix()
-        write_atomic(self.path / JOBS / f"{number}.json", json.dumps({"folder": place}).encode())
+    def record_job(self, number: int, folder: RunFolder, overrides: Sequence[str]) -> None:
+        """Keep where a job is, and its overrides, without passwords: from here on it belongs to the sweep."""
+        content = {"folder": Path(os.path.relpath(folder.path, self.path)).as_posix(), "overrides": list(overrides)}
+        write_atomic(self.path / JOBS / f"{number}.json", json.dumps(content).encode())
+
+    def overrides_of(self, number: int, folder: RunFolder) -> list[str]:
+        """Those of a job: as they were kept, or where they were not, as Hydra wrote them down."""
+        try:
+            return list(json.loads((self.path / JOBS / f"{number}.json").read_text())["overrides"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return folder.overrides
 
     def jobs(self) -> dict[int, RunFolder]:
         """The folders of the jobs that were begun, by their numbers, in this order; no folder stands there twice.

@@ -43,6 +43,12 @@ class Job:
         return cls(validated(composed), values, [redact(override) for override in overrides], own, sweep)
 
 
+def explains(config: Config, sweep: SweepFolder | None) -> bool:
+    """Whether a run explains itself; of a grid or a search the chosen one is explained at the end."""
+    tracking = config.tracking
+    return bool(tracking.explain) and not (tracking.explain == "auto" and sweep is not None and sweep.chooses)
+
+
 def load_dataset(config: Config) -> "Dataset":
     """The data set that `dataset` names; draws or prepares it where it does not lie ready."""
     from cnnexp.data.dataset import Dataset  # and OpenCV

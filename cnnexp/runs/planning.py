@@ -13,9 +13,11 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps
+from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
-from cnnexp.runs.search import repeats_itself
+from cnnexp.runs.reuse import Wanted, find_equal
+from cnnexp.runs.search import is_search, repeats_itself
+from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.record import config_hash, redact
 
 if TYPE_CHECKING:
@@ -108,6 +110,14 @@ def recorded_swept(plan: CommandLineJobs) -> list[str]:
     return [redact(override) for override in plan.swept]
 
 
+def kind(plan: CommandLineJobs) -> Literal["progression", "grid", "search"]:
+    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression."""
+    if is_search(plan.shared.hydra):
+        return "search"
+    keys = {key_of(override) for override in plan.swept}
+    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
+
+
 def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:
     """Bring the overrides, and so the jobs, into the order that they had when the sweep began."""
     places = {override: place for place, override in enumerate(then)}
@@ -166,8 +176,8 @@ def knows(config: Config) -> bool:
 class PlannedJob:
     """One line of the plan.
 
-    `state` is new, done, failed, running, `goes on after epoch N`, or `as job N`; `features` are cached, to compute,
-    not used, or unknown where data or weights are not here yet.
+    `state` is new, done, failed, running, `goes on after epoch N`, `as job N`, or `taken from run ID`, a finished one;
+    `features` are cached, to compute, not used, or unknown where data or weights are not here yet.
     """
 
     number: int
@@ -222,6 +232,8 @@ def planned_jobs(plan: CommandLineJobs) -> list[PlannedJob]:
         first = seen.setdefault(_hash(node), number)
         place = (job_folder(plan, folder, number) if folder else None) if plan.multirun else _single(node)
         job = _job(number, own or given, node, place, builder)
+        if plan.multirun and job.state == "new":
+            job = replace(job, state=_taken(plan, node, builder) or job.state)
         jobs.append(job if first == number else replace(job, state=f"as job {first}"))
     return jobs
 
@@ -260,6 +272,18 @@ def _job(
     counts = totals(network)
     state = _state(place, _hash(composed), dataset)
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
+
+
+def _taken(plan: CommandLineJobs, composed: DictConfig, builder: Builder) -> str | None:
+    """Which finished job of another sweep would be taken for a new one."""
+    config = validated(composed)
+    dataset, tracking = builder.dataset(config), config.tracking
+    if dataset is None:
+        return None
+    explained = bool(tracking.explain) and (tracking.explain != "auto" or kind(plan) == "progression")
+    wanted = Wanted(config, _hash(composed), explained, lambda: dataset.digest)
+    found = find_equal(open_tracker(tracking), wanted)
+    return f"taken from run {found.manifest.run_id}" if found and found.manifest else None
 
 
 def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,8 +18,8 @@ from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import FAILED_JOBS, JOBS
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder, key_of
-from cnnexp.runs.planning import adopt_jobs, folder_override, recorded_line, recorded_swept
+from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.tasks import train_in_sweep
 from cnnexp.tracking.protocols import RunTracker
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from cnnexp.report.compare import Result
     from cnnexp.tracking.info import Status
 
-
-Kind = Literal["progression", "grid", "search"]
 
 CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
@@ -125,26 +123,13 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags["sweep.grid"] = " ".join(swept)
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
-            kept.begin(run_id, line, name, kind(shared.hydra, swept), swept)
+            kept.begin(run_id, line, name, kind(plan), swept)
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
         except BaseException as error:
             status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             tracker.end_run(status, error=f"{type(error).__name__}: {error}")
             raise
-
-
-def kind(settings: DictConfig, swept: list[str]) -> Kind:
-    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression.
-
-    Args:
-        settings: the node `hydra`.
-        swept: the overrides with several values.
-    """
-    if search.is_search(settings):
-        return "search"
-    keys = {key_of(override) for override in swept}
-    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
 
 
 def _finish(sweep: Sweep) -> None:
@@ -199,7 +184,7 @@ def _explain_best(sweep: Sweep) -> None:
     folder = SweepFolder(sweep.folder)
     best = folder.best_job(sweep.monitor) if folder.chooses else None
     if best is not None:
-        explain_job(sweep.tracker, best)
+        explain_job(sweep.tracker, best.origin)
     folder.remove_networks()
 
 

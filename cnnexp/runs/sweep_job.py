@@ -17,10 +17,12 @@ from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
 from cnnexp.runs.folder import RunFolder, RunManifest
-from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
+from cnnexp.runs.reuse import Wanted, find_equal, is_whole, take
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,9 @@ PRELOADED = "cnnexp.runs.preloaded"
 
 
 def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
-    """One job of a sweep. One that is done is skipped; with `sweep.on_failure=stop` none starts after a failure.
+    """One job of a sweep. One that is done is skipped; one that equals a finished job is taken from there.
+
+    With `sweep.on_failure=stop` none starts after a failure.
 
     Args:
         job: with `sweep`.
@@ -46,14 +50,20 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
     before = job.sweep.jobs().get(order, job.folder)  # elsewhere where `hydra.sweep.subdir` has changed
+    tracker = open_tracker(job.config.tracking)
     for folder in dict.fromkeys((before, job.folder)):
-        done = _done(job, folder)
+        done = _done(job, folder, tracker)
         if done is not None:
             say(f"[{order}] is done already, run {done.run_id}")
-            job.sweep.record_job(order, folder)
+            job.sweep.record_job(order, folder, job.overrides)
             return float("nan") if done.objective is None else done.objective
+    job.sweep.record_job(order, job.folder, job.overrides)
+    equal = None if job.sweep.is_search else find_equal(tracker, _wanted(job))
+    if equal is not None:
+        taken = take(job, order, equal)
+        say(f"[{order}] equals run {taken.reused_from}, which is taken for it; sweep.reuse=false trains it")
+        return float("nan") if taken.objective is None else taken.objective
     job.folder.reopen()
-    job.sweep.record_job(order, job.folder)
     return (train or train_here)(job, job.sweep.parent_run_id, order)
 
 
@@ -73,15 +83,25 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
         return float("nan")
 
 
-def _done(job: Job, folder: RunFolder) -> RunManifest | None:
-    """The finished run in a folder, if it computed what this job is to compute."""
+def _wanted(job: Job) -> Wanted:
+    return Wanted(job.config, config_hash(job.resolved), explains(job.config, job.sweep), lambda: _digest(job))
+
+
+def _digest(job: Job) -> str | None:
+    try:
+        return load_dataset(job.config).digest
+    except UserError:
+        return None  # training it says why
+
+
+def _done(job: Job, folder: RunFolder, tracker: RunStore) -> RunManifest | None:
+    """The finished run in a folder, if it computed what this job is to compute, and was not deleted since."""
     manifest = folder.manifest
     if manifest is None or folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
         return None
-    try:
-        return manifest if manifest.data_digest == load_dataset(job.config).digest else None
-    except UserError:
-        return None  # training it says why
+    if manifest.reused_from and not job.config.sweep.reuse:
+        return None
+    return manifest if manifest.data_digest == _digest(job) and is_whole(tracker, folder) else None
 
 
 def record_failure(job: Job, parent: str | None, order: int, reason: str, trace: str | None = None) -> None:
