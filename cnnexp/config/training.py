@@ -195,6 +195,10 @@ class SweepConfig:
     resume: bool = option(
         True, doc="A line that is given again goes on with its newest sweep; what is done there is not done again."
     )
+    reuse: bool = option(
+        True,
+        doc="A job that equals a finished one of another sweep is taken from it; sweep.resume=false trains it anyway.",
+    )
 
 
 @dataclass

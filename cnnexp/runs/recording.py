@@ -41,14 +41,17 @@ def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | No
 
 def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
-    name = run_name(job.config.name, job.overrides, job.folder.sweep.shared_overrides)
+    name = run_name(job.config.name, job.overrides, job.sweep.shared_overrides if job.sweep else ())
     tags = {NOTE_TAG: run_note(job.resolved, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
     return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 
 
+STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse")
+
+
 def _params(job: Job) -> dict[str, str]:
     """The config, without what differs between a run and its resumption."""
-    return {key: value for key, value in flatten(job.resolved).items() if key not in ("trainer.resume", "sweep.resume")}
+    return {key: value for key, value in flatten(job.resolved).items() if key not in STEERING}
 
 
 def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, str]:

@@ -26,6 +26,7 @@ from cnnexp.metrics.names import (
 )
 from cnnexp.report.compare import Result
 from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import REUSED_FROM
 
 if TYPE_CHECKING:
     from cnnexp.runs.build import RunParts
@@ -107,9 +108,10 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path) -> R
     reference = info.params.get("reference_accuracy", "null")
     predictions = None
     if info.status == "FINISHED":
-        place = folder / "predictions" / info.run_id
-        predictions = _download(tracker, info.run_id, "predictions.csv", place)
-        _download(tracker, info.run_id, MISTAKES, place)
+        origin = info.tags.get(REUSED_FROM) or info.run_id
+        place = folder / "predictions" / origin
+        predictions = _download(tracker, origin, "predictions.csv", place)
+        _download(tracker, origin, MISTAKES, place)
     return Result(
         info.run_id,
         info.params.get("name", info.name),

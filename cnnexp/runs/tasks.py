@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from cnnexp.config import Config
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
 from cnnexp.runs.search import is_search
 from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
@@ -51,17 +52,18 @@ def train_in_sweep(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed, so that the search takes it as failed.
     """
-    job, settings = _job(composed), HydraConfig.get()
+    settings = HydraConfig.get()
+    job = _job(composed, SweepFolder(Path(settings.sweep.dir).resolve()))
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
-    objective = run_in_sweep(job, job.folder.sweep.parent_run_id, int(settings.job.num), train)
+    objective = run_in_sweep(job, int(settings.job.num), train)
     if math.isnan(objective) and is_search(settings):
         raise UserError(f"job {settings.job.num} has no figure")
     return objective
 
 
-def _job(composed: DictConfig) -> Job:
+def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
     settings = HydraConfig.get()
-    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task))
+    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task), sweep)
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:

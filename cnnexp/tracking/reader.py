@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnexp.errors import UserError
 from cnnexp.tracking.info import RunInfo
-from cnnexp.tracking.record import redact, storable_name
+from cnnexp.tracking.record import REUSED_FROM, redact, storable_name
 from cnnexp.tracking.registry import SCHEME, run_of_version
 from cnnexp.tracking.views import missing_tags, view_links
 
@@ -78,11 +78,17 @@ class RunReader(ABC):
         """The run that `text` means: a run id, a prefix that only one has, `latest`, or a registered model's.
 
         `latest` is the run that finished last, parents of sweeps left out. A registered model is given as
-        `models:/NAME/VERSION` or `models:/NAME@ALIAS`; its run may be one of another experiment.
+        `models:/NAME/VERSION` or `models:/NAME@ALIAS`; its run may be one of another experiment. A job of a sweep for
+        which a finished run was taken leads to that run.
 
         Raises:
             UserError: there is none, or several.
         """
+        found = self._find(text)
+        origin = found.tags.get(REUSED_FROM)
+        return self._find(origin) if origin else found
+
+    def _find(self, text: str) -> RunInfo:
         if text.startswith(SCHEME):
             return self.get_run(run_of_version(self.client(), text))
         if text == "latest":
