@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> int:
 
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]
+    infos = list({info.run_id: info for info in infos}.values())  # two names may lead to one run
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     plan = check_line(given.words, given.multirun, given.config_dir, given.config_name)
     if not plan.jobs:
         raise UserError("cnnexp plan: this sweeper chooses its jobs as it goes; there is no plan beforehand")
-    _show(planned_jobs(plan, given.words, given.config_dir, given.config_name), given.json)
+    _show(planned_jobs(plan), given.json)
     return 0
 
 

@@ -53,12 +53,12 @@ def run(arguments: list[str]) -> int:
     if parsed.cfg or parsed.info:
         answer(question)
         return 0
-    folder = unfinished_folder(plan, overrides)
+    folder = unfinished_folder(plan)
     if plan.multirun:
-        return 0 if run_sweep(plan, overrides, folder, config_dir, name) else 1
+        return 0 if run_sweep(plan, folder) else 1
     place: list[str] = []
     if folder is not None:
-        adopt_jobs(plan, folder, config_dir, name)
+        adopt_jobs(plan, folder)
         place.append(folder_override("run", folder))
     with drawing_process():
         run_single(train_single, [*overrides, *place], config_dir, name)

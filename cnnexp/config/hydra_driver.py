@@ -10,10 +10,12 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from hydra import version
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
@@ -22,11 +24,11 @@ from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from cnnexp import config
 from cnnexp.errors import UserError
@@ -216,6 +218,38 @@ def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
     """
     (batch,) = BasicSweeper.split_arguments(list(overrides), None)
     return [list(job) for job in batch]
+
+
+def chosen_options(override: Override) -> list[str] | None:
+    """The options of its group that the `glob` of an override chooses; None where it has none.
+
+    As in a shell, `*` stands for no `/`: `demo/*` are the options of the subfolder.
+    """
+    glob = override.value()
+    if not isinstance(glob, Glob):
+        return None
+
+    def is_like(name: str, patterns: Sequence[str]) -> bool:
+        return any(name.count("/") == wanted.count("/") and fnmatchcase(name, wanted) for wanted in patterns)
+
+    options = group_options(override.key_or_group)
+    return [name for name in options if is_like(name, glob.include) and not is_like(name, glob.exclude)]
+
+
+def job_subdir(composed: DictConfig, overrides: Sequence[Override], number: int) -> str:
+    """`hydra.sweep.subdir` of a job as the launchers resolve it.
+
+    Args:
+        composed: with the node `hydra`, maybe composed for a job with other values.
+        overrides: of the job.
+        number: of the job.
+    """
+    job, own = composed.hydra.job, [override for override in overrides if not override.is_hydra_override()]
+    with read_write(composed.hydra), open_dict(composed.hydra):
+        job.num = job.id = number
+        job.override_dirname = get_overrides_dirname(own, **job.config.override_dirname)
+        composed.hydra.overrides.task = [override.input_line for override in own]
+    return str(composed.hydra.sweep.subdir)
 
 
 def is_group(name: str) -> bool:

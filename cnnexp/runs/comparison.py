@@ -16,8 +16,10 @@ from cnnexp.runs.folder import SweepFolder
 
 def read_results(sweep_folder: Path) -> list[Result]:
     """What the jobs of a sweep left in their folders, in the order of the jobs."""
-    jobs = SweepFolder(sweep_folder).ended_jobs()
-    return distinguish([job.read_result() for job in jobs], [job.overrides for job in jobs])
+    sweep = SweepFolder(sweep_folder)
+    jobs = {number: job for number, job in sweep.jobs().items() if job.status}
+    results = [replace(job.read_result(), order=number) for number, job in jobs.items()]
+    return distinguish(results, [sweep.overrides_of(number, job) for number, job in jobs.items()])
 
 
 def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:

@@ -5,9 +5,10 @@ Their files are named, read and written here only; what shows a run's results is
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,13 +25,14 @@ from cnnexp.report.compare import Result
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"
-SWEEP = "sweep.json"
+SWEEP, JOBS = "sweep.json", ".jobs"
 REPRODUCTION = "reproduction.json"
 NETWORK = "model.keras"
 ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
     "trainer.resume=",
     "sweep.resume=",
+    "sweep.reuse=",
     "sweep.on_failure=",
     "sweep.fresh_process=",
 )  # do not change what is computed
@@ -38,12 +40,22 @@ CONTROLS = (
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Which run a folder belongs to. `objective` is `trainer.monitor` of a run that is finished."""
+    """Which run a folder belongs to.
+
+    objective:   `trainer.monitor` of a run that is finished.
+    made_by:     see `reuse.made_by`; "" for a run of a version that did not keep it.
+    explained:   whether its heat maps were drawn, as far as its network has some.
+    reused_from: the run that was taken for this one, and in `source` its folder, as seen from this one.
+    """
 
     run_id: str
     config_hash: str
     data_digest: str
     objective: float | None = None
+    made_by: str = ""
+    explained: bool = False
+    reused_from: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,13 +132,8 @@ class RunFolder(LockedFolder):
             OmegaConfBaseException, YAMLError: it cannot be read.
         """
         if self.status == "FINISHED":
-            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            return yaml.safe_load(self.origin.config.read_text(encoding="utf-8"))
         return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
-
-    @property
-    def sweep(self) -> "SweepFolder":
-        """That of the sweep, if the run is a job of one."""
-        return SweepFolder(self.path.parent)
 
     @property
     def manifest(self) -> RunManifest | None:
@@ -139,6 +146,18 @@ class RunFolder(LockedFolder):
     def write_manifest(self, manifest: RunManifest) -> None:
         """From here on a kill leaves a folder that can go on."""
         write_atomic(self.path / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+
+    @property
+    def origin(self) -> "RunFolder":
+        """Where the files of the run are: here, or in the folder of the run that was taken for it."""
+        manifest = self.manifest
+        return RunFolder(self.path / manifest.source) if manifest and manifest.source else self
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether there are heat maps of the run, or it has none to show."""
+        manifest = self.manifest
+        return (self.path / HEAT_MAPS).is_file() or bool(manifest and manifest.explained)
 
     @property
     def status(self) -> str | None:
@@ -156,7 +175,7 @@ class RunFolder(LockedFolder):
     def read_result(self) -> Result:
         """What the run came to; its answers are looked for beside it, wherever it lies now."""
         found = Result(**json.loads((self.path / RESULT).read_text()))
-        return replace(found, predictions_path=str(self.predictions)) if found.predictions_path else found
+        return replace(found, predictions_path=str(self.origin.predictions)) if found.predictions_path else found
 
     def write_result(self, result: Result) -> None:
         """From here on the run is finished, or failed, or killed."""
@@ -171,9 +190,9 @@ class RunFolder(LockedFolder):
 
 @dataclass(frozen=True)
 class SweepFolder(LockedFolder):
-    """The folder of a sweep, with those of its jobs."""
+    """The folder of a sweep, below which its jobs have theirs, wherever `hydra.sweep.subdir` puts them."""
 
-    def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str) -> None:
+    def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str, swept: Sequence[str] = ()) -> None:
         """Leave there what every job needs to know of its sweep.
 
         Args:
@@ -181,15 +200,21 @@ class SweepFolder(LockedFolder):
             overrides: of the line, without passwords.
             name: of the sweep.
             kind: progression, grid or search.
+            swept: the overrides with several values, those of the sweeper's file too.
         """
+        (self.path / JOBS).mkdir(parents=True, exist_ok=True)
         content = {"parent_run_id": parent_run_id, "overrides": overrides, "name": name, "kind": kind}
-        write_atomic(self.path / SWEEP, json.dumps(content).encode())
+        write_atomic(self.path / SWEEP, json.dumps({**content, "swept": list(swept)}).encode())
 
     @property
     def _content(self) -> dict[str, Any]:
-        file = self.path / SWEEP
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found
+        """Empty where it is missing, or not ours."""
+        try:
+            found = json.loads((self.path / SWEEP).read_text())
+        except (OSError, ValueError):
+            return {}
+        ours = isinstance(found, dict) and _is_line(found.get("overrides", [])) and _is_line(found.get("swept", []))
+        return found if ours else {}
 
     @property
     def parent_run_id(self) -> str | None:
@@ -207,27 +232,74 @@ class SweepFolder(LockedFolder):
         return self._content.get("kind") in ("grid", "search")
 
     @property
+    def is_search(self) -> bool:
+        """Whether a sweeper chooses the jobs as it goes."""
+        return self._content.get("kind") == "search"
+
+    def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
+        """Whether this is the sweep of a line, in whatever order its overrides stand there.
+
+        Args:
+            line: the overrides, without passwords.
+            swept: those with several values; not compared with a sweep of a version that did not keep them.
+        """
+        content = self._content
+        if "overrides" not in content or in_one_order(content["overrides"]) != in_one_order(line):
+            return False
+        return "swept" not in content or sorted(content["swept"]) == sorted(swept)
+
+    @property
     def stopped(self) -> Path:
         """Where it is, no further job is to start."""
         return self.path / "stopped.json"
 
+    def record_job(self, number: int, folder: RunFolder, overrides: Sequence[str]) -> None:
+        """Keep where a job is, and its overrides, without passwords: from here on it belongs to the sweep."""
+        content = {"folder": Path(os.path.relpath(folder.path, self.path)).as_posix(), "overrides": list(overrides)}
+        write_atomic(self.path / JOBS / f"{number}.json", json.dumps(content).encode())
+
+    def overrides_of(self, number: int, folder: RunFolder) -> list[str]:
+        """Those of a job: as they were kept, or where they were not, as Hydra wrote them down."""
+        try:
+            return list(json.loads((self.path / JOBS / f"{number}.json").read_text())["overrides"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return folder.overrides
+
+    def jobs(self) -> dict[int, RunFolder]:
+        """The folders of the jobs that were begun, by their numbers, in this order; no folder stands there twice.
+
+        The jobs of a sweep of an earlier version lie in folders that are called like their numbers.
+        """
+        found: dict[int, RunFolder] = {}
+        if "swept" not in self._content:
+            found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
+        for file in self.path.glob(f"{JOBS}/*.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                found[int(file.stem)] = RunFolder(self.path / json.loads(file.read_text())["folder"])
+        first: dict[RunFolder, int] = {}
+        for number in sorted(found):
+            first.setdefault(found[number], number)
+        return {number: folder for folder, number in first.items()}
+
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
-        files = self.path.glob(f"*/{RESULT}")
-        return [RunFolder(file.parent) for file in sorted(files, key=lambda file: int(file.parent.name))]
+        return [folder for folder in self.jobs().values() if (folder.path / RESULT).is_file()]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""
-        folders = [RunFolder(file.parent) for file in self.path.rglob(MANIFEST)]
-        found = [(folder.manifest, folder) for folder in folders]
+        found = [(folder.manifest, folder) for folder in self.jobs().values()]
         figures = [(made.objective, folder) for made, folder in found if made and made.objective is not None]
         finite = [job for job in figures if math.isfinite(job[0])]
         return max(finite, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
 
     def remove_networks(self) -> None:
         """Those that jobs kept for the end of the sweep."""
-        for file in self.path.rglob(NETWORK):
-            file.unlink()
+        for folder in self.jobs().values():
+            folder.network.unlink(missing_ok=True)
+
+
+def _is_line(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(override, str) for override in found)
 
 
 def unfinished_reproductions(runs: Path) -> list[tuple[Path, list[str]]]:
@@ -278,18 +350,21 @@ def single_runs(runs: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{MANIFEST}"))]
 
 
-def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:
-    """The folder of the newest sweep below `runs` that was started with this line."""
-    for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True):
-        try:
-            found = json.loads(file.read_text())["overrides"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if result_affecting(found) == result_affecting(line):
-            return SweepFolder(file.parent)
-    return None
+def find_sweeps(runs: Path) -> list[SweepFolder]:
+    """The sweeps right below `runs`, the newest first."""
+    return [SweepFolder(file.parent) for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True)]
 
 
 def result_affecting(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
+
+
+def in_one_order(line: Sequence[str]) -> list[str]:
+    """`result_affecting`, sorted by their keys: of two values of one key, the later one counts."""
+    return sorted(result_affecting(line), key=key_of)
+
+
+def key_of(override: str) -> str:
+    """What stands before the value."""
+    return override.split("=")[0]

@@ -23,7 +23,7 @@ from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import group_options, hydra_context, own_flags
 from cnnexp.console import warn
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.runs.job import FLAGS
 from cnnexp.runs.recorded_config import (
     PLACES,
@@ -252,9 +252,9 @@ NO_WORDS = ("null", "true", "false", "nan", "inf")
 # ------------------------------------------------------------------------------------------------- goes on with it
 
 
-def resuming_line(folder: RunFolder) -> str | None:
-    """The line that goes on with the run that was stopped in this folder; None where Hydra did not begin it."""
-    sweep = folder.sweep
+def resuming_line(folder: RunFolder, sweep: SweepFolder | None = None) -> str | None:
+    """The line that goes on with the run that was stopped in this folder, or with the sweep of which it is a job; None
+    where Hydra did not begin it."""
     settings = _settings(folder)
     if settings is None:
         return None
@@ -262,7 +262,7 @@ def resuming_line(folder: RunFolder) -> str | None:
     chosen = [
         override for override in own if not override.startswith(("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir="))
     ]
-    if sweep.parent_run_id:
+    if sweep:
         return shlex.join(["cnnexp", "train", "-m", *flags, *sweep.shared_overrides, *chosen])
     line = [redact(override) for override in settings.overrides.task if not override.startswith("trainer.resume=")]
     return shlex.join(["cnnexp", "train", *flags, *line, *chosen, "trainer.resume=true"])

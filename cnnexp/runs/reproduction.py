@@ -36,6 +36,7 @@ from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import (
     PACKAGES,
+    REUSED_FROM,
     config_hash,
     cores,
     environment_tags,
@@ -53,7 +54,9 @@ PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
 MOST_NAMED = 8  # packages, images
 LINKS = {False: ("reproduces", "reproduced_by"), True: ("variation_of", "varied_by")}  # tags; True: a variation
 
-IGNORED = re.compile(r"(^|/)time[/_]|^images_per_s$|^(agreement|memory|system|evaluate)/")  # not what a run computes
+IGNORED = re.compile(  # not what a run computes
+    r"(^|/)time[/_]|^images_per_s$|^(x/agreement|agreement|memory|system|evaluate)/"
+)
 EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -125,7 +128,7 @@ def _finished(tracker: RunStore, named: "RunInfo", name: str) -> list["RunInfo"]
         )
     if others := [run.run_id for run in children if run.status != "FINISHED"]:
         warn(f"cnnexp: sweep {named.run_id}: left out, since not finished: {_some(others)}")
-    return [tracker.get_run(run.tags["reused_from"]) if "reused_from" in run.tags else run for run in finished]
+    return [tracker.get_run(run.tags.get(REUSED_FROM) or run.run_id) for run in finished]
 
 
 def _restore(tracker: RunStore, run: "RunInfo", overrides: list[str]) -> Recorded:

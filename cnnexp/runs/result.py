@@ -23,9 +23,11 @@ from cnnexp.metrics.names import (
     VAL_ACC,
     VAL_LOSS,
     image_count,
+    phase_figure,
 )
 from cnnexp.report.compare import Result
 from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import REUSED_FROM
 
 if TYPE_CHECKING:
     from cnnexp.runs.build import RunParts
@@ -56,9 +58,9 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     if fitted.feature_difference is not None:
         metrics[AGREEMENT] = fitted.feature_difference
     for phase in fitted.phases if parts.config.phases else []:
-        metrics[f"phase/{phase.name}/trainable_parameters"] = phase.trainable_parameters
-        metrics[f"phase/{phase.name}/trainable_tensors"] = phase.trainable_tensors
-        metrics[f"phase/{phase.name}/time_s"] = phase.seconds
+        metrics[phase_figure(phase.name, "trainable_parameters")] = phase.trainable_parameters
+        metrics[phase_figure(phase.name, "trainable_tensors")] = phase.trainable_tensors
+        metrics[phase_figure(phase.name, "time_s")] = phase.seconds
     return metrics
 
 
@@ -107,9 +109,10 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path) -> R
     reference = info.params.get("reference_accuracy", "null")
     predictions = None
     if info.status == "FINISHED":
-        place = folder / "predictions" / info.run_id
-        predictions = _download(tracker, info.run_id, "predictions.csv", place)
-        _download(tracker, info.run_id, MISTAKES, place)
+        origin = info.tags.get(REUSED_FROM) or info.run_id
+        place = folder / "predictions" / origin
+        predictions = _download(tracker, origin, "predictions.csv", place)
+        _download(tracker, origin, MISTAKES, place)
     return Result(
         info.run_id,
         info.params.get("name", info.name),

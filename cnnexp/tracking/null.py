@@ -32,6 +32,7 @@ class NullTracker(RunTracker):
     """The tracker where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
     uri = ""
+    move = None
 
     start_run = _answering(RunTracker.start_run, lambda: uuid.uuid4().hex)  # an id that no other run has
 
@@ -52,6 +53,7 @@ class NullTracker(RunTracker):
     children = _answering(RunTracker.children, list)
     sweeps = _answering(RunTracker.sweeps, list)
     find_runs = _answering(RunTracker.find_runs, list)
+    has_model = _answering(RunTracker.has_model, bool)
     history = _answering(RunTracker.history, list)
     artifacts = _answering(RunTracker.artifacts, list)
     run_link = _answering(RunTracker.run_link, str)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cnnexp.tracking.info import RunInfo, Status
+from cnnexp.tracking.locations import Move
 from cnnexp.tracking.registry import Registered
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class RunStore(Protocol):
 
     uri: str  # "" where nothing is recorded
 
+    @property
+    def move(self) -> Move | None:
+        """How the store's folder was moved since places were noted in it."""
+
     def connect(self) -> None:
         """Open the store; a UserError where that is not possible."""
 
@@ -87,6 +92,9 @@ class RunStore(Protocol):
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Step and value of every point of a figure, in the order of the steps."""
+
+    def has_model(self, run_id: str) -> bool:
+        """Whether the run recorded its model, and whole."""
 
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The paths of the files in a folder of the run's artifacts."""

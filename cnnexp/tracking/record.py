@@ -15,6 +15,7 @@ from typing import Any
 MAX_NAME = 250  # characters of a name that the store takes
 MAX_VALUE = 6000  # characters of a parameter that the store keeps; it would cut the rest without a word
 MAX_TAG = 8000  # characters of a tag
+REUSED_FROM = "reused_from"  # the tag that leads from a job to the finished run that was taken for it; "" for none
 PACKAGES = {  # tag -> the names under which the package may be installed
     "cnnexp": ("cnnexp",),
     "tensorflow": ("tensorflow",),
