@@ -135,13 +135,16 @@ def test_a_varied_run_and_the_tolerance(cnnexp: Run, root: Path, first: str) -> 
 def test_what_cannot_be_reproduced(cnnexp: Run, root: Path, first: str) -> None:
     where = f"paths.root={root / 'out'}"
     parent = client(root).get_run(first).data.tags["mlflow.parentRunId"]
+    code, _, err = cnnexp("predict", parent, "photo.jpg", where)
+    assert code == 2 and "is a sweep" in err
     store = client(root)
+    empty = store.create_run(runs(root)[0].info.experiment_id, tags={"sweep": "parent"}).info.run_id
     failed = store.create_run(runs(root)[0].info.experiment_id).info.run_id
     store.set_terminated(failed, "FAILED")
     count = len(runs(root))
     for arguments, said in (
         ([failed], "is FAILED"),
-        ([parent], "is a sweep"),
+        ([empty], "none of its jobs is finished"),
         (["0" * 32], "no such run"),
         ([], "give one run"),
         ([first, "experiment=baseline"], "experiment=baseline"),

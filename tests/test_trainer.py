@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cnnexp.config.training import EarlyStoppingConfig, TrainerConfig
+from cnnexp.console import EpochProgress
 from cnnexp.data.augment import Geometric
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
@@ -364,3 +365,24 @@ def test_a_checkpoint_appears_whole_and_holds_no_pickle(tmp_path: Path) -> None:
     np.savez(file, progress=np.array([object()], dtype=object))
     with pytest.raises(UserError, match="is not a checkpoint"):
         read_checkpoint(file)
+
+
+def test_an_epoch_that_was_printed_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt comes at the worst moment: behind the line of the epoch."""
+    real, printed = EpochProgress.line, list[str]()
+
+    def line(progress: EpochProgress, text: str) -> None:
+        printed.append(text.split("/")[0])
+        real(progress, text)
+        if printed == ["epoch   1", "epoch   2"]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochProgress, "line", line)
+    model, file = network(), tmp_path / "checkpoint.npz"
+    with pytest.raises(KeyboardInterrupt):
+        run(model, [phase(model)], checkpoint=file)
+    stored = read_checkpoint(file)
+    assert stored is not None and len(stored[0].history) == 2
+    model = network()
+    run(model, [phase(model)], checkpoint=file, resume=True)
+    assert printed == ["epoch   1", "epoch   2", "epoch   3"]

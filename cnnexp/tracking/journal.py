@@ -160,7 +160,8 @@ class Journal:
                 if time.monotonic() >= deadline:
                     raise UserError(
                         "the tracking store does not answer, so the model is not recorded; "
-                        f"start again with trainer.resume=true when it does ({reason(error)})"
+                        "start again with trainer.resume=true when it does, or as `cnnexp doctor` says "
+                        f"({reason(error)})"
                     ) from error
             time.sleep(1.0)
 
