@@ -1,6 +1,9 @@
 """What a run is made from."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,8 @@ class Job:
     """What a run is made from.
 
     `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
-    passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of.
+    passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of. `files` are those of the
+    user's own that the options of groups come from, by the groups.
     """
 
     config: Config
@@ -29,6 +33,19 @@ class Job:
     overrides: list[str]
     folder: RunFolder
     sweep: SweepFolder | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @contextmanager
+    def naming_files(self) -> Iterator[None]:
+        """What is wrong with a key of a group is said with the user's own file that it comes from."""
+        try:
+            yield
+        except UserError as error:
+            group = re.match(r"(?:phases\.\w+\.)?(\w+)\._target_=", str(error))
+            file = self.files.get(group[1]) if group else None
+            if file is None:
+                raise
+            raise UserError(f"{file}: {error}") from error
 
     @classmethod
     def from_hydra(

@@ -3,13 +3,14 @@
 import math
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cnnexp.config import Config
+from cnnexp.config import SCHEMAS, Config
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import SweepFolder
@@ -63,7 +64,16 @@ def train_in_sweep(composed: DictConfig) -> float:
 
 def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
     settings = HydraConfig.get()
-    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task), sweep)
+    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task), sweep)
+    return replace(job, files=_own_files(settings))
+
+
+def _own_files(settings: HydraConf) -> dict[str, Path]:
+    """By the groups, the files of `--config-dir` that were chosen."""
+    folders = [Path(source.path) for source in settings.runtime.config_sources if source.provider == "command-line"]
+    chosen = [(group, settings.runtime.choices.get(group)) for group in SCHEMAS]
+    places = [(group, folder / group / f"{option}.yaml") for group, option in chosen for folder in folders]
+    return {group: place for group, place in places if place.is_file()}
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:
