@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
     "doctor": "closes runs whose process died, sends what could not be recorded, mends store and cache",
     "ui": "the MLflow UI on the store of the runs",
+    "guide": "the guide, page by page; `guide keys` says what each key means",
 }
 
 USAGE = """cnnexp {version}: config-driven experiments in image classification with convolutional networks
@@ -74,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(f"{name}: no such command; there are {', '.join(nearest(name, list(COMMANDS)))}")
     command = import_module(f"cnnexp.commands.{name}")
     if name != "train" and ("-h" in rest or "--help" in rest):
-        print(command.HELP, end="")
+        print(command.parser().format_help(), end="")
         return 0
     return int(command.run(rest))
 

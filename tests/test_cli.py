@@ -1,10 +1,13 @@
 """The command line: one line and exit code 2 for a mistake, Hydra's own flags, tab completion."""
 
+import argparse
 import contextlib
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ import yaml
 from cnnexp import __version__
 from cnnexp.cli import COMMANDS
 from cnnexp.commands import train
-from cnnexp.commands.arguments import split_overrides, take_option
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.config import validated
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
@@ -189,13 +192,19 @@ def test_info_shows_the_defaults_list(cnnexp: Run, jobs: list[object]) -> None:
 
 
 @pytest.mark.slow
-def test_help_of_train_is_hydras(cnnexp: Run, jobs: list[object]) -> None:
-    code, out, _ = cnnexp("train", "--help")
+def test_help_of_train_has_experiments_sweeps_and_groups(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_text("# @package _global_\n# Mine.\nname: own\n")
+    code, out, _ = cnnexp("train", "--help", "--config-dir", "mine")
     assert code == 0
     assert out.startswith("usage: cnnexp train [-m] [OVERRIDES]\n")
-    assert (
-        "experiment: augmented, baseline, best, finetuned, finetuned_augmented, frozen, frozen_augmented, mnist" in out
-    )
+    lines = out.splitlines()
+    experiments = lines[lines.index("experiment=") + 1 : lines.index("sweep=") - 1]
+    names = "augmented baseline best finetuned finetuned_augmented frozen frozen_augmented mnist own"
+    assert [line.split()[0] for line in experiments] == names.split()
+    assert experiments[1] == "  baseline             A small convnet from scratch."
+    assert experiments[-1] == "  own                  Mine."
+    assert "  hydra/sweeper  basic optuna" in out and "--hydra-help" in out
     code, out, _ = cnnexp("train", "--hydra-help")
     assert code == 0
     assert "--multirun,-m" in out and "hydra/launcher: basic" in out
@@ -279,17 +288,46 @@ def test_completion_is_installed_for_cnnexp(cnnexp: Run, line: list[str]) -> Non
 # ----------------------------------------------------------------------------- arguments of the other commands
 
 
-def test_take_option() -> None:
-    assert take_option(["a", "--sweep", "x", "b=1"], "--sweep") == ("x", ["a", "b=1"])
-    assert take_option(["--sweep=x=y", "a"], "--sweep") == ("x=y", ["a"])
-    assert take_option(["a"], "--sweep") == (None, ["a"])
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = CommandParser("compare", "", {"[RUN...]": "", "[OVERRIDES]": ""}, [])
+    parser.add_argument("--sweep")
+    return parser.parse(arguments)
+
+
+def test_an_option() -> None:
+    for arguments, value, rest in (
+        (["a", "--sweep", "x", "b=1"], "x", ["a", "b=1"]),
+        (["--sweep=x=y", "a"], "x=y", ["a"]),
+        (["--sweep", "x=y", "a"], "x=y", ["a"]),
+        (["a"], None, ["a"]),
+    ):
+        given = parse(*arguments)
+        assert (given.sweep, given.words) == (value, rest)
     with pytest.raises(UserError, match="--sweep: needs a value"):
-        take_option(["a", "--sweep"], "--sweep")
+        parse("a", "--sweep")
 
 
-def test_split_overrides() -> None:
-    assert split_overrides(["run", "a=1", "~b", "+c=2", "other"]) == (["run", "other"], ["a=1", "~b", "+c=2"])
+def test_names_and_overrides() -> None:
+    given = parse("run", "a=1", "~b", "+c=2", "other")
+    assert (given.names, given.overrides) == (["run", "other"], ["a=1", "~b", "+c=2"])
     with pytest.raises(UserError, match="--json: no such option"):
-        split_overrides(["run", "--json"])
+        parse("run", "--json")
     with pytest.raises(UserError, match="--json=1: no such option"):
-        split_overrides(["--json=1"])
+        parse("--json=1")
+    with pytest.raises(UserError, match=r"--swep: no such option; allowed: --sweep, "):
+        parse("--swep", "x", "run")
+    with pytest.raises(UserError, match="--swee: no such option"):  # no abbreviation: another option may come
+        parse("--swee", "x")
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_the_help_of_a_command_has_two_examples_that_it_takes(cnnexp: Run, command: str) -> None:
+    _, out, _ = cnnexp(command, "--help")
+    assert out.startswith(f"usage: cnnexp {command} ")
+    examples = out.partition("\nexamples:\n")[2].splitlines()
+    assert len(examples) == 2
+    for example in examples:
+        program, name, *arguments = shlex.split(example)
+        assert (program, name) == ("cnnexp", command)
+        parser = import_module(f"cnnexp.commands.{command}").parser()
+        (parser.parse_known_args if command == "ui" else parser.parse)(arguments)  # `ui` hands on what it does not know

@@ -103,10 +103,11 @@ def test_compare_without_a_store(cnnexp: Run) -> None:
 def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
-    code, _, err = cnnexp("ui", f"paths.root={tmp_path}/elsewhere", "--port", "5001")
+    code, out, err = cnnexp("ui", "--workers", "2", f"paths.root={tmp_path}/elsewhere", "--port", "5001")
     assert code == 0, err
+    assert "http://127.0.0.1:5001" in out
     assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[0]
-    assert called[0][-2:] == ["--port", "5001"]
+    assert called[0][-4:] == ["--workers", "2", "--port", "5001"]  # MLflow's options, known here or not, in their order
 
 
 def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:

@@ -174,7 +174,7 @@ def test_train_and_predict(server: str, cnnexp: Run, drawn_root: Path, tmp_path:
     printed = out + err
     tracker = Tracker(address, "cnnexp", "unused")
     run = tracker.find_run("latest")
-    assert run.status == "FINISHED" and {"test/acc", "train/loss", "time/total_s"} <= set(run.metrics)
+    assert run.status == "FINISHED" and {"test/acc", "train/loss", "x/time/total_s"} <= set(run.metrics)
     history = tracker.client().get_metric_history(run.run_id, "train/loss")
     assert [figure.step for figure in history] == [1, 2]
     names = {item.path for item in tracker.client().list_artifacts(run.run_id)}

@@ -558,3 +558,24 @@ def test_null_tracker_has_the_methods_of_tracker(tmp_path, monkeypatch):
 def test_logging_of_others_is_left_alone(tracker):
     assert logging.getLogger("mlflow").level == logging.getLogger("alembic").level == logging.ERROR
     assert logging.getLogger().level != logging.ERROR
+
+
+# ------------------------------------------------------------------------------------- names of earlier versions
+
+
+def test_figures_are_read_by_their_names_of_now(tracker, client):
+    """Counts, totals and times stood before the curves once, without `x/`."""
+    run_id = tracker.start_run("old", {}, {})
+    old = {"count/epochs": 3, "time/total_s": 1.5, "phase/head/trainable_tensors": 4, "agreement/max_difference": 0.25}
+    tracker.log_metrics({**old, "time/epoch_s": 0.5, "val/acc": 0.75}, step=2)
+    now = {f"x/{name}": value for name, value in old.items()} | {"time/epoch_s": 0.5, "val/acc": 0.75}
+    assert tracker.get_run(run_id).metrics == now
+    assert tracker.history(run_id, "x/count/epochs") == [(2, 3.0)]
+    assert tracker.history(run_id, "time/epoch_s") == [(2, 0.5)]
+    assert tracker.history(run_id, "count/none") == []
+    tracker.resume_run(run_id)
+    tracker.log_metrics({"x/count/epochs": 3, "val/acc": 0.75}, step=2)  # it has them
+    assert "x/count/epochs" not in client.get_run(run_id).data.metrics
+    tracker.log_metrics({"x/count/epochs": 4}, step=3)
+    assert tracker.get_run(run_id).metrics["x/count/epochs"] == 4
+    assert tracker.history(run_id, "x/count/epochs") == [(3, 4.0)]

@@ -29,6 +29,14 @@ CONFIG = {
         ("experiment=frozen +tracking.tags.a=b dataset=pets", "", "frozen dataset=pets"),
         ("experiment=frozen seed=1 dataset=pets", "experiment=frozen,best seed=0,1 dataset=pets", "frozen seed=1"),
         ("experiment=demo/frozen sweep=demo", "sweep=demo", "frozen"),
+        (
+            "experiment=frozen seed=1 head.units=8",
+            "experiment=frozen seed=0,1 head.units=4,8",
+            "seed=1 head.units=8 (frozen)",
+        ),
+        ("seed=1 debug=smoke", "seed=0,1 debug=smoke", "seed=1 (frozen)"),
+        ("name=frozen seed=1", "name=a,frozen seed=0,1", "frozen name=frozen seed=1"),
+        ("seed=1", "seed=1", "frozen"),
     ],
 )
 def test_run_name(overrides: str, shared: str, name: str) -> None:
@@ -52,6 +60,40 @@ def test_a_long_run_name_is_cut() -> None:
 )
 def test_sweep_name(line: str, name: str) -> None:
     assert notes.sweep_name(line.split()) == name
+
+
+def test_a_sweep_is_named_after_experiment_and_keys() -> None:
+    """Also where a file of the sweep has them, or Optuna is given intervals."""
+    assert notes.sweep_name(["experiment=frozen", "seed=0,1"]) == "frozen: seed"
+    assert notes.sweep_name(["experiment=frozen"], ["head.units=4,8", "seed=0,1"]) == "frozen: head.units, seed"
+    assert notes.sweep_name(["sweep=demo"], ["experiment=a,b", "seed=0,1"]) == "demo, seed"
+    line = ["experiment=best", "optimizer.learning_rate=tag(log,interval(1e-4,1e-2))", "+x=choice(1,2)"]
+    assert notes.sweep_name(line) == "best: optimizer.learning_rate, x"
+
+
+def test_views_have_a_column_for_what_was_swept(tmp_path: Path) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path}/m.db", "e", str(tmp_path))
+    tracker.prepare()
+    client, number = tracker.client(), tracker.find_experiment().experiment_id
+    for tags in (
+        {"sweep.grid": "seed=0,1 optimizer.learning_rate=1e-3,1e-4 experiment=a,b"},  # of an earlier version
+        {"sweep.keys": "head.units optimizer freeze_policy"},
+    ):
+        tracker.start_run("s", {}, {"sweep": "parent", **tags})
+        tracker.end_run("FINISHED")
+    tracker.view_links("http://127.0.0.1:5000")
+    for key in ("sweeps", "best-first"):
+        view = json.loads(client.get_experiment(number).tags[f"mlflow.sharedViewState.{key}"])
+        state = json.loads(view["state"])
+        swept = [
+            "params.`head.units`",
+            "tags.`optimizer`",
+            "params.`freeze_policy.mode`",
+            "params.`optimizer.learning_rate`",
+        ]
+        assert [column for column in state["selectedColumns"] if column in swept] == swept
+        assert set(state["selectedColumns"]) <= set(state["columnOrder"])
+        assert state["orderByKey"] in state["columnOrder"] or state["orderByKey"] == "attributes.start_time"
 
 
 def test_tags_for_columns() -> None:

@@ -77,12 +77,12 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     for metric in ("train/loss", "train/acc", "val/loss", "val/acc", "lr", "time/epoch_s", "images_per_s"):
         history = client.get_metric_history(run.info.run_id, metric)
         assert [point.step for point in history] == [1, 2], metric
-    assert {"test/loss", "test/acc", "count/trainable_parameters", "count/test_images"} <= set(run.data.metrics)
-    assert {"final/val_acc", "test/ece", "test/brier", "count/epochs"} <= set(run.data.metrics)
+    assert {"test/loss", "test/acc", "x/count/trainable_parameters", "x/count/test_images"} <= set(run.data.metrics)
+    assert {"final/val_acc", "test/ece", "test/brier", "x/count/epochs"} <= set(run.data.metrics)
     assert {"explain/chance", "explain/pointing_game/gradcam", "explain/energy_inside/layercam"} <= set(
         run.data.metrics
     )
-    assert run.data.metrics["count/test_images"] == 16
+    assert run.data.metrics["x/count/test_images"] == 16
     tags = run.data.tags
     for tag in ("overrides", "config_hash", "data_digest", "run_dir"):
         assert tags[tag], tag

@@ -308,6 +308,12 @@ def is_group(name: str) -> bool:
     return bool(_repository().group_exists(name))
 
 
+def groups() -> list[str]:
+    """The config groups; of Hydra's own those of launchers and sweepers."""
+    found = _repository().get_group_options("", results_filter=ObjectType.GROUP)
+    return [*(name for name in found if name not in ("hydra", "schema")), "hydra/launcher", "hydra/sweeper"]
+
+
 def group_options(group: str) -> list[str]:
     """The options of a config group, those of its subfolders as `folder/name`; empty where it is no group."""
     if not is_group(group):

@@ -159,8 +159,8 @@ class TrainerConfig:
     )
     strategy: str = option(
         "auto",
-        choices=("auto", "mirrored", "multi_worker"),
-        doc="auto uses all GPUs where there are several, mirrored says so.",
+        choices=("auto", "mirrored"),
+        doc="auto uses all GPUs of the machine where there are several, mirrored says so; a cluster shares out jobs.",
     )
     virtual_cpus: Optional[int] = option(
         None,
@@ -178,14 +178,6 @@ class TrainerConfig:
     resume: bool = option(
         False, doc="Go on with the newest unfinished run of the same configuration, at its last finished epoch."
     )
-
-    def check(self) -> None:
-        if self.strategy == "multi_worker":
-            raise UserError(
-                "trainer.strategy=multi_worker: the fit of Keras 3.15 fails on its first batch under TensorFlow's "
-                "MultiWorkerMirroredStrategy; use mirrored for the GPUs of one machine, or share out the jobs of a "
-                "sweep with hydra/launcher=ray or submitit_slurm"
-            )
 
 
 @dataclass

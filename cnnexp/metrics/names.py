@@ -1,5 +1,8 @@
 """The names of the figures that a run records, and which way each is better."""
 
+import re
+from collections.abc import Mapping
+
 # by epoch
 TRAIN_LOSS, TRAIN_ACC = "train/loss", "train/acc"
 VAL_LOSS, VAL_ACC = "val/loss", "val/acc"
@@ -13,19 +16,44 @@ FINAL_VAL_LOSS, FINAL_VAL_ACC = "final/val_loss", "final/val_acc"
 TEST_LOSS, TEST_ACC = "test/loss", "test/acc"
 TEST_ECE, TEST_BRIER = "test/ece", "test/brier"
 TEST_ROC_AUC, TEST_AVERAGE_PRECISION = "test/roc_auc", "test/average_precision"
-AGREEMENT = "agreement/max_difference"  # of a probability, between the whole network and the cached features
 
-# what they cost
-TRAIN_SECONDS, FEATURES_SECONDS, TOTAL_SECONDS = "time/train_s", "time/features_s", "time/total_s"
-EPOCHS = "count/epochs"
-PARAMETERS = "count/parameters"
-TRAINABLE_PARAMETERS, TRAINABLE_TENSORS = "count/trainable_parameters", "count/trainable_tensors"
-JOBS, FAILED_JOBS = "count/jobs", "count/failed"  # of a sweep
+# counts, totals and times: MLflow's UI sorts what is below `x/` behind the curves
+AGREEMENT = "x/agreement/max_difference"  # of a probability, between the whole network and the cached features
+TRAIN_SECONDS, FEATURES_SECONDS, TOTAL_SECONDS = "x/time/train_s", "x/time/features_s", "x/time/total_s"
+EPOCHS = "x/count/epochs"
+PARAMETERS = "x/count/parameters"
+TRAINABLE_PARAMETERS, TRAINABLE_TENSORS = "x/count/trainable_parameters", "x/count/trainable_tensors"
+JOBS, FAILED_JOBS = "x/count/jobs", "x/count/failed"  # of a sweep
+
+BEFORE = re.compile(r"(count|phase|agreement)/|time/(train|features|total)_s$")  # without `x/`, in earlier versions
 
 
 def image_count(split: str) -> str:
     """The name of the number of images of a split: train, validation or test."""
-    return f"count/{split}_images"
+    return f"x/count/{split}_images"
+
+
+def phase_figure(phase: str, figure: str) -> str:
+    """The name of a figure of a phase: trainable_parameters, trainable_tensors or time_s."""
+    return f"x/phase/{phase}/{figure}"
+
+
+def current(name: str) -> str:
+    """What a figure of any version is called now."""
+    return f"x/{name}" if BEFORE.match(name) else name
+
+
+def spellings(name: str) -> list[str]:
+    """The names under which a figure may be recorded: its own, and that of earlier versions."""
+    before = name.removeprefix("x/")
+    return [name, before] if current(before) != before else [name]
+
+
+def current_figures(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures by their names of now; one that is recorded under both has the value of the newer."""
+    return {current(name): value for name, value in figures.items() if current(name) != name} | {
+        name: value for name, value in figures.items() if current(name) == name
+    }
 
 
 def rises(name: str) -> bool:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,17 @@ class Predictions:
     def confidence(self) -> np.ndarray:
         """(N,) float64, the probability given to the predicted class"""
         return self.probabilities[np.arange(len(self.ids)), self.predicted]
+
+    def take(self, indices: np.ndarray) -> "Predictions":
+        """Those of some images, (K,) int, in this order."""
+        ids = tuple(self.ids[index] for index in indices)
+        return replace(
+            self,
+            ids=ids,
+            labels=self.labels[indices],
+            predicted=self.predicted[indices],
+            probabilities=self.probabilities[indices],
+        )
 
 
 def write_predictions(

@@ -38,6 +38,7 @@ MOST_LEVELS = 20
 
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
+WRITTEN = ("manifests", "downloads")  # below `paths.data`, and of a recorded data set never where it says
 PLACES = (*OF_HERE, "dataset.path", "dataset.source", "backbone.weights")  # where the same data and weights lie
 GROUPS = (*SCHEMAS, "freeze_policy", "phases", "trainer", *OF_HERE)
 
@@ -179,8 +180,8 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
     for override in parsed:
         if _top(override) not in anew:
             _apply(config, override)
-    if "dataset.path" not in given and "dataset" not in anew:
-        _find_data(config, values)
+    if "dataset" not in anew:
+        _find_data(config, values, given)
     return config
 
 
@@ -340,17 +341,22 @@ def _apply(config: DictConfig, override: Override) -> None:
         raise UserError(f"{override.input_line}: {str(error.msg or error).splitlines()[0]}") from error
 
 
-def _find_data(config: DictConfig, values: Mapping[str, Any]) -> None:
-    """Let `dataset.path` lead to the data on this machine.
+def _find_data(config: DictConfig, values: Mapping[str, Any], given: Collection[str]) -> None:
+    """Let `dataset.path` lead to the data on this machine, unless it is given.
 
     What lay below the recorded `paths.data` is looked for below that of this installation, then where it lay, and
     made in the first place if it has to be; what lay elsewhere must be there. A `dataset.source` that is not here is
-    left out: what was made from it may be here all the same.
+    left out: what was made from it may be here all the same. What is written, is written here.
 
     Raises:
         UserError: it is not there.
     """
     node = config.dataset
+    for key in WRITTEN:
+        if isinstance(node.get(key), str) and f"dataset.{key}" not in given:
+            node[key] = str(Path(config.paths.data) / key)
+    if "dataset.path" in given:
+        return
     recorded, data = node.get("path"), _part(values, "paths").get("data")
     if isinstance(recorded, str):
         lies = Path(recorded).expanduser().exists()

@@ -1,9 +1,13 @@
 """A run in the tracking store: opened, described, closed with the truth; without TensorFlow."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from dataclasses import MISSING as NO_FACTORY
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
 
 from cnnexp.config import Config
 from cnnexp.console import say, warn
@@ -20,6 +24,11 @@ from cnnexp.tracking.record import config_hash, environment_tags, flatten, redac
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
+
+STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse")  # what differs between a run and its resumption
+PLACES = ("tracking.uri", "tracking.artifact_root", "dataset.manifests", "dataset.downloads")
+EMPTY = ("null", "{}", "[]", "")
+EMPTY_DEFAULTS: tuple[Any, ...] = (None, {}, [], "", MISSING)
 
 
 def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | None, earlier: RunManifest | None) -> str:
@@ -46,12 +55,42 @@ def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str 
     return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 
 
-STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse")
-
-
 def _params(job: Job) -> dict[str, str]:
-    """The config, without what differs between a run and its resumption."""
-    return {key: value for key, value in flatten(job.resolved).items() if key not in STEERING}
+    """The config, without what differs between a run and its resumption, and what tells nothing in a comparison.
+
+    That is an empty value which is the default, a place below `paths.root`, and a target that a name says already.
+    The whole config is an artifact.
+    """
+    root, kept = str(job.resolved["paths"]["root"]), {}
+    for key, text in flatten(job.resolved).items():
+        path = key.split(".")
+        own_place = key in PLACES and text.removeprefix("sqlite:///").startswith(f"{root}/")
+        empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
+        if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.resolved, path)):
+            kept[key] = text
+    return kept
+
+
+def _default(config: Config, path: Sequence[str]) -> Any:
+    """The default of a key by the schema, maybe OmegaConf's MISSING; `...` where the schema has no such key."""
+    node: Any = config
+    for name in path[:-1]:
+        node = node.get(name) if isinstance(node, Mapping) else getattr(node, name, None)
+    found = {item.name: item for item in fields(node)}.get(path[-1]) if is_dataclass(node) else None
+    if found is None:
+        return ...
+    return found.default if found.default_factory is NO_FACTORY else found.default_factory()
+
+
+def _is_said(values: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Whether a key is the target of a group that the group's name says: not one of the user's own."""
+    if path[-1] != "_target_":
+        return False
+    for name in path[:-1]:
+        values = values[name]
+    target = str(values["_target_"])
+    known = target.startswith(("cnnexp.", "keras."))
+    return known and (path[-2] == "backbone" or target.rpartition(".")[2].lower() == str(values.get("name")).lower())
 
 
 def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, str]:

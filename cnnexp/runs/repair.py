@@ -16,6 +16,7 @@ from cnnexp.errors import UserError
 from cnnexp.files import is_locked
 from cnnexp.runs.folder import JOURNAL, RunFolder, single_runs
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.locations import local_folder
 from cnnexp.tracking.protocols import RunTracker
 from cnnexp.tracking.stores import resolve_uri, sqlite_file
 from cnnexp.training.feature_store import FeatureStore
@@ -41,6 +42,8 @@ def examine(config: Config, check: bool) -> Iterator[Finding]:
         store = look_at_store(tracker)
         yield store
         if not store.wrong and store.found != "not there yet":
+            yield from find_moved(tracker, check)
+            yield from find_artifacts(tracker)
             yield from close_dead_runs(tracker, check)
             yield from send_journals(tracker, Path(config.paths.runs), check)
     yield from name_unfinished(Path(config.paths.runs))
@@ -65,6 +68,28 @@ def look_at_store(tracker: RunTracker) -> Finding:
     except UserError as error:
         return Finding("store", "cannot be opened", wrong=str(error))
     return Finding("store", "well")
+
+
+def find_moved(tracker: RunTracker, check: bool) -> Iterator[Finding]:
+    """A store whose folder was renamed, copied or mounted elsewhere; MLflow itself would look where it was."""
+    if move := tracker.move:
+        found = f"named below {move.old}, are below {move.new}"
+        if check:
+            yield Finding("places", found, wrong=f"places in the store are {found}; `cnnexp doctor` mends them")
+        else:
+            tracker.prepare()
+            yield Finding("places", found, "mended")
+
+
+def find_artifacts(tracker: RunTracker) -> Iterator[Finding]:
+    """Finished runs whose recorded files are not where the store says."""
+    runs = [run for run in tracker.find_runs(status="FINISHED") if "config_hash" in run.tags]
+    folders = {run.run_id: folder for run in runs if (folder := local_folder(run.artifact_uri))}
+    missing = [run_id for run_id, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        found = f"those of {len(missing)} of {len(runs)} finished runs are not there"
+        first = f"run {missing[0]}: {folders[missing[0]]}"
+        yield Finding("artifacts", found, wrong=f"artifacts: {found}; mount or put back their folder ({first})")
 
 
 def close_dead_runs(tracker: RunTracker, check: bool) -> Iterator[Finding]:

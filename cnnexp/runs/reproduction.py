@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
 MOST_NAMED = 8  # packages, images
 
-IGNORED = re.compile(r"(^|/)time[/_]|^images_per_s$|^(agreement|memory|system|evaluate)/")  # not what a run computes
+IGNORED = re.compile(  # not what a run computes
+    r"(^|/)time[/_]|^images_per_s$|^(x/agreement|agreement|memory|system|evaluate)/"
+)
 EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 

@@ -23,6 +23,7 @@ from cnnexp.metrics.names import (
     VAL_ACC,
     VAL_LOSS,
     image_count,
+    phase_figure,
 )
 from cnnexp.report.compare import Result
 from cnnexp.tracking.protocols import RunStore
@@ -57,9 +58,9 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     if fitted.feature_difference is not None:
         metrics[AGREEMENT] = fitted.feature_difference
     for phase in fitted.phases if parts.config.phases else []:
-        metrics[f"phase/{phase.name}/trainable_parameters"] = phase.trainable_parameters
-        metrics[f"phase/{phase.name}/trainable_tensors"] = phase.trainable_tensors
-        metrics[f"phase/{phase.name}/time_s"] = phase.seconds
+        metrics[phase_figure(phase.name, "trainable_parameters")] = phase.trainable_parameters
+        metrics[phase_figure(phase.name, "trainable_tensors")] = phase.trainable_tensors
+        metrics[phase_figure(phase.name, "time_s")] = phase.seconds
     return metrics
 
 

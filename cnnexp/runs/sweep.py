@@ -16,9 +16,9 @@ from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
-from cnnexp.metrics.names import FAILED_JOBS, JOBS
 from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.tasks import train_in_sweep
 from cnnexp.tracking.protocols import RunTracker
@@ -115,13 +115,13 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     kept = SweepFolder(folder)
     with kept.lock():
         kept.stopped.unlink(missing_ok=True)
-        name, run_id = sweep_name(line), kept.parent_run_id
+        name, run_id = sweep_name(line, [o for o in swept if o not in line]), kept.parent_run_id
         if run_id is not None:
             tracker.resume_run(run_id)
             say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
         else:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
-            tags["sweep.grid"] = " ".join(swept)
+            tags |= sweep_tags(shared, swept)
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
             kept.begin(run_id, line, name, kind(plan), swept)
         try:
@@ -157,9 +157,9 @@ def _finish(sweep: Sweep) -> None:
     sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
     _register_best(sweep)
     _explain_best(sweep)
-    state = f"{len(results) - len(unfinished)} of {len(results)} jobs finished"
-    sweep.tracker.set_tags({"sweep.state": state})
-    sweep.tracker.log_metrics({JOBS: len(results), FAILED_JOBS: len(unfinished)}, step=0)
+    if (file := sweep.folder / "optimization_results.yaml").is_file():  # by the search's plugin
+        sweep.tracker.log_artifact(file)
+    show_progress(sweep.tracker, SweepFolder(sweep.folder), sweep.monitor)
     if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")
     else:

@@ -15,8 +15,10 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
+from cnnexp.runs.parent import show_progress
 from cnnexp.runs.search import is_search
 from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
+from cnnexp.runs.tracker import open_tracker
 
 
 def train_single(composed: DictConfig) -> float:
@@ -57,6 +59,9 @@ def train_in_sweep(composed: DictConfig) -> float:
     job = _job(composed, SweepFolder(Path(settings.sweep.dir).resolve()))
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
     objective = run_in_sweep(job, int(settings.job.num), train)
+    assert job.sweep is not None
+    if not job.folder.journal.exists():  # the store answers
+        show_progress(open_tracker(job.config.tracking), job.sweep, job.config.trainer.monitor)
     if math.isnan(objective) and is_search(settings):
         raise UserError(f"job {settings.job.num} has no figure")
     return objective

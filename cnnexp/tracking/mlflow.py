@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnexp.console import warn
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_move, locked
 from cnnexp.tracking.journal import Record, is_outage
+from cnnexp.tracking.locations import mend
 from cnnexp.tracking.reader import RunReader, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
@@ -24,6 +26,7 @@ from cnnexp.tracking.writer import RunWriter, clear, replay
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
 TABLES = Path(__file__).with_name("mlflow_tables.sql")  # written by tests/test_tracking_tables.py
@@ -138,6 +141,10 @@ class Tracker(RunReader, RunWriter):
             if file is not None:
                 create_sqlite(file, self.artifact_root)
             found = self.find_experiment()
+            if file is not None:
+                if move := mend(file, self.artifact_root):
+                    warn(f"cnnexp: the store was moved: what it named below {move.old} is named below {move.new} now")
+                self.move = None
             self._experiment_id = str(found.experiment_id) if found else self._create_experiment()
 
     def client(self) -> "MlflowClient":
@@ -156,6 +163,13 @@ class Tracker(RunReader, RunWriter):
                 client.get_experiment_by_name(self.experiment)
                 self._client = client
         return self._client
+
+    def repository(self, place: str) -> "ArtifactRepository":
+        """MLflow's access to a place of artifacts that the store names, wherever it is now."""
+        self.client()
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self.resolve(place), self.uri, self.uri)
 
     def _create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -239,13 +253,23 @@ class Tracker(RunReader, RunWriter):
             case "tags":
                 client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record["tags"].items()])
             case "artifact":
-                client.log_artifact(run_id, record["path"], record["folder"])
+                self._send_artifact(run_id, Path(record["path"]), record["folder"])
             case "text":
-                client.log_text(run_id, record["text"], record["name"])
+                folder, _, name = record["name"].rpartition("/")
+                with tempfile.TemporaryDirectory() as scratch:
+                    (Path(scratch) / name).write_text(record["text"], encoding="utf-8")
+                    self._send_artifact(run_id, Path(scratch) / name, folder or None)
             case "inputs":
                 _log_inputs(client, run_id, record["splits"])
             case "end":
                 client.set_terminated(run_id, record["status"], record["time"])
+
+    def _send_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
+        repository = self.run_repository(run_id)
+        if path.is_dir():
+            repository.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
+        else:
+            repository.log_artifact(str(path), folder)
 
     def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
         """Record the model as `model`: `mlflow.pyfunc.load_model("runs:/RUN/model")`, `mlflow models serve`.
@@ -296,15 +320,13 @@ class Tracker(RunReader, RunWriter):
         """
         self.client()
         from mlflow.exceptions import MlflowException
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         check_inside(artifact_path)
         with atomic_move(Path(folder), artifact_path) as temporary:
             try:
                 place, name, path = self.place(run_id, artifact_path)
                 (temporary / name).mkdir(exist_ok=True)
-                repository = get_artifact_repository(place, self.uri, self.uri)
-                repository.download_artifacts(path, str(temporary / name))
+                self.repository(place).download_artifacts(path, str(temporary / name))
             except (MlflowException, OSError) as error:
                 raise UserError(f"{artifact_path}: no such artifact of run {run_id}") from error
         return Path(folder) / artifact_path

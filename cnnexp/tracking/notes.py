@@ -8,6 +8,7 @@ from typing import Any
 
 NOTE_TAG = "mlflow.note.content"  # Markdown, shown above the figures of a run, or the runs of an experiment
 LONGEST_NAME = 100  # characters
+VARIANTS = ("experiment=", "name=")
 UNSAID = ("experiment", "sweep", "paths", "tracking", "hydra", "dataset.path", "dataset.source")
 
 
@@ -17,21 +18,47 @@ UNSAID = ("experiment", "sweep", "paths", "tracking", "hydra", "dataset.path", "
 def run_name(variant: str, overrides: Sequence[str], shared: Sequence[str] = ()) -> str:
     """The variant, and the overrides that tell the run from others, as `frozen backbone=resnet50 seed=1`.
 
+    Where the jobs of a sweep are all of one variant, what differs comes first: `seed=1 (frozen)`.
+
     Args:
         variant: the config's `name`.
         overrides: of the run.
         shared: the line of the sweep that the run is a job of; what stands there says nothing about the job.
     """
-    told = [o for o in overrides if o not in shared and not _is_key(o, UNSAID)]
-    name = " ".join([variant, *told])
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    own = own_overrides(overrides, shared)
+    told = [o for o in own if not _is_key(o, UNSAID)]
+    one_variant = shared and not any(o.startswith(VARIANTS) for o in own)
+    return _cut(f"{' '.join(told)} ({variant})" if one_variant and told else " ".join([variant, *told]))
 
 
-def sweep_name(line: Sequence[str]) -> str:
-    """The sweep file's name and the keys that have several values, as `progression, seed`, or `sweep` if none has."""
+def sweep_name(line: Sequence[str], of_file: Sequence[str] = ()) -> str:
+    """The experiment, the sweep file's name and the keys that have several values, as `progression, seed`.
+
+    Args:
+        line: the overrides of the sweep.
+        of_file: the overrides with several values that do not stand in the line; `sweep` is the name where none has.
+    """
+    experiments = [o.split("=", 1)[1] for o in line if o.startswith("experiment=") and not _has_several(o)]
     files = [o.split("=", 1)[1] for o in line if o.startswith("sweep=")]
-    keys = [re.split(r"[=@]", o)[0].lstrip("+") for o in line if _has_several(o)]
-    return ", ".join([*files, *keys]) or "sweep"
+    keys = [key for o in of_file if (key := override_key(o)) != "experiment" or not files]
+    keys += [override_key(o) for o in line if _has_several(o)]
+    name = ", ".join(dict.fromkeys([*files, *keys])) or "sweep"
+    return _cut(": ".join([*experiments, name]))
+
+
+def own_overrides(overrides: Sequence[str], line: Sequence[str]) -> list[str]:
+    """Those of a job to whose key the line of its sweep does not give one value; Hydra may spell that otherwise."""
+    shared = {override_key(o) for o in line if not _has_several(o)}
+    return [o for o in overrides if override_key(o) not in shared]
+
+
+def override_key(override: str) -> str:
+    """The key or group that an override sets."""
+    return re.split(r"[=@]", override)[0].lstrip("+~")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def _is_key(override: str, keys: Sequence[str]) -> bool:
@@ -42,7 +69,7 @@ def _is_key(override: str, keys: Sequence[str]) -> bool:
 def _has_several(override: str) -> bool:
     """Whether there is a comma outside of brackets and quotes, or one of Hydra's functions that give several values."""
     value = override.partition("=")[2]
-    if re.match(r"(choice|range|interval|glob|shuffle|sort)\(", value):
+    if re.match(r"(choice|range|interval|glob|shuffle|sort|tag)\(", value):
         return True
     plain = re.sub(r"'[^']*'|\"[^\"]*\"", "", value)
     while (without := re.sub(r"\[[^][]*\]|\{[^}{]*\}|\([^)(]*\)", "", plain)) != plain:

@@ -32,6 +32,7 @@ class NullTracker(RunTracker):
     """The tracker where `tracking.uri` is null: nothing is written, nothing is there to read."""
 
     uri = ""
+    move = None
 
     start_run = _answering(RunTracker.start_run, lambda: uuid.uuid4().hex)  # an id that no other run has
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cnnexp.tracking.info import RunInfo, Status
+from cnnexp.tracking.locations import Move
 from cnnexp.tracking.registry import Registered
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class RunStore(Protocol):
     """Finds runs, reads them, and adds to those that are closed."""
 
     uri: str  # "" where nothing is recorded
+
+    @property
+    def move(self) -> Move | None:
+        """How the store's folder was moved since places were noted in it."""
 
     def connect(self) -> None:
         """Open the store; a UserError where that is not possible."""

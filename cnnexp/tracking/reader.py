@@ -4,18 +4,23 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import current, spellings
 from cnnexp.tracking.info import RunInfo
+from cnnexp.tracking.locations import Move, find_move
 from cnnexp.tracking.record import REUSED_FROM, redact, storable_name
 from cnnexp.tracking.registry import SCHEME, run_of_version
-from cnnexp.tracking.views import missing_tags, view_links
+from cnnexp.tracking.stores import sqlite_file
+from cnnexp.tracking.views import missing_tags, swept_keys, view_links
 
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
 RUNS_PER_PAGE = 100
+NEWEST = 10  # sweeps whose keys are columns of the views
 
 
 class RunReader(ABC):
@@ -41,11 +46,31 @@ class RunReader(ABC):
         """
         self.client()
 
+    @cached_property
+    def move(self) -> Move | None:
+        """How the folder of the store was moved since places were noted in it. They are resolved when they are read;
+        `prepare` mends them."""
+        file = sqlite_file(self.uri)
+        return find_move(file, self.artifact_root) if file and file.exists() else None
+
+    def resolve(self, place: str) -> str:
+        """Where a place that the store names is now."""
+        return self.move.resolve(place) if self.move else place
+
+    @abstractmethod
+    def repository(self, place: str) -> Any:
+        """MLflow's access to a place of artifacts that the store names, wherever it is now."""
+
+    def run_repository(self, run_id: str) -> Any:
+        """`repository` of a run's artifacts."""
+        return self.repository(self.client().get_run(run_id).info.artifact_uri)
+
     def view_links(self, address: str) -> dict[str, str]:
         """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
         self.prepare()
         experiment = self.find_experiment()
-        for key, value in missing_tags(experiment.tags).items():
+        swept = swept_keys(run.tags for run in self.sweeps(NEWEST))
+        for key, value in missing_tags(experiment.tags, swept).items():
             self.client().set_experiment_tag(experiment.experiment_id, key, value)
         return view_links(address, experiment.experiment_id)
 
@@ -108,7 +133,7 @@ class RunReader(ABC):
 
     def get_run(self, run_id: str) -> RunInfo:
         """The run with this id, of any experiment."""
-        return RunInfo.from_mlflow(self.client().get_run(run_id))
+        return RunInfo.from_mlflow(self.client().get_run(run_id), self.resolve)
 
     def find_logged_model(self, run_id: str, name: str = "model") -> Any:
         """The `LoggedModel` of this name that a run recorded, or None."""
@@ -118,7 +143,7 @@ class RunReader(ABC):
         return next((model for model in models if model.name == name), None)
 
     def place(self, run_id: str, path: str) -> tuple[str, str, str]:
-        """Where an artifact lies: a URI, the name of its model or "", and the path under the URI."""
+        """Where an artifact lies by the store: a URI, the name of its model or "", and the path under the URI."""
         first, _, rest = path.partition("/")
         if model := self.find_logged_model(run_id, first):  # MLflow 3 keeps models apart from other artifacts
             return model.artifact_location, first, rest
@@ -135,12 +160,14 @@ class RunReader(ABC):
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Step and value of every point of a figure, in the order of the steps; of several at a step the last."""
-        points = {point.step: point.value for point in self.client().get_metric_history(run_id, name)}
-        return sorted(points.items())
+        for spelling in spellings(name):
+            if points := self.client().get_metric_history(run_id, spelling):
+                return sorted({point.step: point.value for point in points}.items())
+        return []
 
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The paths of the files in a folder of the run's artifacts."""
-        return [file.path for file in self.client().list_artifacts(run_id, folder)]
+        return [file.path for file in self.run_repository(run_id).list_artifacts(folder)]
 
     def children(self, parent_run_id: str) -> list[RunInfo]:
         """The runs of a sweep in the order in which they were created."""
@@ -162,7 +189,8 @@ class RunReader(ABC):
 
     def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None:
         """Add a file to a closed run."""
-        self.client().log_artifact(run_id, str(path), folder)
+        self.prepare()
+        self.run_repository(run_id).log_artifact(str(path), folder)
 
     def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
         experiment = self.client().get_experiment_by_name(self.experiment)
@@ -171,7 +199,7 @@ class RunReader(ABC):
         while experiment and (page is None or page.token):
             after = page.token if page else None
             page = self.client().search_runs([experiment.experiment_id], page_token=after, **where)
-            yield from map(RunInfo.from_mlflow, page)
+            yield from (RunInfo.from_mlflow(run, self.resolve) for run in page)
 
 
 def _quoted(value: str) -> str:
@@ -183,4 +211,6 @@ def _quoted(value: str) -> str:
 
 def logged_steps(client: Any, run: RunInfo) -> set[tuple[str, int]]:
     """Name and step of each figure that a run has; `client` is an `mlflow.MlflowClient`."""
-    return {(name, figure.step) for name in run.metrics for figure in client.get_metric_history(run.run_id, name)}
+    names = [spelling for name in run.metrics for spelling in spellings(name)]
+    figures = (figure for name in names for figure in client.get_metric_history(run.run_id, name))
+    return {(current(figure.key), figure.step) for figure in figures}

@@ -1,9 +1,11 @@
 """How MLflow's UI shows an experiment: what it is, and two views of its runs with the columns that matter."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cnnexp.metrics.names import TOTAL_SECONDS, TRAINABLE_PARAMETERS
 from cnnexp.tracking.notes import NOTE_TAG
 
 COLUMNS = (  # of the table of runs, beside name and time
@@ -13,10 +15,13 @@ COLUMNS = (  # of the table of runs, beside name and time
     "tags.`backbone`",
     "tags.`dataset`",
     "tags.`seed`",
-    "metrics.`count/trainable_parameters`",
-    "metrics.`time/total_s`",
+    f"metrics.`{TRAINABLE_PARAMETERS}`",
+    f"metrics.`{TOTAL_SECONDS}`",
 )
-WIDTHS = {"attributes.`Run Name`": 270, "runDateAndNestInfo": 130} | dict.fromkeys(COLUMNS, 110)
+TAGGED = ("seed", "dataset", "augmentation", "backbone", "head", "optimizer")  # keys and groups with a tag
+MOST_SWEPT = 8  # columns
+VIEW = "mlflow.sharedViewState."
+GRID_KEY = re.compile(r"(?:^| )\+*([A-Za-z_][\w./]*)=")
 SORTED_BY = {  # a view's name -> what sorts it, downwards; MLflow nests children only where the start time does
     "Sweeps": "attributes.start_time",
     "Best first": "metrics.`final/val_acc`",
@@ -27,15 +32,41 @@ and the best runs with their accuracies. `final/val_acc` is the validation accur
 variants are chosen by it. `test/acc` is read once, at the end of a run."""
 
 
-def experiment_tags() -> dict[str, str]:
-    """The tags that MLflow's UI reads: the description, the kind of experiment, and the saved views."""
+def experiment_tags(swept: Sequence[str] = ()) -> dict[str, str]:
+    """The tags that MLflow's UI reads: the description, the kind of experiment, and the saved views.
+
+    Args:
+        swept: keys that get a column each, beside those of every view.
+    """
     tags = {NOTE_TAG: NOTE, "mlflow.experimentKind": "custom_model_development"}
-    return tags | {f"mlflow.sharedViewState.{_key(name)}": _view(name, order) for name, order in SORTED_BY.items()}
+    return tags | {f"{VIEW}{_key(name)}": _view(name, order, swept) for name, order in SORTED_BY.items()}
 
 
-def missing_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Those of `experiment_tags` that an experiment with `tags` does not have."""
-    return {key: value for key, value in experiment_tags().items() if key not in tags}
+def missing_tags(tags: Mapping[str, Any], swept: Sequence[str] = ()) -> dict[str, str]:
+    """Those of `experiment_tags` that an experiment with `tags` does not have, or of whose views it has older ones."""
+    wanted = experiment_tags(swept).items()
+    return {key: value for key, value in wanted if key not in tags or (key.startswith(VIEW) and tags[key] != value)}
+
+
+def swept_keys(sweeps: Iterable[Mapping[str, str]]) -> list[str]:
+    """What sweeps vary that every view does not show anyway, at most MOST_SWEPT keys, those of the first sweeps first.
+
+    Args:
+        sweeps: the tags of their parent runs.
+    """
+    found: dict[str, None] = {}
+    for tags in sweeps:
+        keys = tags["sweep.keys"].split() if "sweep.keys" in tags else GRID_KEY.findall(tags.get("sweep.grid", ""))
+        found.update(dict.fromkeys(keys))
+    return [key for key in found if _column(key) not in (None, *COLUMNS)][:MOST_SWEPT]
+
+
+def _column(key: str) -> str | None:
+    if key in ("experiment", "sweep", "name"):
+        return None  # the variant says it
+    if key in TAGGED:
+        return f"tags.`{key}`"
+    return f"params.`{'freeze_policy.mode' if key == 'freeze_policy' else key}`"
 
 
 def view_links(address: str, experiment_id: str) -> dict[str, str]:
@@ -49,12 +80,15 @@ def _key(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _view(name: str, order: str) -> str:
+def _view(name: str, order: str, swept: Sequence[str]) -> str:
     """A saved view as MLflow 3.17's UI writes it: a name, times in ms, and the state of the table as JSON text."""
+    added = [column for key in swept if (column := _column(key))]
+    columns = [*COLUMNS[:2], *added, *COLUMNS[2:]]
+    widths = {"attributes.`Run Name`": 270, "runDateAndNestInfo": 130} | dict.fromkeys(columns, 110)
     state = {
-        "selectedColumns": COLUMNS,
-        "columnOrder": list(WIDTHS),
-        "columnWidths": WIDTHS,
+        "selectedColumns": columns,
+        "columnOrder": list(widths),
+        "columnWidths": widths,
         "orderByKey": order,
         "orderByAsc": False,
     }

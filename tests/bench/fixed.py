@@ -34,7 +34,7 @@ QUICK_SHORT, QUICK_LONG, QUICK_HEADS = 1, 2, 3
 SETTLED = 6  # after so many jobs of a sweep memory is first looked at
 UNITS, DROPOUT, MIDDLING = (64, 128, 256, 512), (0.0, 0.5), ["head.units=256", "head.dropout=0.0"]
 LAST_EPOCH = "SELECT MAX(timestamp) FROM metrics WHERE key = 'val/acc'"
-TRAINING = "SELECT value FROM latest_metrics WHERE key = 'time/train_s' AND run_uuid = ?"
+TRAINING = "SELECT value FROM latest_metrics WHERE key IN ('x/time/train_s', 'time/train_s') AND run_uuid = ?"
 
 
 @dataclass(frozen=True)

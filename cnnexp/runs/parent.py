@@ -1,0 +1,56 @@
+"""What the parent run of a sweep says of it, up to date whenever a job ends."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from cnnexp.console import warn
+from cnnexp.metrics.names import FAILED_JOBS, FINAL_VAL_ACC, FINAL_VAL_LOSS, JOBS
+from cnnexp.runs.folder import SweepFolder
+from cnnexp.tracking.notes import override_key, own_overrides
+from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import redact
+
+BEST = {FINAL_VAL_ACC: "best/val_acc", FINAL_VAL_LOSS: "best/val_loss"}
+
+
+def sweep_tags(shared: DictConfig, grid: Sequence[str]) -> dict[str, str]:
+    """`sweep.grid`, `sweep.keys`, `variant` and, where the line alone says it, `dataset` of a new parent run.
+
+    Args:
+        shared: the configuration that the jobs have in common.
+        grid: the overrides with several values.
+    """
+    several = {override_key(override): override.partition("=")[2].replace(",", ", ") for override in grid}
+    tags = {"sweep.grid": " ".join(grid), "sweep.keys": " ".join(several)}
+    tags["variant"] = several.get("experiment") or several.get("name") or str(shared.name)
+    if "experiment" not in several:  # it may choose another one
+        tags["dataset"] = several.get("dataset") or str(shared.dataset.name)
+    return tags
+
+
+def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
+    """Record in the parent run how many jobs are done and failed, and which is the best by `trainer.monitor`.
+
+    It is read from the jobs' folders, so that any process may do it. What goes wrong is said, and no end of the sweep.
+    """
+    parent = folder.parent_run_id
+    if parent is None or not tracker.uri:
+        return
+    try:
+        statuses = [job.status for job in folder.ended_jobs()]
+        failed = sum(status != "FINISHED" for status in statuses)
+        figures: dict[str, float] = {JOBS: len(statuses), FAILED_JOBS: failed}
+        tags = {"sweep.state": f"{len(statuses) - failed} of {len(statuses)} jobs finished"}
+        best = folder.best_job(monitor)
+        if best is not None and best.manifest is not None:
+            run = tracker.get_run(best.manifest.run_id)
+            figures |= {name: run.metrics[final] for final, name in BEST.items() if final in run.metrics}
+            own = own_overrides(best.overrides, folder.shared_overrides)
+            tags |= {"best.run_id": run.run_id, "best.name": run.name, "best.params": redact(" ".join(own))}
+            if "dataset" not in tracker.get_run(parent).tags:
+                tags["dataset"] = run.tags.get("dataset", "")
+        tracker.add_metrics(parent, figures)
+        tracker.add_tags(parent, tags)
+    except Exception as error:  # of MLflow, the network, a file that another process removes
+        warn(f"cnnexp: the sweep's run {parent} is not up to date: {redact(str(error) or type(error).__name__)}")
