@@ -93,7 +93,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             told.add(epoch)
             log.info("epoch %d: %s", epoch + 1, metrics)
-            tracker.log_metrics(metrics, step=epoch + 1)
+            tracker.log_metrics(metrics | tracker.system_metrics(), step=epoch + 1)
 
         fitted = fit(parts, on_epoch, job.folder.checkpoint, resume=earlier is not None)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
