@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import is_locked, locked_if_free, write_atomic
+from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 
@@ -106,18 +107,26 @@ class RunFolder(LockedFolder):
 
     @property
     def overrides(self) -> list[str]:
-        """Those of the job, as Hydra wrote them down."""
-        return list(yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()))
+        """Those of the job, as Hydra wrote them down.
+
+        Raises:
+            UserError: they are not there.
+        """
+        file = self.path / ".hydra" / "overrides.yaml"
+        found = read_yaml(file)
+        if not isinstance(found, list):
+            raise UserError(f"{file}: is no list of overrides")
+        return [str(override) for override in found]
 
     def read_config(self) -> Any:
         """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
 
         Raises:
-            OSError: there is none.
-            OmegaConfBaseException, YAMLError: it cannot be read.
+            UserError, OSError: there is none.
+            UserError, OmegaConfBaseException, YAMLError: it cannot be read.
         """
         if self.status == "FINISHED":
-            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            return read_yaml(self.config)
         return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
 
     @property
@@ -129,8 +138,8 @@ class RunFolder(LockedFolder):
     def manifest(self) -> RunManifest | None:
         """None where it is missing, or not ours."""
         try:
-            return RunManifest(**json.loads((self.path / MANIFEST).read_text()))
-        except (OSError, ValueError, TypeError):
+            return read_json(self.path / MANIFEST, RunManifest)
+        except UserError:
             return None
 
     def write_manifest(self, manifest: RunManifest) -> None:
@@ -141,9 +150,10 @@ class RunFolder(LockedFolder):
     def status(self) -> str | None:
         """FINISHED, FAILED or KILLED; None where the run did not get so far."""
         try:
-            return str(json.loads((self.path / RESULT).read_text())["status"])
-        except (OSError, ValueError, TypeError, KeyError):
+            found = read_json(self.path / RESULT, dict[str, Any]).get("status")
+        except UserError:
             return None
+        return found if isinstance(found, str) else None
 
     @property
     def is_recorded(self) -> bool:
@@ -151,8 +161,12 @@ class RunFolder(LockedFolder):
         return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
 
     def read_result(self) -> Result:
-        """What the run came to; its answers are looked for beside it, wherever it lies now."""
-        found = Result(**json.loads((self.path / RESULT).read_text()))
+        """What the run came to; its answers are looked for beside it, wherever it lies now.
+
+        Raises:
+            UserError: there is no result, or that of another version.
+        """
+        found = read_json(self.path / RESULT, Result)
         return replace(found, predictions_path=str(self.predictions)) if found.predictions_path else found
 
     def write_result(self, result: Result) -> None:
@@ -167,41 +181,44 @@ class RunFolder(LockedFolder):
 
 
 @dataclass(frozen=True)
+class SweepManifest:
+    """What every job of a sweep needs to know of it."""
+
+    parent_run_id: str | None  # None where it is not tracked
+    overrides: list[str]  # of the line, without passwords
+    name: str = ""
+    kind: str = ""  # progression, grid or search
+
+
+@dataclass(frozen=True)
 class SweepFolder(LockedFolder):
     """The folder of a sweep, with those of its jobs."""
 
     def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str) -> None:
-        """Leave there what every job needs to know of its sweep.
-
-        Args:
-            parent_run_id: of the parent run.
-            overrides: of the line, without passwords.
-            name: of the sweep.
-            kind: progression, grid or search.
-        """
-        content = {"parent_run_id": parent_run_id, "overrides": overrides, "name": name, "kind": kind}
+        """Leave there what every job needs to know of its sweep; see `SweepManifest`."""
+        content = asdict(SweepManifest(parent_run_id, overrides, name, kind))
         write_atomic(self.path / SWEEP, json.dumps(content).encode())
 
     @property
-    def _content(self) -> dict[str, Any]:
+    def manifest(self) -> SweepManifest:
+        """Empty where this is no sweep."""
         file = self.path / SWEEP
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found
+        return read_json(file, SweepManifest) if file.is_file() else SweepManifest(None, [])
 
     @property
     def parent_run_id(self) -> str | None:
         """None where this is no sweep."""
-        return self._content.get("parent_run_id")
+        return self.manifest.parent_run_id
 
     @property
     def shared_overrides(self) -> list[str]:
         """The line, as far as all jobs share it; empty where this is no sweep."""
-        return list(self._content.get("overrides", []))
+        return self.manifest.overrides
 
     @property
     def chooses(self) -> bool:
         """Whether this is a grid or a search, of which one job is chosen."""
-        return self._content.get("kind") in ("grid", "search")
+        return self.manifest.kind in ("grid", "search")
 
     @property
     def stopped(self) -> Path:
@@ -211,7 +228,8 @@ class SweepFolder(LockedFolder):
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
         files = self.path.glob(f"*/{RESULT}")
-        return [RunFolder(file.parent) for file in sorted(files, key=lambda file: int(file.parent.name))]
+        numbered = [file for file in files if file.parent.name.isdecimal()]
+        return [RunFolder(file.parent) for file in sorted(numbered, key=lambda file: int(file.parent.name))]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""
@@ -236,10 +254,11 @@ def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:
     """The folder of the newest sweep below `runs` that was started with this line."""
     for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True):
         try:
-            found = json.loads(file.read_text())["overrides"]
-        except (OSError, ValueError, KeyError):
+            found = read_json(file, SweepManifest)
+        except UserError as error:
+            warn_once(f"cnnexp: {error}; this sweep is passed over")
             continue
-        if result_affecting(found) == result_affecting(line):
+        if result_affecting(found.overrides) == result_affecting(line):
             return SweepFolder(file.parent)
     return None
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import yaml
 
 from cnnexp.config import Config
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
@@ -53,8 +53,9 @@ def load_recorded(config: Config, run: str) -> LoadedModel:
 
 
 def _class_names(file: Path) -> list[str]:
-    metadata = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("metadata") or {}
-    names = metadata.get("class_names")
+    described = read_yaml(file)
+    metadata = described.get("metadata") if isinstance(described, dict) else None
+    names = metadata.get("class_names") if isinstance(metadata, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError("its MLmodel has no class names")
     return names
