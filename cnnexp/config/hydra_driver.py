@@ -14,6 +14,7 @@ from typing import Any
 from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser, run_and_report
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
@@ -21,11 +22,14 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 
 from cnnexp import config
+from cnnexp.config.limits import check_place
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
@@ -54,6 +58,7 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     """
     search_path = create_config_search_path(str(conf_dir()))
     if config_dir:
+        check_place("--config-dir", config_dir)
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir={config_dir}: there is no such folder")
         folder = f"file://{Path(config_dir).resolve()}"
@@ -64,9 +69,31 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        yield hydra
+        with _files_checked():
+            yield hydra
     finally:
         restore_gh_from_backup(before)
+
+
+@contextmanager
+def _files_checked() -> Iterator[None]:
+    """Each YAML file that is not ours is first read with bounds: Hydra's own reading has none."""
+    source = SourcesRegistry.instance().resolve("file")
+    real = source.load_config
+
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        folder = Path(self.path).resolve()
+        if folder != conf_dir():
+            file = folder / self._normalize_file_name(config_path)
+            if file.is_file():
+                read_yaml(file, merges=True)
+        return real(self, config_path)
+
+    source.load_config = load_config  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        source.load_config = real  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------------------------------- running

@@ -20,8 +20,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import compose_config
+from cnnexp.config.composition import check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
+from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
@@ -234,6 +235,7 @@ def variations(overrides: Sequence[str]) -> list[str]:
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    check_text(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -327,6 +329,8 @@ def _find_data(config: DictConfig, values: Mapping[str, Any]) -> None:
     """
     node = config.dataset
     recorded, data = node.get("path"), _part(values, "paths").get("data")
+    for name in ("path", "source"):
+        check_place(f"dataset.{name}", node.get(name))
     if isinstance(recorded, str):
         lies = Path(recorded).expanduser().exists()
         below = os.path.relpath(recorded, data) if isinstance(data, str) else os.pardir

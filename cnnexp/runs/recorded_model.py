@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from cnnexp.config import Config
+from cnnexp.config.limits import check_place
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
@@ -69,6 +70,7 @@ def find_images(patterns: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
+        check_place("IMAGE", pattern)
         path = Path(pattern)
         if path.is_dir():
             matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
