@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -106,21 +107,20 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abcd")
     with pytest.raises(FileRefusedError, match="it has 4 bytes, more than 3"):
         read_file(tmp_path / "a", 3)
-    with pytest.raises(UserError, match=r"mnist\.npz: it has 32,212,254,720 bytes, more than 1,073,741,824"):
-        path.rename(tmp_path / "mnist.npz")
-        read_mnist(tmp_path / "mnist.npz")
+    with pytest.raises(UserError, match="it has 32,212,254,720 bytes, more than 1,073,741,824"):
+        read_mnist(path)
 
 
 def test_a_bomb_of_arrays_is_not_unpacked(tmp_path: Path) -> None:
-    """2 GB of zeros in an archive of 2 MB."""
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "m.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("x_train.npy", "w", force_zip64=True) as member:
-            header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2000000, 28, 28), }"
-            member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
-            for _ in range(1100):
-                member.write(bytes(10**6))
+    """1.1 GB of zeros in an archive of some MB."""
+    with (
+        zipfile.ZipFile(tmp_path / "m.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("x_train.npy", "w", force_zip64=True) as member,
+    ):
+        header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2000000, 28, 28), }"
+        member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+        for _ in range(1100):
+            member.write(bytes(10**6))
     with pytest.raises(UserError, match="it holds more than 1,073,741,824 bytes"):
         read_mnist(tmp_path / "m.npz")
 

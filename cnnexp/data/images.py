@@ -10,7 +10,7 @@ from threading import RLock
 
 import numpy as np
 
-from cnnexp.data.headers import JPEG_FRAMES, JPEG_START, PNG_START, jpeg_segments, other_kind, png_fault, read_header
+from cnnexp.data.headers import JPEG_START, PNG_START, Header, jpeg_segments, other_kind, png_fault, read_header
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.files import read_file
@@ -62,7 +62,8 @@ def read_image(path: str, least: int | None = None) -> np.ndarray:
     Raises:
         ImageError: the file is missing, no regular file, empty, cut short, damaged, or not an image.
     """
-    return decode_image(path, _read(path), least)
+    data = _read(path)
+    return decode_image(path, data, read_header(data), least)
 
 
 def _read(path: str) -> bytes:
@@ -72,8 +73,8 @@ def _read(path: str) -> bytes:
         raise refusal(path, error.strerror or str(error)) from error
 
 
-def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray:
-    """`read_image` for the bytes of a file; `path` is for messages."""
+def decode_image(path: str, data: bytes, header: Header | None, least: int | None = None) -> np.ndarray:
+    """`read_image` for the bytes of a file and what `read_header` says of them; `path` is for messages."""
     if not data:
         raise refusal(path, "it is empty")
     if not _is_whole(data):
@@ -81,7 +82,7 @@ def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray
     if data.startswith(PNG_START) and (fault := png_fault(data)):  # libpng would say so on the console
         raise refusal(path, f"it is damaged: {fault}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _decoding(data, least))
+        image = _decoded(data, header, _decoding(header, least))
     except cv2.error as error:
         too_large = "CV_IO_MAX_IMAGE" in error.err
         raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels" if too_large else error.err) from error
@@ -89,6 +90,27 @@ def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray
         kind = other_kind(data)
         raise refusal(path, f"it is {f'{kind},' if kind else 'damaged, or'} in no format that OpenCV reads")
     return _to_rgb(image)
+
+
+def _decoded(data: bytes, header: Header | None, flags: int) -> np.ndarray | None:
+    """(H, W, 3) uint8 BGR, or None for what is no image.
+
+    What `imdecode` gives is a copy of what it decoded, `imread` decodes to where it stays: large pictures, on Linux, go
+    by a file in memory.
+    """
+    if not (header and LARGE_PIXELS <= pixels(header) <= MOST_PIXELS and hasattr(os, "memfd_create")):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    with open(os.memfd_create("picture"), "w+b", buffering=0) as file:
+        written = 0
+        while written < len(data):
+            written += file.write(memoryview(data)[written:])
+        image = cv2.imread(f"/proc/self/fd/{file.fileno()}", None, flags)
+    return image if image is not None and image.size else None
+
+
+def pixels(header: Header | None) -> int:
+    """Of a picture; 0 where nothing is known of it."""
+    return header.width * header.height if header else 0
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:
@@ -103,9 +125,9 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def one_if_large(pixels: int) -> AbstractContextManager[object]:
+def one_if_large(number: int) -> AbstractContextManager[object]:
     """Around work with a picture of so many pixels: of large ones there is one in memory at a time."""
-    return _one_large if pixels >= LARGE_PIXELS else nullcontext()
+    return _one_large if number >= LARGE_PIXELS else nullcontext()
 
 
 def refusal(path: str, reason: str) -> ImageError:
@@ -131,16 +153,12 @@ def _is_whole(data: bytes) -> bool:
     return data.rfind(JPEG_END, last) >= 0
 
 
-def _decoding(data: bytes, least: int | None) -> int:
+def _decoding(header: Header | None, least: int | None) -> int:
     """OpenCV's flag to decode with as few pixels as `least` allows."""
-    if least is None or not data.startswith(JPEG_START):
+    if least is None or header is None or header.format != "JPEG":
         return cv2.IMREAD_COLOR
-    for position, marker in jpeg_segments(data):
-        if marker in JPEG_FRAMES:  # then length, precision, height and width (ITU-T T.81, B.2.2)
-            height = int.from_bytes(data[position + 5 : position + 7], "big")
-            width = int.from_bytes(data[position + 7 : position + 9], "big")
-            return next(flag for part, flag in REDUCED if part == 1 or min(height, width) >= part * least)
-    return cv2.IMREAD_COLOR
+    side = min(header.height, header.width)
+    return next(flag for part, flag in REDUCED if part == 1 or side >= part * least)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -208,8 +226,8 @@ def read_square(path: str, size: int, channels: int = 3) -> np.ndarray:
     """
     data = _read(path)
     header = read_header(data)
-    with one_if_large(header.width * header.height if header else 0):
-        return to_channels(resize(decode_image(path, data, least=size), size), channels)
+    with one_if_large(pixels(header)):
+        return to_channels(resize(decode_image(path, data, header, least=size), size), channels)
 
 
 def damage(warnings: str) -> str:

@@ -19,6 +19,7 @@ from cnnexp.data.images import (
     damage,
     decode_image,
     one_if_large,
+    pixels,
     warnings_caught,
 )
 from cnnexp.files import read_file
@@ -60,18 +61,18 @@ def inspect_file(path: str) -> FileInspection:
 def _look_into(path: str, data: bytes) -> FileInspection:
     found = FileInspection(hashlib.sha256(data).hexdigest())
     header = read_header(data)
-    pixels = header.width * header.height if header else 0
+    count = pixels(header)
     if header:
         shown = (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
         found = found._replace(format=header.format, width=shown[0], height=shown[1], notes=_notes(path, header))
         size = f"{header.width:,} x {header.height:,}"
-        if not pixels:
+        if not count:
             return found._replace(problem=f"it has no pixels ({size})")
-        if pixels > MOST_PIXELS:
+        if count > MOST_PIXELS:
             return found._replace(problem=f"it says that it has {size} pixels, more than {MOST_PIXELS:,}")
     try:
-        with one_if_large(pixels):
-            image = decode_image(path, data, least=2 * HASHED)
+        with one_if_large(count):
+            image = decode_image(path, data, header, least=2 * HASHED)
             bits, thumbnail = fingerprint(image)
     except ImageError as error:
         return found._replace(problem=error.reason)
