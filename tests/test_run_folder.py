@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_runs import result
 
-from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder
+from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest
 
 
 def test_a_result_names_no_place_and_is_read_wherever_the_folder_lies(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_a_manifest_that_is_none_of_ours_is_none(tmp_path: Path, content: str | 
 def test_a_sweep_is_told_by_its_folder(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     assert (sweep.parent_run_id, sweep.shared_overrides, sweep.chooses) == (None, [], False)
-    sweep.begin("parent", ["seed=0,1"], "seeds", "grid")
+    sweep.begin(SweepManifest("parent", ["seed=0,1"], "seeds", "grid"))
     assert (sweep.parent_run_id, sweep.shared_overrides, sweep.chooses) == ("parent", ["seed=0,1"], True)
-    sweep.begin("parent", ["experiment=a,b"], "both", "progression")
+    sweep.begin(SweepManifest("parent", ["experiment=a,b"], "both", "progression"))
     assert not sweep.chooses
 
 

@@ -16,7 +16,7 @@ from resuming import Run, folders, line, tracker
 from cnnexp.config.composition import JobComposer, job_subdirs, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOBS, SWEEP, RunFolder, SweepFolder
+from cnnexp.runs.folder import JOBS, SWEEP, RunFolder, SweepFolder, SweepManifest
 
 DIRNAME = "hydra.sweep.subdir=${hydra.job.override_dirname}"
 
@@ -67,7 +67,7 @@ def test_folders_that_jobs_cannot_have_are_refused(overrides: list[str], said: s
 
 def test_jobs_are_found_by_what_is_recorded(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
-    sweep.begin("parent", ["seed=0,1"], "seeds", "grid", ["seed=0,1"])
+    sweep.begin(SweepManifest("parent", ["seed=0,1"], "seeds", "grid", ["seed=0,1"]))
     for number, place in ((1, "s/one"), (0, "s/two"), (3, "s/one")):  # a search may choose the same twice
         folder = RunFolder(tmp_path / place)
         sweep.record_job(number, folder, [f"seed={number}"])
@@ -86,7 +86,7 @@ def test_a_damaged_record_is_no_sweep(tmp_path: Path, content: str) -> None:
 
 def test_which_lines_go_on_with_a_sweep(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
-    sweep.begin("parent", ["seed=0,1", "name=a"], "seeds", "grid", ["seed=0,1"])
+    sweep.begin(SweepManifest("parent", ["seed=0,1", "name=a"], "seeds", "grid", ["seed=0,1"]))
     assert sweep.was_begun_with(["name=a", "seed=0,1", "sweep.resume=true"], ["seed=0,1"])
     assert not sweep.was_begun_with(["name=a", "seed=0,2"], ["seed=0,2"])
     assert not sweep.was_begun_with(["name=a", "seed=0,1"], ["seed=0,1", "head.units=1,2"])  # a file of the sweeper's

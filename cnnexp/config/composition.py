@@ -273,6 +273,7 @@ def _check_plugin(choice: str, target: str) -> None:
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     wrong = "not an override; write KEY=VALUE, with quotes around special characters"
+    check_text(overrides)
     try:
         parsed = parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -281,6 +282,13 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         if not override.key_or_group:
             raise UserError(f"{override.input_line}: {wrong}")
     return parsed
+
+
+def check_text(overrides: Sequence[str]) -> None:
+    """Refuse bytes that are no UTF-8: a config is text, and is recorded as such."""
+    for override in overrides:
+        if not override.isascii() and override.encode("utf-8", "replace").decode() != override:
+            raise UserError(f"{override}: is no UTF-8; rename what it means, or lead to it by a link")
 
 
 def _is_sweep(override: str) -> bool:

@@ -33,12 +33,14 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cnnexp import config
+from cnnexp.config.limits import check_place
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
@@ -154,6 +156,7 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     """
     search_path = create_config_search_path(str(conf_dir()))
     if config_dir:
+        check_place("--config-dir", config_dir)
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir={config_dir}: there is no such folder")
         check_own_files("--config-dir", config_dir)
@@ -166,7 +169,8 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        yield hydra
+        with _files_checked():
+            yield hydra
     finally:
         restore_gh_from_backup(before)
 
@@ -205,6 +209,27 @@ def rerun_of(pickle: str) -> str:
     folder = Path(pickle).resolve().parent
     run = shlex.quote(os.path.relpath(folder.parent)) if folder.name == ".hydra" else "RUN"
     return f"cnnexp reproduce {run}"
+
+
+@contextmanager
+def _files_checked() -> Iterator[None]:
+    """Each YAML file that is not ours is first read with bounds: Hydra's own reading has none."""
+    source = SourcesRegistry.instance().resolve("file")
+    real = source.load_config
+
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        folder = Path(self.path).resolve()
+        if folder != conf_dir():
+            file = folder / self._normalize_file_name(config_path)
+            if file.is_file():
+                read_yaml(file, merges=True)
+        return real(self, config_path)
+
+    source.load_config = load_config  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        source.load_config = real  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------------------------------- running
