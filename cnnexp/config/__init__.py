@@ -125,6 +125,7 @@ def validated(config: DictConfig) -> Config:
         raise UserError(f"{error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from error
     if not isinstance(result, Config):
         raise UserError("the config has no schema: begin its defaults list with `- schema`, as conf/config.yaml")
+    check_limits("paths.", result.paths)  # before the places that lie below them
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)
