@@ -224,13 +224,13 @@ class SweepFolder(LockedFolder):
 
     @property
     def manifest(self) -> SweepManifest | None:
-        """None where this is no sweep, or its file cannot be read, which is said."""
+        """None where this is no sweep.
+
+        Raises:
+            UserError: its file is damaged.
+        """
         file = self.path / SWEEP
-        try:
-            return read_json(file, SweepManifest) if file.is_file() else None
-        except UserError as error:
-            warn_once(f"cnnexp: {error}; this sweep is passed over")
-            return None
+        return read_json(file, SweepManifest) if file.is_file() else None
 
     @property
     def parent_run_id(self) -> str | None:
@@ -253,13 +253,17 @@ class SweepFolder(LockedFolder):
         return bool(self.manifest and self.manifest.kind == "search")
 
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
-        """Whether this is the sweep of a line, in whatever order its overrides stand there.
+        """Whether this is the sweep of a line, in whatever order its overrides stand there; one that is damaged is none.
 
         Args:
             line: the overrides, without passwords.
             swept: those with several values; not compared with a sweep of a version that did not keep them.
         """
-        manifest = self.manifest
+        try:
+            manifest = self.manifest
+        except UserError as error:
+            warn_once(f"cnnexp: {error}; this sweep is passed over")
+            return False
         if manifest is None or in_one_order(manifest.overrides) != in_one_order(line):
             return False
         return manifest.swept is None or sorted(manifest.swept) == sorted(swept)
