@@ -126,7 +126,7 @@ def test_what_is_no_job_among_the_jobs(tmp_path: Path) -> None:
 
 # ----------------------------------------------------------------------------------------------- figures of a store
 
-FIGURES = {"test/acc": 0.75, "count/test_images": 20.0, "count/epochs": 3.0, "count/parameters": 7.0}
+FIGURES = {"test/acc": 0.75, "x/count/test_images": 20.0, "x/count/epochs": 3.0, "x/count/parameters": 7.0}
 
 
 def recorded(params: dict[str, str], metrics: dict[str, float]) -> RunInfo:
@@ -137,12 +137,12 @@ def recorded(params: dict[str, str], metrics: dict[str, float]) -> RunInfo:
 @pytest.mark.parametrize(
     ("params", "metrics", "field", "said"),
     [
-        ({}, {"count/epochs": math.nan}, "epochs", "count/epochs=nan"),
-        ({}, {"count/epochs": 2.5}, "epochs", "count/epochs=2.5"),
-        ({}, {"count/parameters": -1.0}, "total_parameters", "count/parameters=-1.0"),
+        ({}, {"x/count/epochs": math.nan}, "epochs", "x/count/epochs=nan"),
+        ({}, {"x/count/epochs": 2.5}, "epochs", "x/count/epochs=2.5"),
+        ({}, {"x/count/parameters": -1.0}, "total_parameters", "x/count/parameters=-1.0"),
         ({}, {"test/acc": 5.0}, "test_accuracy", "test/acc=5.0"),
         ({}, {"test/acc": math.nan}, "test_accuracy", "test/acc=nan"),
-        ({}, {"count/test_images": math.inf}, "test_total", "count/test_images=inf"),
+        ({}, {"x/count/test_images": math.inf}, "test_total", "x/count/test_images=inf"),
         ({"seed": "x"}, {}, "seed", "seed=x"),
         ({"seed": "1e3"}, {}, "seed", "seed=1e3"),
         ({"reference_accuracy": "abc"}, {}, "reference_accuracy", "reference_accuracy=abc"),

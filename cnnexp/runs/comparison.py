@@ -18,7 +18,7 @@ def read_results(sweep_folder: Path) -> list[Result]:
     """What the jobs of a sweep left in their folders, in the order of the jobs; what cannot be read is named."""
     sweep, results, lines = SweepFolder(sweep_folder), [], []
     for number, job in sweep.jobs().items():
-        if not job.status:
+        if not job.has_ended:
             continue
         try:
             result, line = job.read_result(), sweep.overrides_of(number, job)

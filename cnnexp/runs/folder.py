@@ -182,6 +182,11 @@ class RunFolder(LockedFolder):
         """Whether a run has begun here."""
         return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result, readable or not."""
+        return (self.path / RESULT).is_file()
+
     def read_result(self) -> Result:
         """What the run came to; its answers are looked for beside it, wherever it lies now.
 
@@ -253,7 +258,7 @@ class SweepFolder(LockedFolder):
         return bool(self.manifest and self.manifest.kind == "search")
 
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
-        """Whether this is the sweep of a line, in whatever order its overrides stand there; one that is damaged is none.
+        """Whether this is the sweep of a line, in whatever order its overrides stand; one that is damaged is none.
 
         Args:
             line: the overrides, without passwords.
@@ -303,7 +308,7 @@ class SweepFolder(LockedFolder):
 
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
-        return [folder for folder in self.jobs().values() if (folder.path / RESULT).is_file()]
+        return [folder for folder in self.jobs().values() if folder.has_ended]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""
