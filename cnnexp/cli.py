@@ -1,5 +1,6 @@
 """`cnnexp COMMAND ...`: finds the command and runs it. Nothing heavy is imported before it is needed."""
 
+import io
 import os
 import signal
 import sys
@@ -46,11 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may be no UTF-8: it goes on as it is
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"cnnexp: {error}", file=sys.stderr)
+        from cnnexp.console import warn  # with Rich a twentieth of a second, which `--help` need not wait for
+
+        warn(f"cnnexp: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("cnnexp: interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`summary`, `prepare`, `compare` and `ui` from the command line."""
 
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -102,12 +103,50 @@ def test_compare_without_a_store(cnnexp: Run) -> None:
 
 def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "call", lambda command: called.append(command) or 0)
-    code, out, err = cnnexp("ui", "--workers", "2", f"paths.root={tmp_path}/elsewhere", "--port", "5001")
-    assert code == 0, err
-    assert "http://127.0.0.1:5001" in out
-    assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[0]
-    assert called[0][-4:] == ["--workers", "2", "--port", "5001"]  # MLflow's options, known here or not, in their order
+    environments: list[dict[str, str]] = []
+
+    class Server:
+        """One that ends at once."""
+
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            called.append(command)
+            environments.append(env)
+
+        def poll(self) -> int:
+            return 0
+
+        wait = poll
+
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    for _ in range(2):  # a store that is made now, and one that is there
+        port = str(free_port())
+        code, out, err = cnnexp("ui", "--workers", "2", f"paths.root={tmp_path}/elsewhere", "--port", port)
+        assert code == 0, err
+        assert called[-1][-4:] == ["--workers", "2", "--port", port]  # MLflow's options in their order
+        assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[-1]
+        assert called[-1][-2] == "--port" and called[-1][called[-1].index("--workers") + 1] == "1"
+        assert environments[-1]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+        lines = out.splitlines()
+        assert lines[0].startswith(f"waits for MLflow's server on http://127.0.0.1:{called[-1][-1]}")
+        assert [line.split()[0] for line in lines[1:]] == ["Sweeps", "Best", "Curves"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_ui_refuses_a_port_that_is_taken(cnnexp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for option in (["--port", str(port)], [f"--port={port}"], ["-p", str(port)]):
+            code, out, err = cnnexp("ui", *option)
+            assert (code, out, len(err.splitlines())) == (2, "", 1)
+            assert f"127.0.0.1:{port} cannot be served (Address already in use)" in err and "--port" in err
+    for bad in ("x", "0", "65536"):
+        assert cnnexp("ui", "--port", bad)[0] == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:

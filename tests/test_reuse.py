@@ -162,6 +162,8 @@ def test_what_is_not_equal_or_not_there_is_trained(
     first = tracker(tmp_path).children(tracker(tmp_path).sweeps(1)[0].run_id)[0]
     tracker(tmp_path).client().delete_run(first.run_id)
     assert taken() == 1
+    out = cnnexp("plan", *small(drawn_root, "seed=0,1"), "--json")[1]
+    assert out.count('"state": "new"') == out.count('"state": "done"') == 1
     code, out, err = cnnexp("train", *small(drawn_root, "seed=0,1"))  # what was deleted is not done
     assert code == 0 and out.count("is done already") == 1 and out.count("epoch   1/2") == 1, err
     assert taken() == 2
@@ -229,3 +231,63 @@ def test_best_and_registered_model_are_those_of_the_original(
     assert store.find_run("models:/mine@best").run_id == original.run_id
     versions = store.client().search_model_versions("name='mine'")
     assert {version.run_id for version in versions} == {original.run_id} and len(versions) == 2
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_a_sweep_that_was_deleted_is_begun_anew(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
+    assert cnnexp("train", *small(drawn_root, "seed=5,6", "hydra.sweep.dir=fixed"))[0] == 0
+    for parent in tracker(tmp_path).sweeps(2):
+        tracker(tmp_path).client().delete_run(parent.run_id)
+    code, out, err = cnnexp("train", *small(drawn_root, "seed=0,1"))
+    assert code == 0 and out.count("which is taken for it") == 2 and len(folders(tmp_path)) == 2, err
+    code, _, err = cnnexp("train", *small(drawn_root, "seed=5,6", "hydra.sweep.dir=fixed"))
+    assert code == 2 and "is no longer in the store" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_a_launcher_takes_what_is_done_too(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
+    elsewhere = ["hydra/launcher=joblib", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    code, _, err = cnnexp("train", *small(drawn_root, "seed=1,0", *elsewhere))
+    assert code == 0, err
+    children = tracker(tmp_path).children(tracker(tmp_path).sweeps(1)[0].run_id)
+    assert {run.params["seed"] for run in children if run.tags.get("reused_from")} == {"0", "1"}
+    assert len(children) == 2
+    assert [made.seed for made in _results(folders(tmp_path)[1])] == [1, 0]
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_a_search_takes_only_its_own(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert cnnexp("train", *small(drawn_root, "optimizer=sgd,adam"))[0] == 0
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "optimizer=choice(sgd,adam)"]
+    search.append("hydra.sweep.subdir=${hydra.job.override_dirname}")  # two trials of one choice have one folder
+    code, out, err = cnnexp("train", *small(drawn_root, *search))
+    assert code == 0 and "taken for it" not in out, err
+    results = _results(folders(tmp_path)[1])
+    assert len(results) == out.count("epoch   1/2") <= 2 and out.count("is done already") == 4 - len(results)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_what_cannot_be_taken_is_trained(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the store is away")
+
+    monkeypatch.setattr(reuse, "_copy_figures", fail)
+    code, out, err = cnnexp("train", *small(drawn_root, "seed=1,2", "hydra.output_subdir=null"))
+    assert code == 0 and out.count("epoch   1/2") == 2, err
+    assert "job 0 is trained, for" in err and "cannot be taken for it: the store is away" in err
+    parent = tracker(tmp_path).sweeps(1)[0]
+    children = tracker(tmp_path).children(parent.run_id)
+    assert [run.status for run in children] == ["FINISHED"] * 2 and children[0].tags["reused_from"] == ""
+    assert parent.tags["best.run_id"] in {run.run_id for run in children}
+    assert parent.tags["best.params"] in ("seed=1", "seed=2")

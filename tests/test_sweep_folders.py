@@ -16,7 +16,7 @@ from resuming import Run, folders, line, tracker
 from cnnexp.config.composition import JobComposer, job_subdirs, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import JOBS, SWEEP, RunFolder, SweepFolder
+from cnnexp.runs.folder import JOBS, SWEEP, RunFolder, SweepFolder, SweepManifest
 
 DIRNAME = "hydra.sweep.subdir=${hydra.job.override_dirname}"
 
@@ -52,7 +52,7 @@ def test_the_folders_of_jobs_are_known_beforehand(overrides: list[str], wanted: 
         (["seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 would have one folder, same; take ${hydra.job.num}"),
         (["seed=0,1,0", DIRNAME], "jobs 0 and 2 would have one folder, seed=0"),
         (["seed=0,1", "hydra.sweep.subdir=../${seed}"], "job 0 would lie in ../0"),
-        (["seed=0,1", "hydra.sweep.subdir=/tmp/${seed}"], "job 0 would lie in /tmp/0"),
+        (["seed=0,1", "hydra.sweep.subdir=/elsewhere/${seed}"], "job 0 would lie in /elsewhere/0"),
         (["seed=0,1", "hydra.sweep.subdir=''"], "job 0 would lie in ., not in a folder of its own"),
         (["seed=0,1", "hydra.sweep.subdir=${optimiser.name}"], "Interpolation key 'optimiser.name' not found"),
         ([f"name=a,{'b' * 251}", DIRNAME], "the name of job 1's folder has over 255 bytes"),
@@ -67,7 +67,7 @@ def test_folders_that_jobs_cannot_have_are_refused(overrides: list[str], said: s
 
 def test_jobs_are_found_by_what_is_recorded(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
-    sweep.begin("parent", ["seed=0,1"], "seeds", "grid", ["seed=0,1"])
+    sweep.begin(SweepManifest("parent", ["seed=0,1"], "seeds", "grid", ["seed=0,1"]))
     for number, place in ((1, "s/one"), (0, "s/two"), (3, "s/one")):  # a search may choose the same twice
         folder = RunFolder(tmp_path / place)
         sweep.record_job(number, folder, [f"seed={number}"])
@@ -86,7 +86,7 @@ def test_a_damaged_record_is_no_sweep(tmp_path: Path, content: str) -> None:
 
 def test_which_lines_go_on_with_a_sweep(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
-    sweep.begin("parent", ["seed=0,1", "name=a"], "seeds", "grid", ["seed=0,1"])
+    sweep.begin(SweepManifest("parent", ["seed=0,1", "name=a"], "seeds", "grid", ["seed=0,1"]))
     assert sweep.was_begun_with(["name=a", "seed=0,1", "sweep.resume=true"], ["seed=0,1"])
     assert not sweep.was_begun_with(["name=a", "seed=0,2"], ["seed=0,2"])
     assert not sweep.was_begun_with(["name=a", "seed=0,1"], ["seed=0,1", "head.units=1,2"])  # a file of the sweeper's

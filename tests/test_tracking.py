@@ -338,6 +338,99 @@ def test_log_input(tracker, client):
     assert json.loads(inputs["test"].profile) == {"num_rows": 5}
 
 
+def test_data_sets_have_a_schema_and_a_profile(tracker, client):
+    from mlflow.data.schema import TensorDatasetSchema
+
+    run_id = tracker.start_run("n", {}, {})
+    tracker.log_input("pets", "cd" * 32, "data", {"train": {"cat": 3, "dog": 2}, "test": {"cat": 1, "dog": 0}}, 3)
+    inputs = {i.tags[0].value: i.dataset for i in client.get_run(run_id).inputs.dataset_inputs}
+    assert json.loads(inputs["train"].profile) == {"num_rows": 5, "classes": {"cat": 3, "dog": 2}}
+    assert json.loads(inputs["test"].profile) == {"num_rows": 1, "classes": {"cat": 1, "dog": 0}}
+    schema = TensorDatasetSchema.from_dict(json.loads(inputs["test"].schema))
+    assert [(spec.type, spec.shape) for spec in schema.features.inputs] == [(np.dtype("uint8"), (-1, -1, -1, 3))]
+    assert [(spec.type, spec.shape) for spec in schema.targets.inputs] == [(np.dtype("int64"), (-1,))]
+
+
+def test_whose_run_it_is(tracker, client, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    tags = client.get_run(tracker.start_run("n", {}, {"git_commit": "abc"})).data.tags
+    assert tags["mlflow.user"] == "ada"
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("cnnexp", "LOCAL")
+    assert tags["mlflow.source.git.commit"] == "abc"
+
+
+# ---------------------------------------------------------------------------------------------- MLflow's switches
+
+
+def busy_machine():
+    """In the place of psutil: 10, 20, 30 ... percent; memory half used; a disk and a network at rest."""
+    from types import SimpleNamespace as Values
+
+    percent = iter(range(10, 1000, 10))
+    nothing = Values(bytes_sent=0, bytes_recv=0)
+    return Values(
+        cpu_percent=lambda: next(percent),
+        virtual_memory=lambda: Values(used=1e9, total=2e9),
+        disk_usage=lambda _: Values(percent=50.0, used=1e9, free=1e9),
+        net_io_counters=lambda: nothing,
+    )
+
+
+@pytest.fixture
+def without_monitors(monkeypatch):
+    """MLflow's modules that import psutil are imported anew."""
+    for name in list(sys.modules):
+        if name == "psutil" or name.startswith("mlflow.system_metrics"):
+            monkeypatch.delitem(sys.modules, name)
+
+
+def test_system_metrics_where_mlflows_switch_asks(tracker, client, monkeypatch, without_monitors):
+    monkeypatch.setitem(sys.modules, "psutil", busy_machine())
+    tracker.start_run("off", {}, {})
+    assert tracker.system_metrics() == {}
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    run_id = tracker.start_run("on", {}, {})
+    for epoch in (1, 2):
+        tracker.log_metrics(tracker.system_metrics(), epoch)
+    history = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
+    assert [(point.step, point.value) for point in history] == [(1, 20.0), (2, 30.0)]  # 10 was before the first epoch
+    assert client.get_run(run_id).data.metrics["system/system_memory_usage_percentage"] == 50.0
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("true", "needs psutil (pip install psutil)"), ("maybe", "=maybe: must be true or false")]
+)
+def test_what_system_metrics_lack_is_said(tracker, monkeypatch, without_monitors, capsys, value, said):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", value)
+    tracker.start_run("n", {}, {})
+    tracker.start_run("n", {}, {})
+    assert tracker.system_metrics() == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cnnexp: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING") and said in line
+
+
+def test_variables_of_mlflow_are_said_to_be_overridden(monkeypatch, capsys):
+    from cnnexp.config.training import TrackingConfig
+    from cnnexp.runs.tracker import open_tracker
+
+    tracking = TrackingConfig(uri="sqlite:///a.db", experiment="mine", artifact_root="a")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:pw@host:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    for _ in range(2):
+        open_tracker(tracking)
+    uri, experiment, run = capsys.readouterr().err.splitlines()
+    assert "MLFLOW_TRACKING_URI=http://me:***@host:5000 is overridden by tracking.uri=sqlite:///a.db" in uri
+    assert "MLFLOW_EXPERIMENT_NAME=other is overridden by tracking.experiment=mine" in experiment
+    assert f"MLFLOW_RUN_ID={'0' * 32} is overridden" in run
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    open_tracker(tracking)
+    assert capsys.readouterr().err == ""
+
+
 def test_artifacts(tracker, client, tmp_path):
     run_id = tracker.start_run("n", {}, {})
     (tmp_path / "explain").mkdir()

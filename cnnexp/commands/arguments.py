@@ -1,6 +1,8 @@
 """The command lines: one parser for each command, which makes its help, too; `train` has Hydra's own."""
 
 import argparse
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -10,7 +12,7 @@ ACTIONS = ("install", "uninstall", "query")
 SHELLS = ("bash", "zsh", "fish")
 
 RUN = "an MLflow run id, a unique prefix of one, `latest`, or a registered model: models:/NAME@best"
-IMAGE = "files, folders, or patterns in quotes, as 'photos/*.jpg'"
+IMAGE = "files, folders, or patterns in quotes, as 'photos/*.jpg'; behind `--`, whatever they are called"
 JSON = "every figure as JSON on standard output instead"
 
 
@@ -50,16 +52,33 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UserError: an option that the command does not have, or has otherwise.
         """
-        parsed, unknown = self.parse_known_intermixed_args(arguments)
+        end = [*arguments, "--"].index("--")  # behind it are names, whatever they look like
+        parsed, unknown = self.parse_known_intermixed_args(arguments[:end])
         refuse_unknown(self, unknown, "no such option")
         parsed.names, parsed.overrides = split_overrides(parsed.words)
+        parsed.names += arguments[end + 1 :]
         return parsed
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names or whatever else there is, and overrides (KEY=VALUE, ~KEY)."""
-    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
-    return [word for word in words if word not in overrides], overrides
+    found = [_is_override(word) for word in words]
+    names = [word for word, is_override in zip(words, found, strict=True) if not is_override]
+    return names, [word for word, is_override in zip(words, found, strict=True) if is_override]
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is KEY=VALUE or ~KEY; an existing file is one only where it begins with a key that there is."""
+    if word.startswith("-") or not ("=" in word or word.startswith("~")):
+        return False
+    key = re.match(r"[+~]*(\w*)[\w.@:/-]*(=|$)", word)
+    if not key or not key[1]:
+        return False
+    if not os.path.lexists(word):
+        return True
+    from cnnexp.config.composition import ROOT_KEYS  # and Hydra
+
+    return key[1] in {*ROOT_KEYS, "debug", "experiment", "hydra"}
 
 
 def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str], what: str) -> None:

@@ -1,6 +1,5 @@
 """`cnnexp predict`: class probabilities of images."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from cnnexp.commands.arguments import IMAGE, RUN, CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import progress, table
 from cnnexp.errors import UserError
+from cnnexp.formats import csv_text
 from cnnexp.process import import_tensorflow
 
 TEXT = (
@@ -47,9 +47,9 @@ def run(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps(rows, indent=2))
     elif given.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "predicted", *(f"p_{name}" for name in recorded.class_names)])
-        writer.writerows([row["file"], row["predicted"], *row["probabilities"].values()] for row in rows)
+        cells: list[list[object]] = [["file", "predicted", *(f"p_{name}" for name in recorded.class_names)]]
+        cells += [[row["file"], row["predicted"], *row["probabilities"].values()] for row in rows]
+        sys.stdout.write(csv_text(cells, end="\n"))
     else:
         shown = [[row["file"], row["predicted"], f"{max(row['probabilities'].values()):.4f}"] for row in rows]
         table(f"{recorded.name} {recorded.run_id[:8]}", ["file", "predicted", "probability"], shown, left=2)

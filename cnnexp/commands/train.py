@@ -6,6 +6,8 @@ from pathlib import Path
 from cnnexp.commands.arguments import parse_hydra
 from cnnexp.config.hydra_driver import answer, conf_dir, group_options, groups, hydra_context, run_single
 from cnnexp.drawing import drawing_process
+from cnnexp.files import read_file
+from cnnexp.formats import MOST_BYTES
 from cnnexp.runs.planning import adopt_jobs, check_line, folder_override, unfinished_folder
 from cnnexp.runs.sweep import run_sweep
 from cnnexp.runs.tasks import train_single
@@ -87,6 +89,6 @@ def first_line(group: str, name: str, config_dir: str | None) -> str:
     """The first comment of an option's file that says what it is; "" where there is none."""
     folders = [*([Path(config_dir)] if config_dir else []), conf_dir()]
     file = next((found for folder in folders if (found := folder / group / f"{name}.yaml").is_file()), None)
-    comments = file.read_text(encoding="utf-8").splitlines() if file else []
+    comments = read_file(file, MOST_BYTES).decode("utf-8", "replace").splitlines() if file else []
     told = (line.removeprefix("#").strip() for line in comments if line.startswith("#"))
     return next((line for line in told if not line.startswith("@")), "")

@@ -1,6 +1,10 @@
 """`cnnexp ui`: MLflow's own UI on the right store."""
 
+import os
+import socket
 import subprocess
+import time
+import urllib.request
 
 from cnnexp.commands.arguments import CommandParser, split_overrides
 from cnnexp.config.composition import load_config
@@ -8,7 +12,9 @@ from cnnexp.console import say
 from cnnexp.errors import UserError
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.record import redact
+from cnnexp.tracking.stores import sqlite_file
 
+SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here
 TEXT = """\
 Opens MLflow's UI on the store that the config names, and prints the addresses of its views: the newest sweeps, the
 best runs first, their curves. Further options are those of `mlflow ui`."""
@@ -35,9 +41,53 @@ def run(arguments: list[str]) -> int:
         say("runs are recorded by a server, which has its own UI:")
         _say_links(tracker.view_links(redact(config.tracking.uri).rstrip("/")))
         return 0
-    say("MLflow's UI (Ctrl-C ends it):")
-    _say_links(tracker.view_links(f"http://{known.host}:{known.port}"))
-    return subprocess.call([*tracker.ui_command(), *options])
+    host, port = known.host, _port(known.port)
+    address = f"http://{host}:{port}"
+    _check_free(host, port)
+    say(f"waits for MLflow's server on {address}, which takes some seconds to start (Ctrl-C ends it)")
+    file = sqlite_file(tracker.uri)
+    links = None if file and file.exists() else tracker.view_links(address)  # which makes the store
+    server = subprocess.Popen([*tracker.ui_command(), *options], env={**SMALL, **os.environ})
+    try:
+        _say_links(links or tracker.view_links(address))  # while it starts
+        _say_when_it_answers(server, address)
+        return server.wait()
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait()
+
+
+def _port(given: str) -> int:
+    if not (given.isdecimal() and 0 < int(given) < 65536):
+        raise UserError(f"--port {given}: must be a number from 1 to 65535")
+    return int(given)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that is taken, before MLflow's server tries for it.
+
+    Raises:
+        UserError: it is taken, or there is no such host here.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        remedy = f"choose another port: cnnexp ui --port {port + 1 if port < 65535 else port - 1}"
+        reason = str(error.strerror or error).partition(" (")[0]  # Python says the address once more
+        raise UserError(f"--port {port}: {host}:{port} cannot be served ({reason}); {remedy}") from error
+
+
+def _say_when_it_answers(server: subprocess.Popen[bytes], address: str) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while server.poll() is None:
+        try:
+            direct.open(f"{address}/health", timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            say(f"MLflow's UI answers: {address}")
+            return
 
 
 def _say_links(links: dict[str, str]) -> None:

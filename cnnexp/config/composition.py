@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -25,8 +25,10 @@ from cnnexp.config.hydra_driver import (
     hydra_context,
     is_group,
     job_subdir,
+    own_file,
     split_jobs,
 )
+from cnnexp.config.phases import PhaseConfig
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -56,7 +58,7 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_one_line(error, overrides)) from error
+        raise UserError(_of_own_file(error) or _one_line(error, overrides)) from error
 
 
 class JobComposer:
@@ -271,6 +273,7 @@ def _check_plugin(choice: str, target: str) -> None:
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     wrong = "not an override; write KEY=VALUE, with quotes around special characters"
+    check_text(overrides)
     try:
         parsed = parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -279,6 +282,13 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         if not override.key_or_group:
             raise UserError(f"{override.input_line}: {wrong}")
     return parsed
+
+
+def check_text(overrides: Sequence[str]) -> None:
+    """Refuse bytes that are no UTF-8: a config is text, and is recorded as such."""
+    for override in overrides:
+        if not override.isascii() and override.encode("utf-8", "replace").decode() != override:
+            raise UserError(f"{override}: is no UTF-8; rename what it means, or lead to it by a link")
 
 
 def _is_sweep(override: str) -> bool:
@@ -312,6 +322,40 @@ def _check_backbone(key: str, options: list[str]) -> None:
     name = key.removeprefix("paths.weights.")
     if name not in options:
         raise UserError(f"{key}: there is no backbone={name}; allowed: {', '.join(nearest(name, options))}")
+
+
+def _of_own_file(error: Exception) -> str | None:
+    """What is wrong in a file of the user's own, with the file; None where it is not in one."""
+    found = re.match(r"In '(.+?)': \w+ raised while composing config:\n(.*)\n(?:.*\n)*?\s*full_key: (.*)", str(error))
+    file = own_file(found[1]) if found else None
+    if found is None or file is None:
+        return None
+    text, key = found[2], found[3]
+    if not re.match(r"Key '.*' (is )?not in", text):
+        return f"{file}: {key}: {text[0].lower()}{text[1:]}"
+    allowed = _keys_of_type(key, str(error))
+    return f"{file}: {key}: no such key" + (f"; allowed: {', '.join(nearest(key, allowed))}" if allowed else "")
+
+
+def _keys_of_type(key: str, text: str) -> list[str]:
+    """The dotted names that stand where `key` was looked for, by the name of the schema in Hydra's text."""
+    name = re.search(r"object_type=(\w+)", text)
+    kinds = [kind for kind in _all_schemas(config.Config) if name and kind.__name__ == name[1]]
+    parent = key.rpartition(".")[0]
+    return [f"{parent}.{item.name}" if parent else item.name for item in fields(kinds[0])] if kinds else []
+
+
+def _all_schemas(kind: type) -> list[type]:
+    """The dataclasses that the config is made of, and those of the groups' options."""
+    found: list[type] = [
+        kind,
+        PhaseConfig,
+        *(option for options in config.SCHEMAS.values() for option in options.values()),
+    ]
+    for below in found:
+        hints = get_type_hints(below).values()
+        found += [hint for hint in hints if isinstance(hint, type) and is_dataclass(hint) and hint not in found]
+    return found
 
 
 def _one_line(error: Exception, overrides: Sequence[str]) -> str:

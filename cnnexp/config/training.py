@@ -244,11 +244,15 @@ class TrackingConfig:
 class PathsConfig:
     """Everything that is written goes under `root`."""
 
-    root: str = option("outputs", doc="Everything that is written goes below this folder.")
-    data: str = option(doc="The folder of drawn and prepared data sets.")
-    cache: str = option(doc="The folder of cached features and decoded images, which may be deleted at any time.")
-    runs: str = option(doc="The folder of the runs.")
-    weights: dict[str, str] = option({}, doc="By a backbone's name: the local file of its ImageNet weights.")
+    root: str = option("outputs", place=True, doc="Everything that is written goes below this folder.")
+    data: str = option(place=True, doc="The folder of drawn and prepared data sets.")
+    cache: str = option(
+        place=True, doc="The folder of cached features and decoded images, which may be deleted at any time."
+    )
+    runs: str = option(place=True, doc="The folder of the runs.")
+    weights: dict[str, str] = option(
+        {}, place=True, doc="By a backbone's name: the local file of its ImageNet weights."
+    )
 
     def check(self) -> None:
         for name, file in self.weights.items():

@@ -14,11 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import is_locked, locked_if_free, write_atomic
+from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 
@@ -121,26 +122,34 @@ class RunFolder(LockedFolder):
 
     @property
     def overrides(self) -> list[str]:
-        """Those of the job, as Hydra wrote them down."""
-        return list(yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()))
+        """Those of the job, as Hydra wrote them down.
+
+        Raises:
+            UserError: they are not there.
+        """
+        file = self.path / ".hydra" / "overrides.yaml"
+        found = read_yaml(file)
+        if not isinstance(found, list):
+            raise UserError(f"{file}: is no list of overrides")
+        return [str(override) for override in found]
 
     def read_config(self) -> Any:
         """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
 
         Raises:
-            OSError: there is none.
-            OmegaConfBaseException, YAMLError: it cannot be read.
+            UserError, OSError: there is none.
+            UserError, OmegaConfBaseException, YAMLError: it cannot be read.
         """
         if self.status == "FINISHED":
-            return yaml.safe_load(self.origin.config.read_text(encoding="utf-8"))
+            return read_yaml(self.origin.config)
         return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
 
     @property
     def manifest(self) -> RunManifest | None:
         """None where it is missing, or not ours."""
         try:
-            return RunManifest(**json.loads((self.path / MANIFEST).read_text()))
-        except (OSError, ValueError, TypeError):
+            return read_json(self.path / MANIFEST, RunManifest)
+        except UserError:
             return None
 
     def write_manifest(self, manifest: RunManifest) -> None:
@@ -163,18 +172,28 @@ class RunFolder(LockedFolder):
     def status(self) -> str | None:
         """FINISHED, FAILED or KILLED; None where the run did not get so far."""
         try:
-            return str(json.loads((self.path / RESULT).read_text())["status"])
-        except (OSError, ValueError, TypeError, KeyError):
+            found = read_json(self.path / RESULT, dict[str, Any]).get("status")
+        except UserError:
             return None
+        return found if isinstance(found, str) else None
 
     @property
     def is_recorded(self) -> bool:
         """Whether a run has begun here."""
         return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result, readable or not."""
+        return (self.path / RESULT).is_file()
+
     def read_result(self) -> Result:
-        """What the run came to; its answers are looked for beside it, wherever it lies now."""
-        found = Result(**json.loads((self.path / RESULT).read_text()))
+        """What the run came to; its answers are looked for beside it, wherever it lies now.
+
+        Raises:
+            UserError: there is no result, or that of another version.
+        """
+        found = read_json(self.path / RESULT, Result)
         return replace(found, predictions_path=str(self.origin.predictions)) if found.predictions_path else found
 
     def write_result(self, result: Result) -> None:
@@ -189,64 +208,70 @@ class RunFolder(LockedFolder):
 
 
 @dataclass(frozen=True)
+class SweepManifest:
+    """What every job of a sweep needs to know of it."""
+
+    parent_run_id: str | None  # None where it is not tracked
+    overrides: list[str]  # of the line, without passwords
+    name: str = ""
+    kind: str = ""  # progression, grid or search
+    swept: list[str] | None = None  # overrides with several values; None: a version before did not keep them
+
+
+@dataclass(frozen=True)
 class SweepFolder(LockedFolder):
     """The folder of a sweep, below which its jobs have theirs, wherever `hydra.sweep.subdir` puts them."""
 
-    def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str, swept: Sequence[str] = ()) -> None:
-        """Leave there what every job needs to know of its sweep.
-
-        Args:
-            parent_run_id: of the parent run.
-            overrides: of the line, without passwords.
-            name: of the sweep.
-            kind: progression, grid or search.
-            swept: the overrides with several values, those of the sweeper's file too.
-        """
+    def begin(self, manifest: SweepManifest) -> None:
+        """Leave there what every job needs to know of its sweep."""
         (self.path / JOBS).mkdir(parents=True, exist_ok=True)
-        content = {"parent_run_id": parent_run_id, "overrides": overrides, "name": name, "kind": kind}
-        write_atomic(self.path / SWEEP, json.dumps({**content, "swept": list(swept)}).encode())
+        write_atomic(self.path / SWEEP, json.dumps(asdict(manifest)).encode())
 
     @property
-    def _content(self) -> dict[str, Any]:
-        """Empty where it is missing, or not ours."""
-        try:
-            found = json.loads((self.path / SWEEP).read_text())
-        except (OSError, ValueError):
-            return {}
-        ours = isinstance(found, dict) and _is_line(found.get("overrides", [])) and _is_line(found.get("swept", []))
-        return found if ours else {}
+    def manifest(self) -> SweepManifest | None:
+        """None where this is no sweep.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        file = self.path / SWEEP
+        return read_json(file, SweepManifest) if file.is_file() else None
 
     @property
     def parent_run_id(self) -> str | None:
         """None where this is no sweep."""
-        return self._content.get("parent_run_id")
+        return self.manifest.parent_run_id if self.manifest else None
 
     @property
     def shared_overrides(self) -> list[str]:
         """The line, as far as all jobs share it; empty where this is no sweep."""
-        return list(self._content.get("overrides", []))
+        return self.manifest.overrides if self.manifest else []
 
     @property
     def chooses(self) -> bool:
         """Whether this is a grid or a search, of which one job is chosen."""
-        return self._content.get("kind") in ("grid", "search")
+        return bool(self.manifest and self.manifest.kind in ("grid", "search"))
 
     @property
     def is_search(self) -> bool:
         """Whether a sweeper chooses the jobs as it goes."""
-        return self._content.get("kind") == "search"
+        return bool(self.manifest and self.manifest.kind == "search")
 
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
-        """Whether this is the sweep of a line, in whatever order its overrides stand there.
+        """Whether this is the sweep of a line, in whatever order its overrides stand; one that is damaged is none.
 
         Args:
             line: the overrides, without passwords.
             swept: those with several values; not compared with a sweep of a version that did not keep them.
         """
-        content = self._content
-        if "overrides" not in content or in_one_order(content["overrides"]) != in_one_order(line):
+        try:
+            manifest = self.manifest
+        except UserError as error:
+            warn_once(f"cnnexp: {error}; this sweep is passed over")
             return False
-        return "swept" not in content or sorted(content["swept"]) == sorted(swept)
+        if manifest is None or in_one_order(manifest.overrides) != in_one_order(line):
+            return False
+        return manifest.swept is None or sorted(manifest.swept) == sorted(swept)
 
     @property
     def stopped(self) -> Path:
@@ -271,7 +296,7 @@ class SweepFolder(LockedFolder):
         The jobs of a sweep of an earlier version lie in folders that are called like their numbers.
         """
         found: dict[int, RunFolder] = {}
-        if "swept" not in self._content:
+        if self.manifest is None or self.manifest.swept is None:
             found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
         for file in self.path.glob(f"{JOBS}/*.json"):
             with suppress(OSError, ValueError, TypeError, KeyError):
@@ -283,7 +308,7 @@ class SweepFolder(LockedFolder):
 
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
-        return [folder for folder in self.jobs().values() if (folder.path / RESULT).is_file()]
+        return [folder for folder in self.jobs().values() if folder.has_ended]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""
@@ -296,10 +321,6 @@ class SweepFolder(LockedFolder):
         """Those that jobs kept for the end of the sweep."""
         for folder in self.jobs().values():
             folder.network.unlink(missing_ok=True)
-
-
-def _is_line(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(override, str) for override in found)
 
 
 def unfinished_reproductions(runs: Path) -> list[tuple[Path, list[str]]]:

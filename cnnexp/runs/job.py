@@ -1,5 +1,8 @@
 """What a run is made from."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +39,19 @@ class Job:
     sweep: SweepFolder | None = None
     flags: dict[str, str] = field(default_factory=dict)
     config_files: dict[str, Path] = field(default_factory=dict)
+
+    @contextmanager
+    def naming_files(self) -> Iterator[None]:
+        """What is wrong with a key of a group is said with the user's own file that it comes from."""
+        try:
+            yield
+        except UserError as error:
+            group = re.match(r"(?:phases\.\w+\.)?(\w+)\._target_=", str(error))
+            named = [file for name, file in self.config_files.items() if group and name.startswith(f"{group[1]}/")]
+            file = named[0] if named else None
+            if file is None:
+                raise
+            raise UserError(f"{file}: {error}") from error
 
     @classmethod
     def from_hydra(

@@ -15,9 +15,10 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
-from cnnexp.runs.reuse import Wanted, find_equal
+from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
 from cnnexp.runs.search import is_search, repeats_itself
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash, redact
 
 if TYPE_CHECKING:
@@ -89,14 +90,24 @@ def _unfinished_sweep(plan: CommandLineJobs) -> SweepFolder | None:
             raise UserError(f"{key}: holds this sweep already, which sweep.resume=false is not to go on with; {other}")
         if not repeats:
             raise UserError(f"{key}: holds this search already, which has no hydra.sweeper.sampler.seed; {other}")
+        if not _has_parent(plan, place):
+            raise UserError(f"{key}: holds a sweep whose run {place.parent_run_id} is no longer in the store; {other}")
         found = place
     elif resumes and repeats and not any(override.startswith("hydra.sweep.dir=") for override in plan.overrides):
         sweeps = find_sweeps(Path(plan.composed.paths.runs))
         line, swept = recorded_line(plan), recorded_swept(plan)
         found = next((sweep for sweep in sweeps if sweep.was_begun_with(line, swept)), None)
+        if found and not _has_parent(plan, found):
+            found = None  # it was deleted; finished jobs of it that were not are taken
     if found and found.is_held:
         raise UserError(f"{found}: this sweep is running; wait for its end, or give sweep.resume=false")
     return found
+
+
+def _has_parent(plan: CommandLineJobs, sweep: SweepFolder) -> bool:
+    """Whether the parent run of a sweep is still in the store."""
+    tracking: Any = OmegaConf.to_object(plan.shared.tracking)
+    return is_kept(open_tracker(tracking), str(sweep.parent_run_id))
 
 
 def recorded_line(plan: CommandLineJobs) -> list[str]:
@@ -270,7 +281,7 @@ def _job(
     features = _features(config, dataset, builder)
     apply(freeze_policies(config)[-1], network)
     counts = totals(network)
-    state = _state(place, _hash(composed), dataset)
+    state = _state(place, _hash(composed), dataset, open_tracker(config.tracking))
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
 
 
@@ -286,7 +297,7 @@ def _taken(plan: CommandLineJobs, composed: DictConfig, builder: Builder) -> str
     return f"taken from run {found.manifest.run_id}" if found and found.manifest else None
 
 
-def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") -> str:
+def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None", tracker: RunStore) -> str:
     """What is in a job's folder."""
     manifest = place.manifest if place else None
     if place is None or manifest is None or hash_today(place, job_hash) != job_hash:
@@ -296,7 +307,7 @@ def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") ->
     if place.is_held:
         return "running"
     if place.status == "FINISHED":
-        return "done"
+        return "done" if is_whole(tracker, place) else "new"
     from cnnexp.training.checkpoint import read_checkpoint
 
     stored = read_checkpoint(place.checkpoint)

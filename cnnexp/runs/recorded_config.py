@@ -7,7 +7,7 @@ only targets that belong to its leaves (see `cnnexp.config.targets.check_recorde
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +20,20 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import compose_config
+from cnnexp.config.composition import check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
+from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
+from cnnexp.files import read_file
+from cnnexp.formats import MOST_BYTES, parse_yaml, walk
 from cnnexp.runs.folder import RunFolder, SweepFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
-
-MOST_BYTES = 1_000_000  # of a text that is read back; ours have a few thousand
-MOST_NODES = 20_000
-MOST_LEVELS = 20
 
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
@@ -122,9 +121,10 @@ def read_text(tracker: RunStore, run_id: str, name: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         path: Path = tracker.download(run_id, name, folder)
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise UserError(f"run {run_id}: {name} is no text of at most {MOST_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8", errors="replace")
+        try:
+            return read_file(path, MOST_BYTES).decode("utf-8", "replace")
+        except OSError as error:
+            raise UserError(f"run {run_id}: {name} is no text of at most {MOST_BYTES:,} bytes") from error
 
 
 def read_config(tracker: RunStore, run_id: str) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def read_config(tracker: RunStore, run_id: str) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is no config, or a value holds an interpolation.
     """
-    values = _parse(run_id, "config.yaml", read_text(tracker, run_id, "config.yaml"))
+    values = parse_yaml(read_text(tracker, run_id, "config.yaml"), f"run {run_id}: config.yaml")
     if not isinstance(values, dict):
         raise UserError(f"run {run_id}: config.yaml is no mapping of keys to values")
-    for path, value in _walk(run_id, values):
+    for path, value in walk(values):
         key = ".".join(map(str, path))
         if not all(isinstance(part, str | int) for part in path) or "${" in key:
             raise UserError(f"run {run_id}: config.yaml: {key[:100]!r} is no key of a config")
@@ -151,34 +151,10 @@ def read_overrides(tracker: RunStore, run_id: str) -> list[str]:
     Raises:
         UserError: they are not recorded.
     """
-    values = _parse(run_id, "overrides.yaml", read_text(tracker, run_id, "overrides.yaml"))
+    values = parse_yaml(read_text(tracker, run_id, "overrides.yaml"), f"run {run_id}: overrides.yaml")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise UserError(f"run {run_id}: overrides.yaml is no list of overrides")
     return values
-
-
-def _parse(run_id: str, name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"run {run_id}: {name} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _walk(run_id: str, values: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value below `values` with the keys that lead to it, without recursion: YAML can nest without end."""
-    waiting: list[tuple[tuple[Any, ...], Any]] = [((), values)]
-    for _ in range(MOST_NODES):
-        if not waiting:
-            return
-        path, value = waiting.pop()
-        if len(path) > MOST_LEVELS:
-            break
-        yield path, value
-        if isinstance(value, dict):
-            waiting += [((*path, key), below) for key, below in value.items()]
-        elif isinstance(value, list):
-            waiting += [((*path, number), below) for number, below in enumerate(value)]
-    raise UserError(f"run {run_id}: config.yaml has more than {MOST_NODES:,} values or {MOST_LEVELS} levels; refused")
 
 
 def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -187,7 +163,7 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
     Raises:
         UserError: a target that is neither in its place nor in `allowed`; a key of the schema hidden in `arguments`.
     """
-    for path, value in _walk(run_id, values):
+    for path, value in walk(values):
         if path and path[-1] == "_target_":
             try:
                 check_recorded(tuple(map(str, path)), value, allowed)
@@ -324,6 +300,7 @@ def _key(override: str) -> str:
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    check_text(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -422,6 +399,8 @@ def _find_data(config: DictConfig, values: Mapping[str, Any], given: Collection[
     if "dataset.path" in given:
         return
     recorded, data = node.get("path"), _part(values, "paths").get("data")
+    for name in ("path", "source"):
+        check_place(f"dataset.{name}", node.get(name))
     if isinstance(recorded, str):
         lies = Path(recorded).expanduser().exists()
         below = os.path.relpath(recorded, data) if isinstance(data, str) else os.pardir

@@ -1,6 +1,7 @@
 """A run in the tracking store: opened, described, closed with the truth; without TensorFlow."""
 
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING as NO_FACTORY
@@ -116,9 +117,12 @@ def note(job: Job, result: Result) -> str:
 
 def log_input(tracker: RunLog, dataset: "Dataset", config: Config) -> None:
     """Record the data set, with the images of each split."""
-    splits = {split.name: len(split.labels) for split in dataset.splits}
+    names, splits = dataset.class_names, {}
+    for split in dataset.splits:
+        counts = Counter(int(label) for label in split.labels)
+        splits[split.name] = {name: counts[number] for number, name in enumerate(names)}
     source = str(getattr(config.dataset, "path", None) or dataset.name)
-    tracker.log_input(dataset.name, dataset.digest, source, splits)
+    tracker.log_input(dataset.name, dataset.digest, source, splits, dataset.channels)
 
 
 @contextmanager

@@ -59,7 +59,10 @@ def _version(name: str) -> str | None:
 
 def _code_of(module: str) -> str:
     """The digest of the Python files of a module, or of the package that it stands for."""
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):  # building the network says what is wrong with it
+        spec = None
     places = [Path(place) for place in spec.submodule_search_locations or []] if spec else []
     if spec and spec.origin and not places:
         places = [Path(spec.origin)]
@@ -103,7 +106,7 @@ def find_equal(tracker: RunStore, wanted: Wanted) -> RunFolder | None:
     sweep = wanted.config.sweep
     if not (sweep.reuse and sweep.resume and wanted.config.trainer.deterministic):
         return None
-    maker = made_by(wanted.config)
+    maker, data_digest = made_by(wanted.config), cache(wanted.data_digest)
     for folder in _candidates(tracker, wanted):
         made = folder.manifest
         if made is None or made.config_hash != wanted.config_hash or made.made_by != maker or made.reused_from:
@@ -111,7 +114,7 @@ def find_equal(tracker: RunStore, wanted: Wanted) -> RunFolder | None:
         whole = folder.status == "FINISHED" and folder.predictions.is_file() and made.objective is not None
         if not whole or (wanted.is_explained and not folder.is_explained):
             continue
-        if made.data_digest == wanted.data_digest() and _is_recorded(tracker, made.run_id, wanted.config):
+        if made.data_digest == data_digest() and _is_recorded(tracker, made.run_id, wanted.config):
             return folder
     return None
 
@@ -148,8 +151,13 @@ def is_whole(tracker: RunStore, folder: RunFolder) -> bool:
     assert made is not None
     if made.reused_from and (origin is None or origin.run_id != made.reused_from):
         return False
+    return is_kept(tracker, made.run_id)
+
+
+def is_kept(tracker: RunStore, run_id: str) -> bool:
+    """Whether a run, and the one that was taken for it, were not deleted in the store."""
     try:
-        return not tracker.uri or bool(tracker.find_run(made.run_id))
+        return not tracker.uri or bool(tracker.find_run(run_id))
     except UserError:
         return False
     except Exception:  # the store does not answer, and may have it
@@ -179,7 +187,9 @@ def take(job: Job, order: int, found: RunFolder) -> RunManifest:
         log_input(tracker, dataset, job.config)
         _copy_figures(tracker, made.run_id)
         taken = replace(result, run_id=manifest.run_id, order=order)
-        tracker.set_tags({NOTE_TAG: note(job, taken)})
+        tracker.set_tags(
+            {NOTE_TAG: f"{note(job, taken)}\n\nTaken from run `{made.run_id}`, which has files and model."}
+        )
         tracker.end_run("FINISHED")
         manifest = replace(manifest, objective=made.objective)
         job.folder.write_manifest(manifest)

@@ -17,7 +17,7 @@ from cnnexp.metrics.names import TOTAL_SECONDS, is_better
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
-from cnnexp.runs.build import RunParts, assemble, check_layer_names, fit
+from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optimizers, fit
 from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
@@ -56,12 +56,15 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
     tracker = open_tracker(config.tracking)
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
-    check_layer_names(config)
+    with job.naming_files():
+        check_layer_names(config)
+        check_optimizers(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
     check_precision(config.trainer.dtype_policy)
     strategy = chosen_strategy(config.trainer.strategy)
-    dataset = load_dataset(config)
-    parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
+    with job.naming_files():
+        dataset = load_dataset(config)
+        parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
     counts = totals(parts.network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
@@ -90,7 +93,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             told.add(epoch)
             log.info("epoch %d: %s", epoch + 1, metrics)
-            tracker.log_metrics(metrics, step=epoch + 1)
+            tracker.log_metrics(metrics | tracker.system_metrics(), step=epoch + 1)
 
         fitted = fit(parts, on_epoch, job.folder.checkpoint, resume=earlier is not None)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store

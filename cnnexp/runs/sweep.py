@@ -17,7 +17,7 @@ from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.folder import SweepFolder, SweepManifest
 from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.tasks import train_in_sweep
@@ -123,7 +123,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags |= sweep_tags(shared, swept)
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
-            kept.begin(run_id, line, name, kind(plan), swept)
+            kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
         except BaseException as error:

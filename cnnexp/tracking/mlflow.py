@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnexp.console import warn
+from cnnexp.console import warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_move, locked
 from cnnexp.tracking.journal import Record, is_outage
@@ -26,10 +26,14 @@ from cnnexp.tracking.writer import RunWriter, clear, replay
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
 
 TABLES = Path(__file__).with_name("mlflow_tables.sql")  # written by tests/test_tracking_tables.py
+MODEL_TAGS = ("mlflow.runName", "variant", "seed", "dataset", "backbone")
+MODEL_FIGURES = {"final": "validation", "test": "test"}  # the beginning of a figure's name -> the split that it is of
 PARAMS_PER_BATCH = 100  # MLflow takes no more at once
 
 
@@ -106,6 +110,35 @@ def _log_inputs(client: "MlflowClient", run_id: str, splits: dict[str, dict[str,
                 raise
 
 
+def system_monitors() -> "list[BaseMetricsMonitor]":
+    """MLflow's own, of processor, memory, disk and network; none unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SWITCH
+
+    try:
+        if not SWITCH.get():
+            return []
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+    except ImportError as error:
+        warn_once(f"cnnexp: {SWITCH.name}: needs {error.name} (pip install {error.name}); goes on without it")
+        return []
+    except ValueError:
+        warn_once(f"cnnexp: {SWITCH.name}={SWITCH.get_raw()}: must be true or false; goes on without it")
+        return []
+    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    for monitor in monitors:
+        _measure(monitor)  # the next time they tell of the time since now
+    return monitors
+
+
+def _measure(monitor: "BaseMetricsMonitor") -> dict[str, float]:
+    monitor.collect_metrics()
+    measured: dict[str, float] = monitor.aggregate_metrics()
+    monitor.clear_metrics()
+    return measured
+
+
 class Tracker(RunReader, RunWriter):
     """Records one run at a time, and reads runs back. Trackers share no state, so several may be in use.
 
@@ -127,6 +160,7 @@ class Tracker(RunReader, RunWriter):
         self.artifact_root = artifact_uri(artifact_root)
         self._client: MlflowClient | None = None
         self._experiment_id = ""  # not known yet
+        self._monitors: list[BaseMetricsMonitor] = []
 
     def prepare(self) -> None:
         """Make the store and the experiment where they are missing; safe from many processes at once.
@@ -164,12 +198,12 @@ class Tracker(RunReader, RunWriter):
                 self._client = client
         return self._client
 
-    def repository(self, place: str) -> "ArtifactRepository":
+    def _repository(self, place: str) -> "ArtifactRepository":
         """MLflow's access to a place of artifacts that the store names, wherever it is now."""
         self.client()
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        return get_artifact_repository(self.resolve(place), self.uri, self.uri)
+        return get_artifact_repository(self._resolve(place), self.uri, self.uri)
 
     def _create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -208,6 +242,7 @@ class Tracker(RunReader, RunWriter):
         if journal is not None:
             clear(self, journal)
         self._open(run_id, journal, set())
+        self._monitors = system_monitors()
         try:
             self._log_params(run_id, params)
         except BaseException as error:
@@ -241,6 +276,11 @@ class Tracker(RunReader, RunWriter):
             client.delete_tag(found.run_id, "error")
         self._log_params(found.run_id, params or {})
         self._open(found.run_id, journal, logged_steps(client, found))
+        self._monitors = system_monitors()
+
+    def system_metrics(self) -> dict[str, float]:
+        """How busy the machine was since the last call, as `system/...`; empty unless MLflow's own switch asks."""
+        return {f"system/{name}": value for monitor in self._monitors for name, value in _measure(monitor).items()}
 
     def _send(self, run_id: str, record: Record) -> None:
         """Give the store one write of a run."""
@@ -265,7 +305,7 @@ class Tracker(RunReader, RunWriter):
                 client.set_terminated(run_id, record["status"], record["time"])
 
     def _send_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
-        repository = self.run_repository(run_id)
+        repository = self._run_repository(run_id)
         if path.is_dir():
             repository.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
         else:
@@ -290,7 +330,15 @@ class Tracker(RunReader, RunWriter):
         client, run_id, retry = self.client(), self._current, self._journal.retry
         images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
         probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
-        entry = retry(client.create_logged_model, self._experiment_id, name="model", source_run_id=run_id)
+        run = client.get_run(run_id)
+        entry = retry(
+            client.create_logged_model,
+            self._experiment_id,
+            name="model",  # by which MLflow finds runs:/RUN/model
+            source_run_id=run_id,
+            params=run.data.params,
+            tags={key: run.data.tags[key] for key in MODEL_TAGS if key in run.data.tags},
+        )
         try:
             retry(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
             with tempfile.TemporaryDirectory() as folder, _pins_taken_as_installed():
@@ -311,6 +359,23 @@ class Tracker(RunReader, RunWriter):
                 client.finalize_logged_model(entry.model_id, "FAILED")
             raise
         retry(client.finalize_logged_model, entry.model_id, "READY")
+        retry(self._log_model_metrics, run, entry)
+
+    def _log_model_metrics(self, run: "Run", model: "LoggedModel") -> None:
+        """Let the final figures of a run be those of its model, too, on the data that they are of."""
+        from mlflow.entities import Metric
+
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        data = {tag.value: entry.dataset for entry in inputs for tag in entry.tags}
+        figures = []
+        for name in run.data.metrics:
+            split = MODEL_FIGURES.get(name.partition("/")[0])
+            if split is not None:
+                last, known = self.client().get_metric_history(run.info.run_id, name)[-1], data.get(split)
+                of = {"dataset_name": known.name, "dataset_digest": known.digest} if known else {}
+                point = Metric(name, last.value, last.timestamp, last.step, model_id=model.model_id, **of)
+                figures.append(point)
+        self.client().log_batch(run.info.run_id, metrics=figures)
 
     def download(self, run_id: str, artifact_path: str, folder: Path | str) -> Path:
         """Fetch an artifact, or a folder of them as `model`, to `folder/artifact_path`, and return that path.
@@ -326,7 +391,7 @@ class Tracker(RunReader, RunWriter):
             try:
                 place, name, path = self.place(run_id, artifact_path)
                 (temporary / name).mkdir(exist_ok=True)
-                self.repository(place).download_artifacts(path, str(temporary / name))
+                self._repository(place).download_artifacts(path, str(temporary / name))
             except (MlflowException, OSError) as error:
                 raise UserError(f"{artifact_path}: no such artifact of run {run_id}") from error
         return Path(folder) / artifact_path

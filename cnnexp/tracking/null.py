@@ -44,6 +44,7 @@ class NullTracker(RunTracker):
     log_artifact = _answering(RunTracker.log_artifact, _do_nothing)
     log_text = _answering(RunTracker.log_text, _do_nothing)
     log_input = _answering(RunTracker.log_input, _do_nothing)
+    system_metrics = _answering(RunTracker.system_metrics, dict)
     log_model = _answering(RunTracker.log_model, _do_nothing)
     end_run = _answering(RunTracker.end_run, _do_nothing)
     add_metrics = _answering(RunTracker.add_metrics, _do_nothing)

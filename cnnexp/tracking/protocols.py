@@ -48,8 +48,18 @@ class RunLog(Protocol):
     def log_text(self, text: str, name: str) -> None:
         """Record a text as the file `name`."""
 
-    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None:
-        """Record the data set, with the images of each split."""
+    def log_input(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        splits: Mapping[str, int | Mapping[str, int]],
+        channels: int | None = None,
+    ) -> None:
+        """Record the data set, with the images of each split, or of each class of it."""
+
+    def system_metrics(self) -> dict[str, float]:
+        """How busy the machine was since the last call; empty unless MLflow's own switch asks for it."""
 
     def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
         """Record the model, see `mlflow.Tracker`."""

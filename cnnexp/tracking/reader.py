@@ -53,17 +53,17 @@ class RunReader(ABC):
         file = sqlite_file(self.uri)
         return find_move(file, self.artifact_root) if file and file.exists() else None
 
-    def resolve(self, place: str) -> str:
+    def _resolve(self, place: str) -> str:
         """Where a place that the store names is now."""
         return self.move.resolve(place) if self.move else place
 
     @abstractmethod
-    def repository(self, place: str) -> Any:
+    def _repository(self, place: str) -> Any:
         """MLflow's access to a place of artifacts that the store names, wherever it is now."""
 
-    def run_repository(self, run_id: str) -> Any:
-        """`repository` of a run's artifacts."""
-        return self.repository(self.client().get_run(run_id).info.artifact_uri)
+    def _run_repository(self, run_id: str) -> Any:
+        """`_repository` of a run's artifacts."""
+        return self._repository(self.client().get_run(run_id).info.artifact_uri)
 
     def view_links(self, address: str) -> dict[str, str]:
         """URLs of the experiment's views by their names, on MLflow's UI at `address`; missing views are added."""
@@ -144,7 +144,7 @@ class RunReader(ABC):
 
     def get_run(self, run_id: str) -> RunInfo:
         """The run with this id, of any experiment."""
-        return RunInfo.from_mlflow(self.client().get_run(run_id), self.resolve)
+        return RunInfo.from_mlflow(self.client().get_run(run_id), self._resolve)
 
     def find_logged_model(self, run_id: str, name: str = "model") -> Any:
         """The `LoggedModel` of this name that a run recorded, or None."""
@@ -178,7 +178,7 @@ class RunReader(ABC):
 
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The paths of the files in a folder of the run's artifacts."""
-        return [file.path for file in self.run_repository(run_id).list_artifacts(folder)]
+        return [file.path for file in self._run_repository(run_id).list_artifacts(folder)]
 
     def children(self, parent_run_id: str) -> list[RunInfo]:
         """The runs of a sweep in the order in which they were created."""
@@ -200,8 +200,8 @@ class RunReader(ABC):
 
     def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None:
         """Add a file to a closed run."""
-        self.prepare()
-        self.run_repository(run_id).log_artifact(str(path), folder)
+        self.prepare()  # mends where it lies
+        self.client().log_artifact(run_id, str(path), folder)
 
     def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
         experiment = self.client().get_experiment_by_name(self.experiment)
@@ -210,7 +210,7 @@ class RunReader(ABC):
         while experiment and (page is None or page.token):
             after = page.token if page else None
             page = self.client().search_runs([experiment.experiment_id], page_token=after, **where)
-            yield from (RunInfo.from_mlflow(run, self.resolve) for run in page)
+            yield from (RunInfo.from_mlflow(run, self._resolve) for run in page)
 
 
 def _quoted(value: str) -> str:

@@ -1,5 +1,6 @@
 """What a run records, as plain strings."""
 
+import getpass
 import hashlib
 import json
 import os
@@ -110,8 +111,8 @@ def _digest(text: str) -> str:
 
 
 def run_tags(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, str]:
-    """`tags` with those that MLflow's UI reads: where the run comes from, and its parent."""
-    own = {"mlflow.source.name": "cnnexp", "mlflow.source.type": "LOCAL"}
+    """`tags` with those that MLflow's UI reads: whose run it is, where it comes from, and its parent."""
+    own = {"mlflow.source.name": "cnnexp", "mlflow.source.type": "LOCAL", "mlflow.user": user()}
     if parent_run_id is not None:
         own["mlflow.parentRunId"] = parent_run_id
     if "git_commit" in tags:
@@ -119,8 +120,21 @@ def run_tags(tags: Mapping[str, str], parent_run_id: str | None) -> dict[str, st
     return storable_tags({**own, **tags})
 
 
-def dataset_entries(name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> dict[str, dict[str, str]]:
-    """The fields of one MLflow data set for each split, by the split's name; its digest has 36 characters."""
+def user() -> str:
+    """Who runs this process, as MLflow's own client finds it; "unknown" where the system has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+def dataset_entries(
+    name: str, digest: str, source: str, splits: Mapping[str, int | Mapping[str, int]], channels: int | None
+) -> dict[str, dict[str, str]]:
+    """The fields of one MLflow data set for each split, by the split's name; its digest has 36 characters.
+
+    Schema and profile are JSON as MLflow writes it; see `RunWriter.log_input` for the arguments.
+    """
     kind, place = ("http", "url") if source.startswith(("http://", "https://")) else ("local", "uri")
     return {
         split: {
@@ -128,10 +142,24 @@ def dataset_entries(name: str, digest: str, source: str, split_counts: Mapping[s
             "digest": digest[:36],
             "source_type": kind,
             "source": json.dumps({place: redact(source)}),
-            "profile": json.dumps({"num_rows": count}),
+            "profile": json.dumps(_profile(count)),
+            **({} if channels is None else {"schema": json.dumps({"mlflow_tensorspec": _tensors(channels)})}),
         }
-        for split, count in split_counts.items()
+        for split, count in splits.items()
     }
+
+
+def _profile(count: int | Mapping[str, int]) -> dict[str, Any]:
+    return {"num_rows": count} if isinstance(count, int) else {"num_rows": sum(count.values()), "classes": dict(count)}
+
+
+def _tensors(channels: int) -> dict[str, str]:
+    """What a data set gives, as `mlflow.types.Schema.to_json` writes it: images of any size, and class numbers."""
+
+    def tensor(dtype: str, *shape: int) -> str:
+        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+
+    return {"features": tensor("uint8", -1, -1, -1, channels), "targets": tensor("int64", -1)}
 
 
 # ------------------------------------------------------------------------------------------- the environment

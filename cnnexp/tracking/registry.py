@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.errors import UserError
+from cnnexp.formats import number
 from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
 from cnnexp.tracking.record import MAX_VALUE, redact
 
@@ -127,16 +128,21 @@ def _holder(client: Any, name: str) -> Any:
 
 def _better(tags: dict[str, str], holder: Any) -> tuple[bool, str]:
     """Whether the alias moves to the version with these tags, and in words where it is now."""
-    accuracy = float(tags.get("val_acc", "nan"))
+    accuracy = _told_accuracy(tags)
     if holder is None:
         return True, "is this version, the first"
-    kept = float(holder.tags.get("val_acc", "nan"))
+    kept = _told_accuracy(holder.tags)
     stays = f"stays with version {holder.version}"
     if holder.tags.get("data_digest") != tags.get("data_digest"):
         return False, f"{stays}, which was validated on other data"
     if accuracy > kept or math.isnan(kept):
         return True, f"is this version: validation accuracy {accuracy:.4f}, version {holder.version} had {kept:.4f}"
     return False, f"{stays}: validation accuracy {kept:.4f}, this version has {accuracy:.4f}"
+
+
+def _told_accuracy(tags: dict[str, str]) -> float:
+    found = number(tags.get("val_acc"), float)
+    return math.nan if found is None else found
 
 
 def _description(run: "RunInfo") -> str:

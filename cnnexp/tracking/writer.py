@@ -62,15 +62,23 @@ class RunWriter(ABC):
         """Write `text` as the artifact `name`."""
         self._write("text", text=text, name=name)
 
-    def log_input(self, name: str, digest: str, source: str, split_counts: Mapping[str, int]) -> None:
+    def log_input(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        splits: Mapping[str, int | Mapping[str, int]],
+        channels: int | None = None,
+    ) -> None:
         """Record the data set: for each split an MLflow data set `name/SPLIT`, with the split as its context.
 
         Args:
             digest: of the whole data set in hex; MLflow keeps the first 36 characters.
             source: its folder or URL.
-            split_counts: images a split, by the split's name.
+            splits: by the split's name its images, or those of each class by the class's name.
+            channels: of the images, for the data sets' schema.
         """
-        self._write("inputs", splits=dataset_entries(name, digest, source, split_counts))
+        self._write("inputs", splits=dataset_entries(name, digest, source, splits, channels))
 
     def send_journal(self, file: Path) -> int:
         """See `replay`."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from cnnexp.data.drawing.scenery import background, decoys, distractors, occlude
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_folder, exclusive
+from cnnexp.formats import read_json
 
 DRAWN_BY = "cnnexp.data.synthetic"  # the mark in a folder of drawings; what bears it may be drawn anew
 VERSION = 1  # of the drawing code: raise it when the same seed gives other pictures
@@ -186,13 +188,13 @@ def _facts(options: SyntheticConfig) -> dict[str, object]:
     return facts | {name: getattr(options, name) for name in names}
 
 
-def _recorded(folder: Path) -> dict[str, object] | None:
+def _recorded(folder: Path) -> dict[str, Any] | None:
     """What `dataset.json` says, or None where there is none of ours."""
     try:
-        found = json.loads((folder / "dataset.json").read_text())
-    except (OSError, ValueError):
+        found = read_json(folder / "dataset.json", dict[str, Any])
+    except UserError:
         return None
-    return found if isinstance(found, dict) and found.get("drawn_by") == DRAWN_BY else None
+    return found if found.get("drawn_by") == DRAWN_BY else None
 
 
 def _draw_all(folder: Path, options: SyntheticConfig) -> None:
