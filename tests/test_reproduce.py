@@ -135,7 +135,7 @@ def test_a_varied_run_and_the_tolerance(cnnexp: Run, root: Path, first: str) -> 
 def test_what_cannot_be_reproduced(cnnexp: Run, root: Path, first: str) -> None:
     where = f"paths.root={root / 'out'}"
     parent = client(root).get_run(first).data.tags["mlflow.parentRunId"]
-    code, _, err = cnnexp("predict", parent, "photo.jpg", where)
+    code, _, err = cnnexp("evaluate", parent, where)
     assert code == 2 and "is a sweep" in err
     store = client(root)
     empty = store.create_run(runs(root)[0].info.experiment_id, tags={"sweep": "parent"}).info.run_id
