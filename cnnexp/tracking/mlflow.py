@@ -356,7 +356,7 @@ class Tracker(RunReader, RunWriter):
         client, run_id, retry = self.client(), self._current, self._journal.retry
         images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
         probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
-        run = client.get_run(run_id)
+        run = retry(client.get_run, run_id)
         folder_of_run = None if self.uri.startswith("http") else local_folder(self._resolve(run.info.artifact_uri))
         entry = retry(
             client.create_logged_model,
