@@ -58,7 +58,7 @@ def test_a_store_that_is_away_is_no_end(tmp_path: Path, capsys: pytest.CaptureFi
     class Away:
         uri = "http://host"
 
-        def add_metrics(self, run_id: str, metrics: dict[str, float]) -> None:
+        def get_run(self, run_id: str) -> None:
             raise ConnectionError("no answer")
 
     folder = SweepFolder(tmp_path)

@@ -530,6 +530,31 @@ def test_model(tracker, client, network, uri, tmp_path, monkeypatch, capfd):
     assert not list(tmp_path.glob("mlflow.db")) and not list(tmp_path.glob("mlruns"))
 
 
+def test_a_model_is_told_from_others_and_has_params_and_figures(tracker, client, network):
+    names = []
+    for seed in ("0", "1"):
+        run_id = tracker.start_run(f"seed={seed} (a.b/c)", {"optimizer.learning_rate": "0.1", "seed": seed}, {})
+        tracker.log_input("pets", "cd" * 32, "data", {"validation": {"cat": 3}, "test": {"cat": 1}}, 3)
+        tracker.log_metrics({"train/acc": 0.5}, 1)
+        tracker.log_metrics({"final/val_acc": 0.75, "test/acc": 0.5, "test/auc": math.nan, "x/count/epochs": 1}, 0)
+        tracker.log_model(network, IMAGES[:1], ("cat", "dog", "cow"))
+        tracker.end_run("FINISHED")
+        model = tracker.find_logged_model(run_id)
+        assert model.name == f"seed={seed} (a_b_c) {run_id[:8]}"
+        assert model.params == {"optimizer.learning_rate": "0.1", "seed": seed}
+        figures = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+        assert figures["final/val_acc"] == (0.75, "pets/validation") and figures["test/acc"] == (0.5, "pets/test")
+        assert set(figures) <= {"final/val_acc", "test/acc", "test/auc"}
+        assert len(client.get_metric_history(run_id, "test/acc")) == 1  # not a second time
+        assert [run.info.run_id for run in client.search_runs([model.experiment_id])].count(run_id) == 1
+        version = tracker.register(run_id, "pets")
+        linked = client.get_logged_model(model.model_id).tags["mlflow.modelVersions"]
+        assert json.loads(linked) == [{"name": "pets", "version": version.version}]
+        assert client.get_model_version("pets", version.version).run_id == run_id
+        names.append(model.name)
+    assert len(set(names)) == 2
+
+
 def test_a_model_that_cannot_be_saved_is_marked(tracker, client, network, monkeypatch):
     run_id = tracker.start_run("n", {}, {})
     from mlflow import keras as flavor

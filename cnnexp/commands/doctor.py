@@ -10,6 +10,8 @@ TEXT = """\
 Looks after what runs leave when their process is killed or their store goes away:
 
   store       can it be opened, is its file sound
+  places      of a store that was renamed, copied or mounted elsewhere: they are named as of here
+  artifacts   finished runs whose recorded files cannot be reached (a word only)
   runs        RUNNING, though their process died: they are closed as KILLED
   journals    figures that could not be sent to the store: they are sent now
   unfinished  what was stopped, and the line that goes on with it

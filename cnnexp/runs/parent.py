@@ -42,16 +42,18 @@ def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
         failed = sum(status != "FINISHED" for status in statuses)
         figures: dict[str, float] = {JOBS: len(statuses), FAILED_JOBS: failed}
         tags = {"sweep.state": f"{len(statuses) - failed} of {len(statuses)} jobs finished"}
-        best = folder.best_job(monitor)
-        if best is not None and best.manifest is not None:
+        known, best = tracker.get_run(parent), folder.best_job(monitor)
+        if best and best.manifest and best.manifest.run_id != known.tags.get("best.run_id"):
             run = tracker.find_run(best.manifest.run_id)  # or that which was taken for it
             figures |= {name: run.metrics[final] for final, name in BEST.items() if final in run.metrics}
             number = next(number for number, job in folder.jobs().items() if job == best)
             own = own_overrides(folder.overrides_of(number, best), folder.shared_overrides)
             tags |= {"best.run_id": run.run_id, "best.name": run.name, "best.params": redact(" ".join(own))}
-            if "dataset" not in tracker.get_run(parent).tags:
+            if "dataset" not in known.tags:
                 tags["dataset"] = run.tags.get("dataset", "")
-        tracker.add_metrics(parent, figures)
+        tracker.add_metrics(
+            parent, {name: value for name, value in figures.items() if known.metrics.get(name) != value}
+        )
         tracker.add_tags(parent, tags)
     except Exception as error:  # of MLflow, the network, a file that another process removes
         warn(f"cnnexp: the sweep's run {parent} is not up to date: {redact(str(error) or type(error).__name__)}")

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +17,8 @@ from cnnexp.console import warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_move, locked
 from cnnexp.tracking.journal import Record, is_outage
-from cnnexp.tracking.locations import mend
-from cnnexp.tracking.reader import RunReader, logged_steps
+from cnnexp.tracking.locations import local_folder, mend
+from cnnexp.tracking.reader import MODEL, RunReader, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
 from cnnexp.tracking.stores import QUIET, artifact_uri, check_inside, check_store, naming_uri, resolve_uri, sqlite_file
@@ -108,6 +110,26 @@ def _log_inputs(client: "MlflowClient", run_id: str, splits: dict[str, dict[str,
         except MlflowException as error:
             if last or "IntegrityError" not in str(error):
                 raise
+
+
+def model_name(run_name: str, run_id: str) -> str:
+    """What tells a model from those of other runs, in characters that MLflow takes."""
+    return re.sub(r"""[/:.%"']""", "_", f"{run_name} {run_id[:8]}")
+
+
+def _link_model(model: Path | None, run: Path) -> None:
+    """Let the files of a model be artifacts of its run, too."""
+    assert model is not None, "a store has its runs and its models in one place"
+    run.mkdir(parents=True, exist_ok=True)
+    with atomic_move(run, MODEL) as scratch:
+        shutil.copytree(model, scratch / MODEL, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
 
 
 def system_monitors() -> "list[BaseMetricsMonitor]":
@@ -314,6 +336,10 @@ class Tracker(RunReader, RunWriter):
     def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
         """Record the model as `model`: `mlflow.pyfunc.load_model("runs:/RUN/model")`, `mlflow models serve`.
 
+        Among all models it is called after its run. MLflow finds `runs:/RUN/model` by that name, or among the run's
+        files; where these are files of this machine, the model's stand there too, as links that take no room.
+        Elsewhere they would be sent twice, and the name is `model`.
+
         What is stored is a `.keras` file, without the optimizer's state, and text; nothing is pickled.
 
         Args:
@@ -330,11 +356,12 @@ class Tracker(RunReader, RunWriter):
         client, run_id, retry = self.client(), self._current, self._journal.retry
         images = Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))])
         probabilities = Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))])
-        run = client.get_run(run_id)
+        run = retry(client.get_run, run_id)
+        folder_of_run = None if self.uri.startswith("http") else local_folder(self._resolve(run.info.artifact_uri))
         entry = retry(
             client.create_logged_model,
             self._experiment_id,
-            name="model",  # by which MLflow finds runs:/RUN/model
+            name=model_name(run.info.run_name, run_id) if folder_of_run else MODEL,
             source_run_id=run_id,
             params=run.data.params,
             tags={key: run.data.tags[key] for key in MODEL_TAGS if key in run.data.tags},
@@ -354,6 +381,8 @@ class Tracker(RunReader, RunWriter):
                     metadata={"class_names": list(class_names)},
                 )
                 retry(client.log_model_artifacts, entry.model_id, folder)
+            if folder_of_run:
+                _link_model(local_folder(entry.artifact_location), folder_of_run)
         except BaseException as error:
             if not is_outage(error):
                 client.finalize_logged_model(entry.model_id, "FAILED")

@@ -20,6 +20,7 @@ from cnnexp.tracking.views import missing_tags, swept_keys, view_links
 
 PARENT_TAG = ("sweep", "parent")  # what marks the parent run of a sweep
 RUNS_PER_PAGE = 100
+MODEL = "model"  # what a run's model is called among its artifacts
 NEWEST = 10  # sweeps whose keys are columns of the views
 
 
@@ -146,17 +147,17 @@ class RunReader(ABC):
         """The run with this id, of any experiment."""
         return RunInfo.from_mlflow(self.client().get_run(run_id), self._resolve)
 
-    def find_logged_model(self, run_id: str, name: str = "model") -> Any:
-        """The `LoggedModel` of this name that a run recorded, or None."""
+    def find_logged_model(self, run_id: str) -> Any:
+        """The `LoggedModel` that a run recorded, or None; of several the newest that is whole."""
         run = self.client().get_run(run_id)
         outputs = run.outputs.model_outputs if run.outputs else []
-        models = (self.client().get_logged_model(output.model_id) for output in outputs)
-        return next((model for model in models if model.name == name), None)
+        models = [self.client().get_logged_model(output.model_id) for output in outputs]
+        return max(models, key=lambda model: (str(model.status) == "READY", model.creation_timestamp), default=None)
 
     def place(self, run_id: str, path: str) -> tuple[str, str, str]:
         """Where an artifact lies by the store: a URI, the name of its model or "", and the path under the URI."""
         first, _, rest = path.partition("/")
-        if model := self.find_logged_model(run_id, first):  # MLflow 3 keeps models apart from other artifacts
+        if first == MODEL and (model := self.find_logged_model(run_id)):  # MLflow 3 keeps models apart from the rest
             return model.artifact_location, first, rest
         return self.client().get_run(run_id).info.artifact_uri, "", path
 

@@ -3,6 +3,7 @@
 Which version is the best is decided by its validation accuracy, never by the test images.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ALIAS = "best"
 SCHEME = "models:/"
+VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, by which MLflow's UI leads to its registered versions
 KEPT_TAGS = ("overrides", "config_hash", "data_digest", "sweep_id", "git_commit")
 
 
@@ -75,6 +77,8 @@ def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
     version = client.create_model_version(
         name, model.artifact_location, run.run_id, tags, description=_description(run), model_id=model.model_id
     ).version
+    listed = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": str(version)}]
+    client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(listed)})
     moved, reason = _better(tags, holder)
     if moved:
         client.set_registered_model_alias(name, ALIAS, str(version))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cnnexp.metrics.names import TOTAL_SECONDS, TRAINABLE_PARAMETERS
+from cnnexp.metrics.names import TOTAL_SECONDS, TRAIN_ACC, TRAIN_LOSS, TRAINABLE_PARAMETERS, VAL_ACC, VAL_LOSS
 from cnnexp.tracking.notes import NOTE_TAG
 
 COLUMNS = (  # of the table of runs, beside name and time
@@ -20,6 +20,7 @@ COLUMNS = (  # of the table of runs, beside name and time
 )
 TAGGED = ("seed", "dataset", "augmentation", "backbone", "head", "optimizer")  # keys and groups with a tag
 MOST_SWEPT = 8  # columns
+CURVES = {"val": (VAL_ACC, VAL_LOSS), "train": (TRAIN_ACC, TRAIN_LOSS)}  # the first charts, by their sections
 VIEW = "mlflow.sharedViewState."
 GRID_KEY = re.compile(r"(?:^| )\+*([A-Za-z_][\w./]*)=")
 SORTED_BY = {  # a view's name -> what sorts it, downwards; MLflow nests children only where the start time does
@@ -91,5 +92,36 @@ def _view(name: str, order: str, swept: Sequence[str]) -> str:
         "columnWidths": widths,
         "orderByKey": order,
         "orderByAsc": False,
+        "compareRunSections": [_section(name) for name in CURVES],
+        "compareRunCharts": [_line_chart(section, name) for section, names in CURVES.items() for name in names],
+        "isAccordionReordered": True,  # else sections are sorted by name, and bars of final figures come first
     }
     return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def _section(name: str) -> dict[str, Any]:
+    return {"uuid": f"section-{name}", "name": name, "display": True, "isReordered": False}
+
+
+def _line_chart(section: str, name: str) -> dict[str, Any]:
+    """A figure by epoch, as MLflow's UI describes its own charts."""
+    return {
+        "type": "LINE",
+        "uuid": f"chart-{name}",
+        "metricSectionId": f"section-{section}",
+        "metricKey": name,
+        "displayName": name,
+        "isGenerated": True,
+        "deleted": False,
+        "runsCountToCompare": 10,
+        "lineSmoothness": 0,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "range": {},
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }
