@@ -133,7 +133,8 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def shorten(text: str, longest: int) -> str:
-    """`text`, its middle left out where it is longer than `longest` characters."""
+    """`text` as `visible` gives it, its middle left out where it is longer than `longest` characters."""
+    text = visible(text)
     if len(text) <= longest:
         return text
     head = (longest - 1) // 3

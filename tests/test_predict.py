@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,3 +127,58 @@ def test_a_registered_model(cnnexp: Run, root: Path, recorded: dict[str, dict[st
         assert as_json(cnnexp, root, name, *recorded) == expected
     code, _, err = cnnexp("predict", "models:/cats or dogs/2", *recorded, f"paths.root={root}")
     assert code == 2 and len(err.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ odd files
+
+
+def test_what_is_no_file_is_skipped_at_once(cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]]) -> None:
+    odd = Path("odd")
+    odd.mkdir()
+    os.mkfifo(odd / "a.png")
+    (odd / "zero.png").symlink_to("/dev/zero")
+    (odd / "sparse.png").touch()
+    os.truncate(odd / "sparse.png", 30 * 2**30)
+    for names in (["odd/a.png"], ["odd/zero.png"], ["odd"], ["odd/*.png"]):
+        code, out, err = cnnexp("predict", "latest", *names, f"paths.root={root}")
+        lines = err.splitlines()
+        assert (code, out, lines.pop()) == (2, "", "cnnexp: cnnexp predict: none of the images could be read")
+        assert len(lines) == (3 if len(names[0].split("/")) == 1 or "*" in names[0] else 1)
+        for line in lines:
+            size = "it has 32,212,254,720 bytes, more than 536,870,910"
+            assert line.startswith("cnnexp: skipped: odd/")
+            assert (size if "sparse" in line else "it is no regular file") in line
+    code, out, err = cnnexp("explain", "latest", "odd/a.png", f"paths.root={root}")
+    assert code == 2 and "skipped: odd/a.png" in err and "Traceback" not in err
+    shutil.copy(next(iter(recorded)), odd / "well.jpg")
+    assert [row["file"] for row in as_json(cnnexp, root, "latest", "odd")] == ["odd/well.jpg"]
+    for name, said in (("x" * 5000, "File name too long"), ("**x", "cannot be looked for")):
+        code, _, err = cnnexp("predict", "latest", name, f"paths.root={root}")
+        assert code == 2 and err.count("\n") == 1 and said in err
+
+
+ESC = "e\x1b[31mRED\x1b]0;X\x07"
+
+
+def test_names_are_shown_and_not_obeyed(
+    cnnexp: Run, root: Path, recorded: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    """Control sequences, a line break, bytes that are no UTF-8, and the beginnings of options and overrides."""
+    picture = next(iter(recorded))
+    names = [f"{ESC}.jpg", "a\nb.jpg", "\udcff\udcfe.jpg", "=1+1.jpg", "seed=1.jpg", "-x.jpg", "~k.jpg"]
+    seen = [r"e\x1b[31mRED\x1b]0;X\x07.jpg", r"a\nb.jpg", r"\xff\xfe.jpg", *names[3:]]
+    for name in names:
+        shutil.copy(picture, tmp_path / name)
+    Path(f"broken{ESC}.jpg").write_bytes(b"\xff\xd8")
+    code, out, err = cnnexp("predict", "latest", f"paths.root={root}", "--", f"broken{ESC}.jpg", *names)
+    assert code == 0, err
+    assert err.count("\n") == 1 and rf"skipped: broken{seen[0]}: cannot be read" in err
+    shown = [line.split()[0] for line in out.splitlines() if ".jpg" in line]
+    assert shown == seen and "\x1b" not in out + err
+    code, out, err = cnnexp("predict", "latest", "./=1+1.jpg", "=1+1.jpg", f"paths.root={root}", "--csv")
+    assert code == 0 and [row["file"] for row in csv.DictReader(out.splitlines())] == ["'=1+1.jpg"], err
+    code, out, err = cnnexp("predict", "latest", "\udcff\udcfe.jpg", f"paths.root={root}", "--csv")
+    assert code == 0, err
+    assert len(as_json(cnnexp, root, "latest", "\udcff\udcfe.jpg", "~k.jpg")) == 2
+    code, out, err = cnnexp("explain", "latest", "\udcff\udcfe.jpg", names[0], f"paths.root={root}", "--activations")
+    assert code == 0 and "\x1b" not in out + err, err

@@ -109,6 +109,8 @@ def test_what_else_may_hide_in_a_config(
 
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+MERGES = "z0: &z0 {" + ", ".join(f"k{n}: {n}" for n in range(10)) + "}\n"
+MERGES += "".join(f"z{n}: &z{n} {{<<: [{', '.join([f'*z{n - 1}'] * 8)}]}}\n" for n in range(1, 30))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,8 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]
         "!!python/object/apply:os.system [ls]",
         "a: &a [1, *a]",
         BOMB,
+        MERGES,
+        "a: 1" + ":1" * 400_000,
         "[" * 1000,
         "just text",
         "{",
@@ -127,6 +131,12 @@ def test_what_is_no_config(cnnexp: Run, trained: Path, files: dict[str, Path], t
     files["config.yaml"].write_text(text)
     for command in ("reproduce", "evaluate"):
         refused(cnnexp(command, "latest", f"paths.root={trained}"), "config.yaml")
+
+
+@pytest.mark.parametrize("text", [MERGES, BOMB, "a: [", "metadata: [1]", "metadata: {class_names: {a: 1}}", "", "x"])
+def test_a_description_of_the_model_that_is_none(cnnexp: Run, trained: Path, files: dict[str, Path], text: str) -> None:
+    files["MLmodel"].write_text(text)
+    refused(cnnexp("predict", "latest", picture(trained), f"paths.root={trained}"), "its model cannot be loaded: ")
 
 
 def test_config_is_read_from_one_file_of_sensible_size(trained: Path, files: dict[str, Path]) -> None:

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from cnnexp.config import Config
-from cnnexp.config.limits import check_place
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
@@ -70,19 +69,26 @@ def find_images(patterns: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        check_place("IMAGE", pattern)
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
-        elif path.is_file():
-            matches = [path]
-        else:
-            anchor = Path(path.anchor or ".")
-            matches = sorted(anchor.glob(str(path.relative_to(path.anchor))))
+        try:
+            matches = _matching(pattern)
+        except (OSError, ValueError) as error:  # it is too long, or no pattern
+            raise UserError(
+                f"{pattern[:100]}: cannot be looked for: {getattr(error, 'strerror', None) or error}"
+            ) from error
         if not matches:
             raise UserError(f"{pattern}: no image there; give files, folders, or a pattern in quotes")
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
+    if path.is_file():
+        return [path]
+    anchor = Path(path.anchor or ".")
+    return sorted(anchor.glob(str(path.relative_to(path.anchor))))
 
 
 def read_batch(files: list[Path], recorded: LoadedModel) -> tuple[list[Path], np.ndarray]:
