@@ -92,6 +92,9 @@ def parse_yaml(text: str, where: str, merges: bool = False) -> Any:
         raise UserError(f"{where}: {error}") from error
     except RecursionError as error:
         raise UserError(f"{where}: {_too_much()}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{where}: {line}{error.problem or 'is no YAML'}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers and dates
         raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 

@@ -6,6 +6,7 @@ import logging
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from cnnexp.cli import COMMANDS
 from cnnexp.commands import train
 from cnnexp.commands.arguments import CommandParser
 from cnnexp.config import validated
+from cnnexp.console import visible
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
 
@@ -53,6 +55,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 # ------------------------------------------------------------------------------------------------- mistakes
+
+LONG = "x" * 5000
 
 # each class of mistake: the line, and what the message has to say, in this order
 MISTAKES = [
@@ -93,10 +97,26 @@ MISTAKES = [
     (["prepare"], ["name one data set"]),
     (["prepare", "photos"], ["dataset=photos", "no such option", "dogs_vs_cats"]),
     (["compare", "--sweep"], ["--sweep", "needs a value"]),
+    (["tra\nin"], ["tra\\nin", "no such command"]),
+    (["train", "dataset=a\nb"], ["dataset=a\\nb", "not an override"]),
+    (["train", "seed=a\rb"], ["seed=a\\rb"]),
+    (["doctor", "a\nb"], ["a\\nb", "takes only --check"]),
+    (["predict", "latest", "a\x1b[31m.jpg", "--\x1b]0;X\x07"], ["--\\x1b]0;X\\x07", "no such option"]),
+    (["train", "paths.root=\udcff\udcfe"], ["paths.root=\\xff\\xfe", "is no UTF-8"]),
+    (["summary", "dataset.path=caf\udce9"], ["dataset.path=caf\\xe9", "is no UTF-8"]),
+    (["prepare", "folder", "dataset.path='~nouser/x'"], ["dataset.path=~nouser/x", "~nouser is no user's home"]),
+    (["summary", "backbone.weights='~nouser/x'"], ["backbone.weights=~nouser/x", "~nouser is no user's home"]),
+    (["prepare", "folder", "dataset.path='http://[::1'"], ["dataset.path", "is no address", "http://HOST/FILE"]),
+    (["prepare", "dogs_vs_cats", "dataset.source='http://u:p@h:x/'"], ["dataset.source", "is no address"]),
+    (["prepare", "folder", f"dataset.path={LONG}"], ["dataset.path=xxx", "... (5,000 letters)", "is too long"]),
+    (["train", f"paths.root={LONG}"], ["paths.root=xxx", "is too long"]),
+    (["train", f"paths.cache={'x/' * 2000}y"], ["paths.cache=x/x", "is too long", "3,000"]),
+    (["plan", "+paths.weights.vgg16='~nouser/x'"], ["paths.weights.vgg16=~nouser/x", "~nouser is no user's home"]),
+    (["train", "--config-dir", LONG], ["--config-dir=xxx", "is too long"]),
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[" ".join(line) for line, _ in MISTAKES])
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[visible(" ".join(line))[:80] for line, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(
     cnnexp: Run, jobs: list[object], tmp_path: Path, line: list[str], said: list[str]
 ) -> None:
@@ -242,6 +262,51 @@ def test_a_folder_of_ones_own_experiments(cnnexp: Run, jobs: list[object], tmp_p
     assert found == [("own", 3, 4, "vgg19"), ("whole", 0, 30, "small_cnn")]
 
 
+MERGES = "z0: &z0 {" + ", ".join(f"k{n}: {n}" for n in range(10)) + "}\n"
+MERGES += "".join(f"z{n}: &z{n} {{<<: [{', '.join([f'*z{n - 1}'] * 8)}]}}\n" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("cd/experiment/x.yaml", ["--config-dir", "cd", "experiment=x", "--cfg", "job"]),
+        ("cd/experiment/x.yaml", ["--config-dir", "cd", "-m", "experiment=x", "seed=0,1"]),
+        ("cd/whole.yaml", ["--config-dir", "cd", "--config-name", "whole", "--cfg", "job"]),
+        ("cd/experiment/x.yaml", ["hydra.searchpath=[file://cd]", "experiment=x"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(MERGES, "has more than"), ("a0: &a [x]\n" + MERGES[:0] + "b: &b [*b]", "has more than"), ("a: [", "cannot be")],
+)
+def test_a_hostile_file_of_options_is_one_line(
+    cnnexp: Run, jobs: list[object], tmp_path: Path, file: str, line: list[str], content: str, said: str
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(content)
+    began = time.monotonic()
+    code, _, err = cnnexp("train", *line)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{tmp_path / file}: {said}" in err and jobs == [] and time.monotonic() - began < 20
+
+
+def test_merge_keys_in_files_of_ones_own(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    text = "# @package _global_\nname: own\noptimizer: &base {learning_rate: 0.25}\ntrainer: {epochs: 7}\n"
+    (tmp_path / "mine/experiment/own.yaml").write_text(text + "tracking:\n  tags:\n    <<: *base\n    a: b\n")
+    code, _, err = cnnexp("train", "--config-dir=mine", "experiment=own")
+    assert (code, err) == (0, "")
+    (job,) = jobs
+    assert job.tracking.tags == {"learning_rate": "0.25", "a": "b"}  # type: ignore[attr-defined]
+
+
+def test_a_file_of_options_that_is_no_text(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_bytes(b"# caf\xe9\nname: own\n")
+    code, out, err = cnnexp("train", "--config-dir=mine", "--help")
+    assert (code, err) == (0, "") and "own" in out
+
+
 # --------------------------------------------------------------------------------------------- completion
 
 
@@ -318,6 +383,20 @@ def test_names_and_overrides() -> None:
         parse("--swep", "x", "run")
     with pytest.raises(UserError, match="--swee: no such option"):  # no abbreviation: another option may come
         parse("--swee", "x")
+
+
+def test_files_whose_names_look_like_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = ["=1+1.jpg", "~a.jpg", "a=b.jpg", "+c=d.jpg"]
+    for name in there:
+        Path(name).touch()
+    names = ["./=1+1.jpg", *there, "./x=*.jpg", "'"]
+    assert (parse(*names).names, parse(*names).overrides) == (names, [])
+    keys = ["seed=1", "a=c.jpg", "~b", "+c=2", "++dataset.arguments.x=1", "hydra/launcher=joblib", "seed=a.jpg"]
+    Path("seed=a.jpg").touch()
+    assert (parse(*keys).names, parse(*keys).overrides) == ([], keys)
+    given = parse("seed=2", "x", "--", "seed=1", "-x.jpg", "--sweep", "~a", "--")
+    assert (given.names, given.overrides) == (["x", "seed=1", "-x.jpg", "--sweep", "~a", "--"], ["seed=2"])
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])

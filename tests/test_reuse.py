@@ -270,3 +270,24 @@ def test_a_search_takes_only_its_own(cnnexp: Run, drawn_root: Path, tmp_path: Pa
     assert code == 0 and "taken for it" not in out, err
     results = _results(folders(tmp_path)[1])
     assert len(results) == out.count("epoch   1/2") <= 2 and out.count("is done already") == 4 - len(results)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+def test_what_cannot_be_taken_is_trained(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the store is away")
+
+    monkeypatch.setattr(reuse, "_copy_figures", fail)
+    code, out, err = cnnexp("train", *small(drawn_root, "seed=1,2", "hydra.output_subdir=null"))
+    assert code == 0 and out.count("epoch   1/2") == 2, err
+    assert "job 0 is trained, for" in err and "cannot be taken for it: the store is away" in err
+    parent = tracker(tmp_path).sweeps(1)[0]
+    children = tracker(tmp_path).children(parent.run_id)
+    assert [run.status for run in children] == ["FINISHED"] * 2 and children[0].tags["reused_from"] == ""
+    assert parent.tags["best.run_id"] in {run.run_id for run in children}
+    assert parent.tags["best.params"] in ("seed=1", "seed=2")

@@ -52,7 +52,7 @@ def test_the_folders_of_jobs_are_known_beforehand(overrides: list[str], wanted: 
         (["seed=0,1", "hydra.sweep.subdir=same"], "jobs 0 and 1 would have one folder, same; take ${hydra.job.num}"),
         (["seed=0,1,0", DIRNAME], "jobs 0 and 2 would have one folder, seed=0"),
         (["seed=0,1", "hydra.sweep.subdir=../${seed}"], "job 0 would lie in ../0"),
-        (["seed=0,1", "hydra.sweep.subdir=/tmp/${seed}"], "job 0 would lie in /tmp/0"),
+        (["seed=0,1", "hydra.sweep.subdir=/elsewhere/${seed}"], "job 0 would lie in /elsewhere/0"),
         (["seed=0,1", "hydra.sweep.subdir=''"], "job 0 would lie in ., not in a folder of its own"),
         (["seed=0,1", "hydra.sweep.subdir=${optimiser.name}"], "Interpolation key 'optimiser.name' not found"),
         ([f"name=a,{'b' * 251}", DIRNAME], "the name of job 1's folder has over 255 bytes"),

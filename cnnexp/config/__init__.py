@@ -128,6 +128,7 @@ def validated(config: DictConfig) -> Config:
             "the config has no schema: begin its defaults list with `- schema`, as conf/config.yaml; "
             "what a run recorded is trained again by `cnnexp reproduce RUN`"
         )
+    check_limits("paths.", result.paths)  # before the places that lie below them
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)

@@ -92,6 +92,9 @@ class OwnFiles(FileConfigSource):
         return result
 
 
+OwnFiles.__name__ = FileConfigSource.__name__  # Hydra takes two classes of one name for one, and keeps the first
+
+
 def complete_leaf(group: str, name: str, node: DictConfig) -> None:
     """Complete what a file of the user's own says of a leaf by `_target_` and values.
 

@@ -38,7 +38,7 @@ def _ended(sweep_folder: Path) -> tuple[list[Result], list[list[str]]]:
     """What the jobs of a sweep left, and their overrides."""
     sweep, results, lines = SweepFolder(sweep_folder), [], []
     for number, job in sweep.jobs().items():
-        if not job.status:
+        if not job.has_ended:
             continue
         try:
             result, line = _read_result(job), sweep.overrides_of(number, job)

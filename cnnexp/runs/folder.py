@@ -183,6 +183,11 @@ class RunFolder(LockedFolder):
         """Whether a run has begun here."""
         return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result, readable or not."""
+        return (self.path / RESULT).is_file()
+
     def read_result(self) -> Result:
         """What the run came to; its answers are looked for beside it, wherever it lies now.
 
@@ -225,13 +230,13 @@ class SweepFolder(LockedFolder):
 
     @property
     def manifest(self) -> SweepManifest | None:
-        """None where this is no sweep, or its file cannot be read, which is said."""
+        """None where this is no sweep.
+
+        Raises:
+            UserError: its file is damaged.
+        """
         file = self.path / SWEEP
-        try:
-            return read_json(file, SweepManifest) if file.is_file() else None
-        except UserError as error:
-            warn_once(f"cnnexp: {error}; this sweep is passed over")
-            return None
+        return read_json(file, SweepManifest) if file.is_file() else None
 
     @property
     def parent_run_id(self) -> str | None:
@@ -254,13 +259,17 @@ class SweepFolder(LockedFolder):
         return bool(self.manifest and self.manifest.kind == "search")
 
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
-        """Whether this is the sweep of a line, in whatever order its overrides stand there.
+        """Whether this is the sweep of a line, in whatever order its overrides stand; one that is damaged is none.
 
         Args:
             line: the overrides, without passwords.
             swept: those with several values; not compared with a sweep of a version that did not keep them.
         """
-        manifest = self.manifest
+        try:
+            manifest = self.manifest
+        except UserError as error:
+            warn_once(f"cnnexp: {error}; this sweep is passed over")
+            return False
         if manifest is None or in_one_order(manifest.overrides) != in_one_order(line):
             return False
         return manifest.swept is None or sorted(manifest.swept) == sorted(swept)
@@ -300,7 +309,7 @@ class SweepFolder(LockedFolder):
 
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
-        return [folder for folder in self.jobs().values() if (folder.path / RESULT).is_file()]
+        return [folder for folder in self.jobs().values() if folder.has_ended]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""

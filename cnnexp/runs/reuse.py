@@ -59,7 +59,10 @@ def _version(name: str) -> str | None:
 
 def _code_of(module: str) -> str:
     """The digest of the Python files of a module, or of the package that it stands for."""
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):  # building the network says what is wrong with it
+        spec = None
     places = [Path(place) for place in spec.submodule_search_locations or []] if spec else []
     if spec and spec.origin and not places:
         places = [Path(spec.origin)]

@@ -58,13 +58,23 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
             job.sweep.record_job(order, folder, job.overrides)
             return float("nan") if done.objective is None else done.objective
     job.sweep.record_job(order, job.folder, job.overrides)
-    equal = None if job.sweep.is_search else find_equal(tracker, _wanted(job))
-    if equal is not None:
-        taken = take(job, order, equal)
+    taken = None if job.sweep.is_search else _taken(job, order, tracker)
+    if taken is not None:
         say(f"[{order}] equals run {taken.reused_from}, which is taken for it; sweep.reuse=false trains it")
         return float("nan") if taken.objective is None else taken.objective
     job.folder.reopen()
     return (train or train_here)(job, job.sweep.parent_run_id, order)
+
+
+def _taken(job: Job, order: int, tracker: RunStore) -> RunManifest | None:
+    """What stands for the job now, if a finished run that equals it could be taken."""
+    wanted = Wanted(job.config, config_hash(job.resolved), explains(job.config, job.sweep), lambda: _digest(job))
+    equal = find_equal(tracker, wanted)
+    try:
+        return take(job, order, equal) if equal else None
+    except Exception as error:  # of the store, or a lock: training the job says it again, and goes on with its run
+        warn(f"cnnexp: job {order} is trained, for {equal} cannot be taken for it: {redact(str(error))}")
+        return None
 
 
 def train_here(job: Job, parent: str | None, order: int) -> float:
@@ -81,10 +91,6 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
         reason = f"{'' if expected else type(error).__name__ + ': '}{error}"
         record_failure(job, parent, order, reason, traceback.format_exc())
         return float("nan")
-
-
-def _wanted(job: Job) -> Wanted:
-    return Wanted(job.config, config_hash(job.resolved), explains(job.config, job.sweep), lambda: _digest(job))
 
 
 def _digest(job: Job) -> str | None:
