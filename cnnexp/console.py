@@ -13,6 +13,7 @@ from functools import cache
 from typing import TypeVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
+SHORTEST_NAME = 6  # characters that are left of a name where a terminal is too narrow for it
 PLAIN_INTERVAL_S = 10.0  # seconds between the lines of a progress report that is not on a terminal
 
 # what would do something to a terminal in place of being seen there (C0, DEL, C1), end the line or turn its direction;
@@ -140,18 +142,96 @@ def byte_progress(description: str, total: int | None = None, done: int = 0) -> 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
     """Print a table; the first `left` columns are aligned left (names), the others right (figures).
 
-    Where the terminal is too narrow, cells are folded and nothing is cut off.
+    Where the terminal is too narrow, names are folded; figures are never broken, and nothing is cut off.
     """
-    grid = Table(title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
-    grid.title = Text(visible(title)) if title else None
-    for number, column in enumerate(columns):
-        grid.add_column(Text(visible(column)), justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(visible(cell)) for cell in row))
     console = stdout()
     if not console.is_terminal:
         console.width = 250  # a file has no edge
-    console.print(grid)
+    console.print(_grid(title, columns, rows, left))
+
+
+def flat_table(  # noqa: PLR0913 - a table, and how it gets narrower
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    dropped: Sequence[str] = (),
+    wide: bool = False,
+) -> list[str]:
+    """Print a table with one line a row: a narrow terminal gets fewer columns, and then shorter names.
+
+    Args:
+        dropped: columns that can be left out, the first first.
+        wide: leave out nothing, however narrow the terminal is; so it is in a file.
+
+    Returns:
+        The columns that were left out.
+    """
+    console = stdout()
+    rows = [[visible(cell) for cell in row] for row in rows]
+    kept, out = list(range(len(columns))), []
+    fits = wide or not console.is_terminal
+    for name in dropped if not fits else ():
+        place = columns.index(name) if name in columns else -1
+        if _width(columns, rows, kept, left if 0 <= place < left else 0) <= console.width:
+            break  # names are made shorter before one is left out
+        if place >= 0:
+            kept.remove(place)
+            out.append(name)
+    names = sum(place < left for place in kept)
+    shown = [[row[place] for place in kept] for row in rows]
+    heads = [columns[place] for place in kept]
+    width = _width(columns, rows, kept)
+    if fits:
+        console.width = max(250, width)
+    else:
+        _shorten_names(heads, shown, names, width - console.width)
+    console.print(_grid(title, heads, shown, names), soft_wrap=wide)
+    return out
+
+
+def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> Table:
+    grid = Table(title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
+    grid.title = Text(visible(title)) if title else None
+    for number, column in enumerate(columns):
+        name = number < left
+        grid.add_column(Text(visible(column)), justify="left" if name else "right", overflow="fold", no_wrap=not name)
+    for row in rows:
+        grid.add_row(*(Text(visible(cell)) for cell in row))
+    return grid
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], short: int = 0) -> int:
+    """Of a table with these columns in one line: each has a blank on either side, and one stands between two.
+
+    The first `short` columns are taken as short as they can be made.
+    """
+    widest = [max(cell_len(line[place]) for line in (columns, *rows)) for place in kept]
+    widest = [min(width, SHORTEST_NAME) if place < short else width for place, width in zip(kept, widest, strict=True)]
+    return sum(widest) + 3 * len(kept) + 1
+
+
+def _shorten_names(columns: list[str], rows: list[list[str]], left: int, excess: int) -> None:
+    """Take letters out of the middle of names, always of the longest column, until `excess` columns are saved."""
+    lines = [columns, *rows]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(left)]
+    for _ in range(excess):
+        longest = widths.index(max(widths))
+        if widths[longest] <= SHORTEST_NAME:
+            break
+        widths[longest] -= 1
+    for line in lines:
+        for place, width in enumerate(widths):
+            line[place] = shorten(line[place], width)
+
+
+def shorten(text: str, longest: int) -> str:
+    """`text` as `visible` gives it, its middle left out where it is longer than `longest` characters."""
+    text = visible(text)
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 3
+    return f"{text[:head]}…{text[head + 1 - longest :]}"
 
 
 def show_markdown(text: str) -> None:

@@ -22,6 +22,7 @@ PANEL, MARGIN, HEAD = 270, 10, 50  # pixels
 SIDE = PANEL - 2 * MARGIN  # of the square that a picture is fitted into
 LINE, LETTERS = 17, 12  # of a caption, and the size of its letters
 LINE_LETTERS = 34
+SCREEN = 1600  # pixels: a higher sheet of pictures gets wider instead
 
 
 class Sheet:
@@ -84,24 +85,46 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
     """Write pictures with captions as a PNG: one row a photo, the photo first, then its overlays.
 
+    Where that would be higher than a screen, two or more photos stand beside each other, down the sheet first.
+
     Args:
         path: the PNG file; its folder is made.
         rows: the panels, each 270 pixels wide; rows may differ in length. A long line of a caption is cut.
         title: headline of the sheet.
     """
-    pictures = [max(_height(panel) for panel in row) for row in rows]
-    captions = [[panel.caption.splitlines() for panel in row] for row in rows]
-    heads = [LINE * max(map(len, row)) for row in captions]
-    height = sum(pictures) + sum(heads) + 2 * MARGIN * len(rows)
-    sheet = Sheet(PANEL * max(len(row) for row in rows), round(height) + (HEAD if title else 0))
-    top = 0.0
+    down, height, width = len(rows), _sheet_height(rows), PANEL * max(len(row) for row in rows)
+    while height > max(SCREEN, width) and down > 1:
+        down -= 1
+        groups = [rows[start : start + down] for start in range(0, len(rows), down)]
+        height, width = max(map(_sheet_height, groups)), PANEL * sum(max(map(len, group)) for group in groups)
+    sheet = Sheet(width, round(height) + (HEAD if title else 0))
     if title:
-        sheet.text(title, MARGIN, 14, 18, bold=True)
-        top = float(HEAD)
-    for row, texts, head, picture in zip(rows, captions, heads, pictures, strict=True):
+        sheet.text(title, MARGIN, 14, min(18, round(18 * 0.09 * width / len(title))), bold=True)
+    left = 0
+    for start in range(0, len(rows), down):
+        group = rows[start : start + down]
+        _draw_rows(sheet, group, left, HEAD if title else 0)
+        left += PANEL * max(map(len, group))
+    sheet.save(path)
+
+
+def _sheet_height(rows: Sequence[Sequence[Panel]]) -> float:
+    return sum(_head(row) + max(map(_height, row)) + 2 * MARGIN for row in rows)
+
+
+def _head(row: Sequence[Panel]) -> int:
+    """How high its captions are."""
+    return LINE * max(len(panel.caption.splitlines()) for panel in row)
+
+
+def _draw_rows(sheet: Sheet, rows: Sequence[Sequence[Panel]], beside: int, below: int) -> None:
+    """One below the other, from (beside, below) on."""
+    top = float(below)
+    for row in rows:
+        head, picture = _head(row), max(map(_height, row))
         top += MARGIN
-        for column, (panel, lines) in enumerate(zip(row, texts, strict=True)):
-            left = column * PANEL + MARGIN
+        for column, panel in enumerate(row):
+            left, lines = beside + column * PANEL + MARGIN, panel.caption.splitlines()
             first = top + head - LINE * len(lines)
             for number, line in enumerate(lines):
                 sheet.text(_shortened(line), left, round(first + LINE * number), LETTERS)
@@ -109,7 +132,6 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
             wide = min(SIDE, high * panel.image.shape[1] / panel.image.shape[0])
             sheet.picture(panel.image, left, round(top + head), round(wide), round(high))
         top += head + picture + MARGIN
-    sheet.save(path)
 
 
 def _height(panel: Panel) -> float:
@@ -130,12 +152,3 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     assert package is not None and package.origin is not None
     folder = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
     return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
-
-
-def shorten(text: str, longest: int) -> str:
-    """`text` as `visible` gives it, its middle left out where it is longer than `longest` characters."""
-    text = visible(text)
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) // 3
-    return f"{text[:head]}…{text[head + 1 - longest :]}"

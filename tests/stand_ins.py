@@ -93,6 +93,9 @@ def fit(
         probabilities=(outputs / outputs.sum(axis=1, keepdims=True))[:, -1:].astype(np.float32)
         if data.num_classes == 2
         else (outputs / outputs.sum(axis=1, keepdims=True)).astype(np.float32),
+        validation_probabilities=np.random.default_rng(config.seed)
+        .random((len(data.validation.labels), 1 if data.num_classes == 2 else data.num_classes))
+        .astype(np.float32),
         train_seconds=0.1,
     )
 

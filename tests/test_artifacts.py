@@ -14,6 +14,7 @@ from made_runs import picture
 from cnnexp.errors import UserError
 from cnnexp.report.mistakes import read_mistakes
 from cnnexp.runs import artifacts
+from cnnexp.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.pictures, pytest.mark.trains]
 
@@ -69,9 +70,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def again(arguments: list[Any], folder: Path, probabilities: np.ndarray) -> dict[str, float]:
     """`artifacts.write` once more, as if the network had answered with these probabilities (N, 1)."""
-    *others, fit, explain, draw = arguments[1:]
+    job, parts, fit, explain, draw = arguments[:5]
     fit = replace(fit, probabilities=probabilities.astype(np.float32))
-    return artifacts.write(folder, *others, fit, explain, draw)
+    return artifacts.write(replace(job, folder=RunFolder(folder)), parts, fit, explain, draw)
 
 
 def names(folder: Path) -> set[str]:
@@ -84,7 +85,7 @@ def test_two_classes(
     written: Callable[..., list[Any]], quick: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments, metrics = written("experiment=baseline", "dataset=synthetic")
-    folder, dataset = arguments[0], arguments[4]
+    folder, dataset = arguments[0].folder.path, arguments[1].dataset
     with open(folder / "predictions.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     truth = np.array([line["truth"] == "dog" for line in lines])
@@ -116,7 +117,7 @@ def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyP
     drawn: list[Any] = []
     draw = artifacts.draw_errors
     monkeypatch.setattr(artifacts, "draw_errors", lambda *values: (drawn.append(values), draw(*values)))
-    dataset = arguments[4]
+    dataset = arguments[1].dataset
     probabilities = 0.1 + 0.8 * dataset.test.labels
     for index, share in ((1, 0.6), (4, 0.9), (6, 0.7)):
         probabilities[index] = share if dataset.test.labels[index] == 0 else 1 - share
@@ -139,14 +140,15 @@ def test_ten_classes_of_a_network_without_maps(
 
     monkeypatch.setattr("cnnexp.runs.artifacts.overlaid", none)
     arguments, metrics = written("experiment=mnist", "dataset=digits")
-    folder, dataset = arguments[0], arguments[4]
+    folder, dataset = arguments[0].folder.path, arguments[1].dataset
     assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}
     assert {"test/ece", "test/brier", "test/roc_auc", "test/average_precision"} == set(metrics)
     assert 0 <= metrics["test/brier"] <= 2
     # the test images of one class alone
     quick()
-    fit = arguments[-3]
-    arguments[4] = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
+    fit = arguments[2]
+    sevens = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
+    arguments[1] = replace(arguments[1], dataset=sevens)
     metrics = again(arguments, tmp_path / "sevens", fit.probabilities)
     assert set(metrics) == {"test/ece", "test/brier"}
     assert "roc_pr.png" not in names(tmp_path / "sevens")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cnnexp import console
-from cnnexp.console import EpochProgress, byte_progress, progress, say, table, visible, warn
+from cnnexp.console import EpochProgress, byte_progress, flat_table, progress, say, table, visible, warn
 
 
 class Clock:
@@ -120,6 +120,55 @@ def test_brackets_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -
     table("", ["layer", "shape"], [["dense", "[None, 10]"], ["[bold]x", "[/]"]])
     out = capsys.readouterr().out
     assert "[None, 10]" in out and "[bold]x" in out and "[/]" in out
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_each_row_is_one_line_at_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Columns go in the order that is asked for, then names get shorter; figures are whole."""
+    written = io.StringIO()
+    made = Console(file=written, force_terminal=True, width=width, highlight=False, color_system=None)
+    monkeypatch.setattr(console, "stdout", lambda: made)
+    columns = ["variant", "test %", "95 % interval", "gain", "time"]
+    rows = [[f"{'long' * 12}{n}", "95.9 ± 0.2", "94.5 - 97.0", "+13.6", "3 min 20 s"] for n in range(3)]
+    out = flat_table("", columns, rows, 1, ("none", "time", "95 % interval"))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    shown = [line for line in lines if "95.9 ± 0.2" in line and "+13.6" in line]
+    assert [line.split()[0][-1] for line in shown] == ["0", "1", "2"]
+    # all five columns take 16 + 49 + 10 + 11 + 5 + 10 = 101 characters
+    assert out == {60: ["time", "95 % interval"], 80: ["time", "95 % interval"], 100: ["time"], 120: []}[width]
+    assert all(("long" * 12 in line) == (width > 60) for line in shown)
+
+
+def test_a_name_is_left_out_only_when_it_cannot_be_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    made = Console(file=written, force_terminal=True, width=60, highlight=False, color_system=None)
+    monkeypatch.setattr(console, "stdout", lambda: made)
+    names = [f"key{n}" for n in range(8)]
+    rows = [["a long value"] * 8 + ["12.5"]]
+    # eight names of at least six characters and a figure of five: 8 * 9 + 8 + 1 = 81; with three less 54
+    assert flat_table("", [*names, "val %"], rows, 8, names[:0:-1]) == ["key7", "key6", "key5"]
+    assert max(map(len, written.getvalue().splitlines())) <= 60 and "12.5" in written.getvalue()
+
+
+def test_wide_has_every_column(terminal: io.StringIO) -> None:
+    columns, rows = ["name", "one", "two"], [["n" * 60, "1" * 30, "2" * 30]]
+    assert flat_table("", columns, rows, 1, ("two",), wide=True) == []
+    assert any("n" * 60 in line and "2" * 30 in line for line in terminal.getvalue().splitlines())
+
+
+def test_a_file_has_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flat_table("", ["name", "one", "two"], [["n" * 300, "1", "2"]], 1, ("two",)) == []
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "n" * 300 in line]
+    assert line.split()[1:] == ["1", "2"]
+
+
+def test_figures_are_not_broken_where_names_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    made = Console(file=written, force_terminal=True, width=40, highlight=False, color_system=None)
+    monkeypatch.setattr(console, "stdout", lambda: made)
+    table("", ["name", "figure"], [["word " * 20, "123456789.123456789"]])
+    assert "123456789.123456789" in written.getvalue()
 
 
 # ------------------------------------------------------------------------------------------ epochs of a training

@@ -101,6 +101,7 @@ def test_top_classes_and_caption() -> None:
     assert top_classes(np.array([0.25]), ("cat", "dog")) == [("cat", 0.75), ("dog", 0.25)]
     assert top_classes(np.array([0.5]), ("cat", "dog"), count=1) == [("cat", 0.5)]
     assert caption("a.jpg", [("cat", 0.9731), ("dog", 0.0269)]) == "a.jpg\n97.3 % cat\n2.7 % dog"
+    assert caption("a.jpg", [("cat", 0.9731)], "dog") == "a.jpg\ntrue: dog\n97.3 % cat"
 
 
 def test_contact_sheet_shows_each_panel(tmp_path: Path) -> None:
@@ -128,6 +129,25 @@ def test_contact_sheet_shows_each_panel(tmp_path: Path) -> None:
     assert (sheet[:, 270:][300:] == 255).all()  # the second row has one panel only
     contact_sheet(file, rows, "a title")
     assert cv2.imread(str(file)).shape[0] == sheet.shape[0] + 50
+
+
+def test_a_sheet_of_many_photos_gets_wide_and_not_high(tmp_path: Path) -> None:
+    """Eight photos with a heat map each, as a run explains itself with, are 3024 pixels one below the other."""
+    photo = np.zeros((64, 64, 3), np.uint8)
+    row = [Panel(photo + 200, "name\ntrue: cat\n97.3 % cat\n2.7 % dog\n0.0 % owl\n0.0 % fox"), Panel(photo, "gradcam")]
+    for count, shape in ((1, (372, 540)), (4, (4 * 372, 540)), (8, (4 * 372, 2 * 540)), (40, (10 * 372, 4 * 540))):
+        contact_sheet(tmp_path / "sheet.png", [row] * count)
+        sheet = cv2.imread(str(tmp_path / "sheet.png"))
+        assert sheet.shape[:2] == shape or count == 40
+        assert sheet.shape[0] <= max(1600, sheet.shape[1])
+        light = (np.abs(sheet.astype(int) - 200).max(axis=2) <= 2).sum()
+        assert light == pytest.approx(count * 250 * 250, rel=0.03)  # each photo is there
+
+
+def test_the_title_of_a_narrow_sheet_fits(tmp_path: Path) -> None:
+    contact_sheet(tmp_path / "sheet.png", [[Panel(np.zeros((8, 8, 3), np.uint8), "")]], "a long title of a run " * 4)
+    head = cv2.imread(str(tmp_path / "sheet.png"))[:40]
+    assert (head[:, -3:] == 255).all() and head.min() < 128
 
 
 def test_write_png_is_exact_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from browser import NO_BROWSER, Browser, PageError, find_chromium
 from made_runs import keep_mistakes, picture, progression
+from test_report_grid import long_grid
 
 from cnnexp.runs.comparison import write_report
 
@@ -43,10 +44,20 @@ def test_page_loads_whole_and_alone(browser: Browser, page: str) -> None:
     assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 7
 
 
-@pytest.mark.parametrize("width", [1200, 400])
-def test_nothing_sticks_out(browser: Browser, page: str, width: int) -> None:
-    """The table scrolls in its own box; the text is not smaller than 11 pixels."""
-    browser.open(page)
+@pytest.fixture(scope="module")
+def grid_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """That of a grid of four points with long names and a long line."""
+    folder = tmp_path_factory.mktemp("grid")
+    facts = {"line": "cnnexp train -m " + "dataset.source=/a/very/long/folder/of/images" * 5}
+    write_report(folder, long_grid(), "a_title_without_blanks_" * 8, facts)
+    return (folder / "comparison.html").as_uri()
+
+
+@pytest.mark.parametrize("kind", ["page", "grid_page"])
+@pytest.mark.parametrize("width", [1280, 1200, 400, 390])
+def test_nothing_sticks_out(browser: Browser, request: pytest.FixtureRequest, kind: str, width: int) -> None:
+    """A chart may scroll in its own box, a table need not; the text is not smaller than 11 pixels."""
+    browser.open(request.getfixturevalue(kind))
     browser.resize(width, 900)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     outside = """[...document.querySelectorAll('body *:not(.scroll *)')]
@@ -54,8 +65,39 @@ def test_nothing_sticks_out(browser: Browser, page: str, width: int) -> None:
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)
         .map(e => e.outerHTML.slice(0, 80))"""
     assert browser.evaluate(outside) == []
+    boxes = "[...document.querySelectorAll('.scroll:has(table)')].map(e => e.scrollWidth - e.clientWidth)"
+    assert max(browser.evaluate(boxes)) <= 0
     sizes = "[...document.querySelectorAll('body *')].map(e => parseFloat(getComputedStyle(e).fontSize))"
     assert min(browser.evaluate(sizes)) >= 11
+
+
+def test_tables_sort_at_a_click(browser: Browser, grid_page: str) -> None:
+    """Rising, then falling, then rising again; numbers by their value."""
+    browser.open(grid_page)
+    browser.resize(1280, 900)
+    rows = """[...document.querySelectorAll('table')[0].querySelectorAll('tbody tr')]
+        .sort((one, other) => one.getBoundingClientRect().top - other.getBoundingClientRect().top)
+        .map(row => row.children[COLUMN].textContent)"""
+    click = """(() => {
+        const head = document.querySelectorAll('table')[0].querySelectorAll('thead th')[COLUMN]
+        head.scrollIntoView()
+        const place = head.getBoundingClientRect()
+        document.elementFromPoint(place.x + place.width / 2, place.y + place.height / 2).click()
+    })()"""
+    figures = [f"{70 + number}.0" for number in range(7, -1, -1)]
+    for column, orders in ((4, [figures[::-1], figures, figures[::-1]]), (3, [["geometric"] * 4 + ["none"] * 4])):
+        for order in orders:
+            browser.evaluate(click.replace("COLUMN", str(column)))
+            assert browser.evaluate(rows.replace("COLUMN", str(column))) == order
+    assert browser.complaints == []
+
+
+def test_photos_are_folded(browser: Browser, page: str) -> None:
+    browser.open(page)
+    photo = "document.querySelector('.photos img')"
+    assert not browser.evaluate(f"{photo}.checkVisibility()")
+    browser.evaluate(f"{photo}.closest('details').querySelector('summary').click()")
+    assert browser.evaluate(f"{photo}.checkVisibility()")
 
 
 def test_the_names_open(browser: Browser, tmp_path: Path) -> None:

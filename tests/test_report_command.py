@@ -82,6 +82,84 @@ def test_json_is_all_there_is_on_standard_output(cnnexp: Run, store: Any) -> Non
     assert [run["status"] for run in json.loads(out)["runs"]] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tracker, dict[str, str]]:
+    """A `paths.root` with a sweep over a rate and an optimizer, by validation in the other order than by test; and an
+    older run outside of it, with other params, whose line says nothing."""
+    root = tmp_path_factory.mktemp("grid")
+    tracker = Tracker(f"sqlite:///{root}/mlflow.db", "cnnexp", f"{root}/mlartifacts")
+    tags = {"sweep": "parent", "overrides": "optimizer.learning_rate=1e-3,1e-2 optimizer=adam,sgd"}
+    tags |= {"sweep.grid": tags["overrides"], "python": "3.12.1", "keras": "3.15.0"}
+    ids = {"sweep": tracker.start_run("a grid", {}, tags)}
+    tracker.end_run("FINISHED")
+    for rate, optimizer, right in [("0.001", "adam", "RRWW"), ("0.001", "sgd", "RRRW"), ("0.01", "adam", "RWWW")]:
+        name = f"{optimizer}{rate}"
+        params = {"name": "frozen", "seed": "0", "dataset.name": "digits", "optimizer.name": optimizer}
+        params |= {"optimizer.learning_rate": rate, "trainer.monitor": "val/acc"}
+        line = {"overrides": f"optimizer.learning_rate={rate} optimizer={optimizer}", "data_digest": "abc123"}
+        ids[name] = tracker.start_run(name, params, line, parent_run_id=ids["sweep"])
+        share = right.count("R") / 4
+        tracker.log_metrics({"test/acc": 1 - share, "count/test_images": 4, "final/val_acc": share}, step=0)
+        tracker.log_artifact(answers(root / name / "predictions_val.csv", right))
+        tracker.log_artifact(answers(root / name / "predictions.csv", "RRRR"))
+        tracker.end_run("FINISHED")
+    params = {"name": "frozen", "seed": "0", "optimizer.name": "rmsprop", "optimizer.learning_rate": "0.1"}
+    ids["old"] = tracker.start_run("old", params, {"overrides": "seed=0"})
+    tracker.log_metrics({"test/acc": 0.5, "count/test_images": 4, "final/val_acc": 0.125}, step=0)
+    tracker.end_run("FINISHED")
+    return root, tracker, ids
+
+
+def test_a_grid_is_ranked_by_validation(cnnexp: Run, grid: Any) -> None:
+    root, _, ids = grid
+    code, out, err = cnnexp("compare", f"paths.root={root}")
+    assert code == 0 and err == ""  # mistakes are not looked for
+    rows = [line.split() for line in out.splitlines() if "adam" in line or "sgd" in line]
+    # rank, rate, optimizer, val, mark, p, test
+    assert rows[0][:7] == ["1", "0.001", "sgd", "75.0", "best", "-", "25.0"]
+    assert rows[1][:7] == ["2", "0.001", "adam", "50.0", "tie", "1.00", "50.0"]
+    assert rows[2][:7] == ["3", "0.01", "adam", "25.0", "tie", "0.50", "75.0"]
+    assert ["learning_rate", "0.01", "1", "25.0", "\N{MINUS SIGN}25.0", "-"] in [
+        line.split() for line in out.splitlines()
+    ]
+    html = (root / "compare" / ids["sweep"] / "comparison.html").read_text()
+    for fact in ("digits, digest abc123", "python 3.12.1, keras 3.15.0", ids["sgd0.001"], "cnnexp train -m"):
+        assert fact in html
+
+
+def test_a_grid_can_be_shown_as_a_progression_and_the_other_way_round(cnnexp: Run, grid: Any, store: Any) -> None:
+    code, out, err = cnnexp("compare", "sweep.report=progression", f"paths.root={grid[0]}")
+    assert code == 0 and "gain" in out and "rank" not in out
+    code, out, err = cnnexp("compare", "sweep.report=grid", f"paths.root={store[0]}")
+    assert code == 0 and "rank" in out and "fixed" not in out
+    code, out, err = cnnexp("compare", "sweep.report=table", f"paths.root={store[0]}")
+    assert code == 2 and "sweep.report=table: must be one of auto, progression, grid" in err
+
+
+def test_named_runs_show_the_keys_in_which_they_differ(cnnexp: Run, grid: Any) -> None:
+    """What a line does not say is taken from the config; older runs have no answers to validation images."""
+    root, _, ids = grid
+    code, out, err = cnnexp("compare", ids["adam0.001"], ids["old"], ids["sgd0.001"], f"paths.root={root}")
+    assert code == 0, err
+    rows = [line.split()[:6] for line in out.splitlines() if line.strip()[:1] in "123" and "." in line]
+    assert rows[0] == ["1", "0.001", "sgd", "75.0", "best", "-"] and rows[1][:4] == ["2", "0.001", "adam", "50.0"]
+    assert rows[2][:5] == ["3", "0.1", "rmsprop", "12.5", "-"]
+
+
+def test_csv_and_wide(cnnexp: Run, grid: Any) -> None:
+    root = grid[0]
+    code, out, err = cnnexp("compare", "--csv", f"paths.root={root}")
+    assert code == 0 and len(out.splitlines()) == 4
+    assert out.startswith("rank,optimizer.learning_rate,optimizer,val/acc,")
+    assert out.splitlines()[1].startswith("1,0.001,sgd,0.75,")
+    code, out, err = cnnexp("compare", "--wide", f"paths.root={root}")
+    assert code == 0 and "trainable" in out
+    code, out, err = cnnexp("compare", "--wide", "--json", f"paths.root={root}")
+    assert code == 2 and "one of --wide, --csv and --json" in err
+    code, out, err = cnnexp("compare", "--json", f"paths.root={root}")
+    assert code == 0 and json.loads(out)["points"][0]["rank"] == 1
+
+
 def test_a_store_that_cannot_be_written_is_no_failure(cnnexp: Run, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     root, _, ids = store
 

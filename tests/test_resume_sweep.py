@@ -119,8 +119,28 @@ def test_an_interrupted_sweep_goes_on(
     assert [run.status for run in tracker(tmp_path).find_runs()] == ["FINISHED"] * 3
 
 
+@pytest.mark.usefixtures("no_training")
+def test_how_a_sweep_is_shown_does_not_make_it_another(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    """The same line goes on with the same sweep, and shows it as it is asked to."""
+    given = ["train", "-m", *line(drawn_root, "head.units=8,4")[1:]]
+    code, out, err = cnnexp(*given)
+    assert code == 0, err
+    rows = [row.split()[:2] for row in out.splitlines() if row.strip()[:2] in ("1 ", "2 ")]
+    assert sorted(row[1] for row in rows) == ["4", "8"]
+    assert "what each key does" in out and "fixed/broken" not in out
+    assert tracker(tmp_path).sweeps(1)[0].tags["sweep.report"] == "grid"
+    code, out, err = cnnexp(*given, "sweep.report=progression")
+    assert code == 0 and out.count("is done already") == 2, err
+    assert "fixed/broken" in out and "what each key does" not in out
+    (parent,) = tracker(tmp_path).sweeps(2)
+    assert parent.tags["sweep.report"] == "progression"
+    code, out, err = cnnexp("compare")
+    assert code == 0 and "fixed/broken" in out
+
+
 def test_what_only_steers_a_sweep_does_not_make_it_another() -> None:
     given = ["experiment=baseline", "seed=0,1"]
+    assert result_affecting([*given, "sweep.report=grid"]) == given
     assert result_affecting([*given, "sweep.resume=true", "trainer.resume=true", "hydra/launcher=joblib"]) == given
     assert result_affecting([*given, "trainer.epochs=3"]) != given
 

@@ -65,6 +65,17 @@ def test_a_run_leaves_its_files(tracked_run: Path) -> None:
     assert (folder / ".hydra/config.yaml").is_file()
 
 
+def test_the_answers_to_the_validation_images_are_those_of_the_kept_epoch(tracked_run: Path) -> None:
+    from cnnexp.report.predictions import read_predictions
+
+    (folder,) = (tracked_run / "outputs/runs").iterdir()
+    (result,) = results(tracked_run)
+    answers = read_predictions(folder / "predictions_val.csv")
+    assert len(answers.ids) == 16 and not set(answers.ids) & set(read_predictions(folder / "predictions.csv").ids)
+    assert answers.correct.mean() == result["val_accuracy"] == result["objective"]
+    assert result["monitor"] == "val/acc"
+
+
 def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -90,7 +101,7 @@ def test_a_run_is_recorded_as_the_design_says(tracked_run: Path) -> None:
     assert Path(tags["run_dir"]).is_dir()
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert artifacts >= {"config.yaml", "overrides.yaml", "summary.txt", "requirements.txt", "curves.png"}
-    assert artifacts >= {"confusion.png", "predictions.csv", "explain"}
+    assert artifacts >= {"confusion.png", "predictions.csv", "predictions_val.csv", "explain"}
     inputs = {item.tags[0].value: item.dataset for item in run.inputs.dataset_inputs}
     assert set(inputs) == {"train", "validation", "test"}
     assert inputs["test"].name == "synthetic/test"

@@ -254,6 +254,9 @@ def test_flip_averaging_is_part_of_the_saved_model(tmp_path: Path, cached: bool)
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(loaded.predict_on_batch(images), both, atol=1e-6)
     assert result.validation_loss != pytest.approx(result.history[-1]["val/loss"], rel=1e-6)
+    validation = given.validation.images.take(np.arange(6))
+    both = (model.predict_on_batch(validation) + model.predict_on_batch(validation[:, :, ::-1])) / 2
+    np.testing.assert_allclose(result.validation_probabilities, both, atol=1e-6)
 
 
 def test_averaged_weights_are_those_that_are_kept() -> None:
@@ -279,6 +282,7 @@ def test_stops_after_patience_with_the_best_weights(monitor: str, better: Callab
     loss = -np.log(np.clip(np.where(labels == 1, again, 1 - again), 1e-7, 1)).mean()
     assert result.history[result.selected_epoch]["val/loss"] == pytest.approx(loss, rel=1e-3)
     assert result.validation_loss == result.history[result.selected_epoch]["val/loss"]
+    np.testing.assert_allclose(result.validation_probabilities[:, 0], again, atol=1e-5)
 
 
 def test_an_improvement_below_min_delta_is_none() -> None:

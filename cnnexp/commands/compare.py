@@ -12,9 +12,13 @@ from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import redact
 
 TEXT = """\
-Table, chart and page of a sweep (the newest if nothing is named) or of the named runs, in their order: test accuracy
-with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with McNemar's exact test, its cost,
-and the photos that it fixed and broke. Those of a sweep are recorded in its parent run, too."""
+Table, chart and page of a sweep (the newest if nothing is named) or of the named runs. A list of experiments is a
+progression: test accuracy with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with
+McNemar's exact test, its cost, and the photos that it fixed and broke. Everything else, and runs that are named, is a
+grid: a column for each key in which runs differ, the points ranked by the validation figure trainer.monitor, and what
+each key does to it. sweep.report=progression or grid shows the one as the other. A narrow terminal gets fewer columns:
+of a grid go first trainable, time, the interval, runs, test, p, the last keys; of a progression the prices of a point,
+published, trainable, time, photos, the interval, runs, p, val, gain. A sweep's are recorded in its parent run, too."""
 
 
 def parser() -> CommandParser:
@@ -23,6 +27,8 @@ def parser() -> CommandParser:
     examples = ["latest 4f1c paths.root=FOLDER", "--sweep 90ab12 --json"]
     made = CommandParser("compare", TEXT, {"[RUN...]": RUN, "[OVERRIDES]": where}, examples)
     made.add_argument("--sweep", help="the run id of a sweep's parent run, or a unique prefix")
+    made.add_argument("--wide", action="store_true", help="all columns, on a narrow terminal too")
+    made.add_argument("--csv", action="store_true", help="only CSV on standard output, every figure unrounded")
     made.add_argument("--json", action="store_true", help=JSON)
     return made
 
@@ -33,12 +39,12 @@ def run(arguments: list[str]) -> int:
     sweep, names = given.sweep, given.names
     if sweep and names:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
+    if given.wide + given.csv + given.json > 1:
+        raise UserError("cnnexp compare: give one of --wide, --csv and --json")
     config = load_config(given.overrides)
     tracker = open_tracker(config.tracking)
-    from cnnexp.report.compare import summarise
-    from cnnexp.report.tables import to_json
-    from cnnexp.runs.comparison import distinguish, show_comparison, write_report
-    from cnnexp.runs.result import read_result
+    from cnnexp.report.tables import to_csv, to_json
+    from cnnexp.runs.comparison import compare_runs, facts_of_runs, show_comparison, write_report
 
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]
@@ -47,13 +53,13 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
     folder = Path(config.paths.root) / "compare" / name
-    results = [read_result(tracker, info, order, folder) for order, info in enumerate(infos)]
-    comparison = summarise(distinguish(results, [info.tags.get("overrides", "").split() for info in infos]))
-    if given.json:
-        print(to_json(comparison))
+    comparison = compare_runs(tracker, infos, parent, config.sweep.report, folder)
+    if given.json or given.csv:
+        print(to_json(comparison) if given.json else to_csv(comparison), end="\n" if given.json else "")
         return 0
-    show_comparison(comparison)
-    for file in write_report(folder, comparison, (f"{parent.name}: " if parent else "") + f"{len(infos)} runs"):
+    show_comparison(comparison, given.wide)
+    title = (f"{parent.name}: " if parent else "") + f"{len(infos)} runs"
+    for file in write_report(folder, comparison, title, facts_of_runs(infos, parent)):
         say(str(file))
         if parent:
             _record(tracker, parent.run_id, file)

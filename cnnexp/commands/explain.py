@@ -95,7 +95,10 @@ def run(arguments: list[str]) -> int:
     sheet = folder / "heatmaps.png"
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
     names = explained.class_names
-    captions = [caption(file.name, top_classes(row, names)) for file, row in zip(files, probabilities, strict=True)]
+    captions = [
+        caption(file.name, top_classes(row, names), file.parent.name if file.parent.name in names else "")
+        for file, row in zip(files, probabilities, strict=True)
+    ]
     contact_sheet(sheet, sheet_rows(images, captions, [names[number] for number in classes], overlays), title)
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))

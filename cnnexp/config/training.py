@@ -199,6 +199,12 @@ class SweepConfig:
         True,
         doc="A job that equals a finished one of another sweep is taken from it; sweep.resume=false trains it anyway.",
     )
+    report: str = option(
+        "auto",
+        choices=("auto", "progression", "grid"),
+        doc="What the table compares: progression each variant with the one before it, grid all by their validation "
+        "figure; auto: a list of experiments is a progression, everything else a grid.",
+    )
 
 
 @dataclass

@@ -66,7 +66,8 @@ def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: in
     return [(class_names[index], float(values[index])) for index in order]
 
 
-def caption(name: str, classes: Sequence[tuple[str, float]]) -> str:
-    """A picture's name and a line for each class: `97.3 % dog`."""
-    lines = [name, *(f"{100 * probability:.1f} % {label}" for label, probability in classes)]
+def caption(name: str, classes: Sequence[tuple[str, float]], truth: str = "") -> str:
+    """A picture's name, where it is known the class that it is of, and a line for each class: `97.3 % dog`."""
+    lines = [name, *([f"true: {truth}"] if truth else [])]
+    lines += [f"{100 * probability:.1f} % {label}" for label, probability in classes]
     return "\n".join(map(visible, lines))

@@ -12,11 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnnexp.console import shorten
 from cnnexp.report.compare import Comparison, Variant
-from cnnexp.report.style import BLUE, LINES, ORANGE, new_figure, save_png
+from cnnexp.report.style import BLUE, LINES, ORANGE, headline, new_figure, save_titled
 from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
-from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, shorten
+from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED
 
 PANELS = [6.0, 1.35, 1.7, 1.95]  # relative widths: accuracy, step, time, parameters
 BAND = "#f4f7fa"
@@ -24,9 +25,13 @@ LANE = 0.1  # our figures stand so much above the middle of their line
 SURE = 0.05  # a step with a smaller p value is coloured
 
 
-def draw_progression(path: str | Path, comparison: Comparison, title: str) -> None:
-    """Write the chart of `comparison` as a PNG, 1600 pixels wide, 900 high for seven to nine variants."""
-    save_png(progression_figure(comparison, title), path)
+def draw_progression(path: str | Path, comparison: Comparison, title: str) -> bytes:
+    """Write the chart of `comparison` as a PNG, 1600 pixels wide, 900 high for seven to nine variants.
+
+    Returns:
+        The PNG without its title, for a page that has one.
+    """
+    return save_titled(progression_figure(comparison, title), path)
 
 
 def progression_figure(comparison: Comparison, title: str) -> Figure:
@@ -34,8 +39,7 @@ def progression_figure(comparison: Comparison, title: str) -> Figure:
     rows = comparison.rows
     height = max(min(9.0, 2.3 + 0.96 * len(rows)), 2.4 + 0.72 * len(rows))
     figure = new_figure(16, height, title)
-    size = min(24.0, 24 * 66 / max(len(title), 1))  # a long headline gets smaller letters
-    figure.suptitle(title, x=0.012, ha="left", fontsize=size, fontweight="bold", color=INK)
+    headline(figure, title)
     accuracy, step, time, parameters = figure.subplots(1, 4, sharey=True, width_ratios=PANELS)
     for axes in (accuracy, step, time, parameters):
         axes.spines[:].set_visible(False)

@@ -17,9 +17,10 @@ from cnnexp.metrics.names import (
     TEST_ACC,
     TOTAL_SECONDS,
     TRAINABLE_PARAMETERS,
+    VAL_ACC,
     image_count,
 )
-from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.report.predictions import VAL_PREDICTIONS, Predictions, read_predictions
 from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 
 T = TypeVar("T")
@@ -43,6 +44,8 @@ class Result:
     reference_accuracy: float | None = None  # a published figure to stand beside ours
     predictions_path: str | Path | None = None  # predictions.csv of the test images
     order: int = 0  # place in the sweep; variants are shown by the lowest of their runs
+    monitor: str = VAL_ACC  # `trainer.monitor`: the figure by which one of several runs is chosen
+    objective: float | None = None  # that figure, of the weights that were kept
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -60,6 +63,11 @@ class Result:
             total_parameters=count(PARAMETERS),
             trainable_parameters=count(TRAINABLE_PARAMETERS),
         )
+
+    @property
+    def val_predictions_path(self) -> Path | None:
+        """Of the answers to the validation images, which lie beside those to the test images; older runs have none."""
+        return None if self.predictions_path is None else Path(self.predictions_path).with_name(VAL_PREDICTIONS)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -122,8 +130,13 @@ class Comparison:
 
     @property
     def decimals(self) -> int:
-        """Digits of a percentage that mean something: one for up to 1000 test images, two above."""
-        return 1 if max((row.test_total or 0 for row in self.rows), default=0) <= 1000 else 2
+        """Digits of a percentage that mean something."""
+        return decimals(self.rows)
+
+
+def decimals(rows: Iterable[Variant]) -> int:
+    """Digits of a percentage that mean something: one for up to 1000 test images, two above."""
+    return 1 if max((row.test_total or 0 for row in rows), default=0) <= 1000 else 2
 
 
 def summarise(results: Sequence[Result]) -> Comparison:
@@ -140,7 +153,7 @@ def summarise(results: Sequence[Result]) -> Comparison:
     previous: tuple[Variant, Predictions | str] | None = None
     for runs in groups.values():
         runs.sort(key=lambda run: run.seed)
-        row = _merge(runs)
+        row = merge(runs)
         if row.test_accuracy is not None:
             answers = _answers(runs)
             if previous is not None:
@@ -150,9 +163,15 @@ def summarise(results: Sequence[Result]) -> Comparison:
     return Comparison(tuple(rows), tuple(ordered))
 
 
-def _merge(runs: list[Result]) -> Variant:
-    by_seed = {run.seed: run for run in reversed(runs) if run.finished}  # trained twice, it is no second seed
-    done = [by_seed[seed] for seed in sorted(by_seed)]
+def in_seeds(runs: Sequence[Result]) -> list[Result]:
+    """The finished ones, one of each seed, the lowest seed first: a run that was trained twice is no second seed."""
+    by_seed = {run.seed: run for run in reversed(runs) if run.finished}
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def merge(runs: Sequence[Result]) -> Variant:
+    """The mean of runs that differ only in their seed, which come with the lowest first; without a step."""
+    done = in_seeds(runs)
     accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
     accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
     total = min((run.test_total for run in done if run.test_total), default=None)
@@ -211,7 +230,7 @@ def _step(
         if isinstance(answers, str):
             return replace(step, note=answers)
     assert isinstance(older_answers, Predictions) and isinstance(newer_answers, Predictions)
-    if _truth(older_answers) != _truth(newer_answers):
+    if truth(older_answers) != truth(newer_answers):
         return PairedComparison(older.name, None, None, note=f"not the same test images as {older.name}")
     was_right = dict(zip(older_answers.ids, older_answers.correct.tolist(), strict=True))
     is_right = dict(zip(newer_answers.ids, newer_answers.correct.tolist(), strict=True))
@@ -220,7 +239,7 @@ def _step(
     return replace(step, p_value=mcnemar_exact(len(broken), len(fixed)), fixed=fixed, broken=broken)
 
 
-def _truth(answers: Predictions) -> dict[str, str]:
+def truth(answers: Predictions) -> dict[str, str]:
     """The class of each image, by name: two runs were tested on the same images where these are equal."""
     names = (answers.class_names[label] for label in answers.labels)
     return dict(zip(answers.ids, names, strict=True))

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from cnnexp.console import shorten
 from cnnexp.report.predictions import Predictions, worst_mistakes
 from cnnexp.report.style import BLUE, LETTER, ORANGE, TINTS, Margins, new_figure, save_png, style
-from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet, shorten
+from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet
 
 MOST_TICKS = 30  # more classes than this get no names on the axes
 MOST_NUMBERS = 12  # more classes than this get no numbers in the cells

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from cnnexp.console import visible
 from cnnexp.files import write_atomic
-from cnnexp.report.compare import Comparison, PairedComparison, Variant
+from cnnexp.report.compare import Comparison, PairedComparison, Result, Variant
+from cnnexp.report.grid import Grid
 from cnnexp.report.mistakes import Mistake, kind_of
-from cnnexp.report.tables import table_rows
-from cnnexp.report.wording import points
+from cnnexp.report.page_table import STYLE as TABLE_STYLE
+from cnnexp.report.page_table import html_table, sort_rules
+from cnnexp.report.tables import Table, effect_table, grid_table, table_rows
+from cnnexp.report.wording import heading, points
 
 MOST_PICTURES = 8  # of each list of images
 MOST_PICTURES_OF_ALL = 400  # a page of many steps shows fewer of each, and stays below 3 MB
@@ -32,6 +35,7 @@ body {
   font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 1240px; margin: 2rem auto; padding: 0 1rem;
 }
+h1, h2, h3 { overflow-wrap: anywhere; }
 h1 { font-size: 1.9rem; margin: 0 0 1rem; }
 h2 { font-size: 1.3rem; margin: 2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .4rem; }
@@ -39,17 +43,14 @@ dt { font-weight: 600; }
 dd { margin: 0 0 .5rem 1.2rem; max-width: 46rem; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; }
 summary { cursor: pointer; color: var(--muted); }
+@media (max-width: 700px) { h1 { font-size: 1.3rem; } }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .85rem; }
+.facts dd { margin: 0; max-width: none; overflow-wrap: anywhere; }
+.facts dd.line { font-family: ui-monospace, monospace; }
 .muted { color: var(--muted); }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .38rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; }
-thead th { white-space: normal; vertical-align: bottom; }
-tbody th { font-weight: 600; }
-tbody tr:nth-child(odd) { background: var(--band); }
-td.best { font-weight: 700; }
 .chart { width: 100%; min-width: 45rem; height: auto; border-radius: 8px; background: #ffffff; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .6rem; }
 .photos img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--band); }
@@ -66,6 +67,24 @@ figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
 }
 """
 
+READING_OF_GRID = """
+<dl>
+<dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor names: of the validation images,
+and of the weights that were kept. Several runs that differ only in their seed are shown as mean &plusmn; standard
+deviation.</dd>
+<dt>best, tie, p</dt><dd>The best is the one that is chosen. p is of the difference between it and each other: could
+both be equally good, on the validation images? For an accuracy it is McNemar's exact test of the two runs of lowest
+seed, for a loss the normal approximation over the images. A tie is not to be told from the best: p is 0.05 or more,
+or the figures are equal. Runs of older versions did not keep their answers, and have no p. The best of many
+is a little too good: it was chosen for its figure.</dd>
+<dt>what each key does</dt><dd>The mean of all points in which the key has the value, and the gain on those which differ
+in this key alone and have its first value, with its 95 % interval (Student's t over these pairs). A key with many
+numbers is cut at their median.</dd>
+<dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval. They are
+read once, at the end of a run, and rank nothing here.</dd>
+</dl>
+"""
+
 READING = """
 <dl>
 <dt>val %, test %</dt><dd>Share of images classified correctly. Several runs that differ only in
@@ -75,11 +94,11 @@ figure; the test images are read once, at the end of a run.</dd>
 size can say. Seeds share the test images, so more seeds do not narrow it.</dd>
 <dt>published %</dt><dd>The accuracy that the source of the experiment reports, where it reports
 one.</dd>
-<dt>gain, p</dt><dd>Percentage points on the variant above, and the p value of McNemar's exact
+<dt>gain, p</dt><dd>Percentage points on the variant before it, and the p value of McNemar's exact
 test, which counts only the images on which the two runs of lowest seed differ. Above 0.05, the difference
 may well be chance. Many steps make many tests: of twenty without effect, about one falls below 0.05.</dd>
-<dt>fixed/broken</dt><dd>Images that only this variant's run got right, and that only the run above
-got right.</dd>
+<dt>fixed/broken</dt><dd>Images that only this variant's run got right, and that only the run
+before it got right.</dd>
 <dt>time/point, trainable/point</dt><dd>The training time and the trained parameters of the
 variant, by percentage point that it gained. None where it gained nothing. Times hold for the machine they
 were measured on.</dd>
@@ -87,29 +106,30 @@ were measured on.</dd>
 """
 
 
-def write_page(
+def write_page(  # noqa: PLR0913 - what a page is made of
     path: str | Path,
-    comparison: Comparison,
-    chart_png: str | Path,
+    comparison: Comparison | Grid,
+    chart_png: str | Path | bytes,
     title: str,
     mistakes: Mapping[str, Mapping[str, Mistake]] | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page: table, chart, the images that each step fixed and broke, and how to read it all.
+    """Write the page: what was compared, chart, table, the images that each step fixed and broke, how to read it all.
 
     Args:
         path: the HTML file.
         comparison: what to show.
-        chart_png: the file that `draw_progression` wrote; it is copied into the page.
+        chart_png: the chart, as a file or as what is in it; it is copied into the page.
         title: the headline.
-        mistakes: for each variant, by image name, the mistakes that its step fixed and broke, with their
-            thumbnails; images without are named.
+        mistakes: for each variant of a progression, by image name, the mistakes that its step fixed and broke, with
+            their thumbnails; images without are named.
+        facts: where the figures come from, by short words.
     """
-    chart = data_uri(Path(chart_png).read_bytes())
-    variants = ", ".join(row.name for row in comparison.rows)
-    stepped = [(row, row.step) for row in comparison.rows if row.step]
-    most = min(MOST_PICTURES, MOST_PICTURES_OF_ALL // (2 * max(len(stepped), 1)))
-    known = mistakes or {}
-    steps = "".join(_step(row, step, comparison.decimals, known.get(row.name, {}), most) for row, step in stepped)
+    chart = data_uri(chart_png if isinstance(chart_png, bytes) else Path(chart_png).read_bytes())
+    if isinstance(comparison, Grid):
+        tables, sections, reading = _grid_tables(comparison), "", READING_OF_GRID
+    else:
+        tables, sections, reading = _table(comparison), _steps(comparison, mistakes or {}), READING
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is loaded from anywhere
     html = f"""<!DOCTYPE html>
 <html lang="en">
@@ -118,16 +138,15 @@ def write_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{TABLE_STYLE}{sort_rules(tables.count('scope="col"'))}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<div class="scroll"><img class="chart" src="{chart}" alt="The table below as a chart: {escape(variants)}"></div>
+{_facts(facts or {})}<div class="scroll"><img class="chart" src="{chart}" alt="The table below as a chart"></div>
 <h2>Summary</h2>
-{_table(comparison)}
-{steps}<section>
+{tables}{_runs(comparison.runs)}{sections}<section>
 <h2>How to read this</h2>
-{READING}
+{reading}
 </section>
 </body>
 </html>
@@ -140,6 +159,20 @@ def escape(text: str) -> str:
     return escape_html(visible(text))
 
 
+def _facts(facts: Mapping[str, str]) -> str:
+    parts = [
+        f"<dt>{escape(word)}</dt><dd{' class=line' * (word == 'line')}>{escape(text)}</dd>"
+        for word, text in facts.items()
+    ]
+    return f'<dl class="facts">{"".join(parts)}</dl>\n' if parts else ""
+
+
+def _runs(runs: Sequence[Result]) -> str:
+    """The run ids, folded."""
+    lines = "".join(f"<li>{escape(run.run_id)} {escape(run.name)}, seed {run.seed}</li>" for run in runs)
+    return f'<details><summary>{len(runs)} run ids</summary><ul class="names">{lines}</ul></details>\n'
+
+
 def data_uri(picture: bytes) -> str:
     """A PNG or JPEG as a `data:` address."""
     return f"data:image/{kind_of(picture)};base64,{base64.b64encode(picture).decode()}"
@@ -147,18 +180,25 @@ def data_uri(picture: bytes) -> str:
 
 def _table(comparison: Comparison) -> str:
     columns, rows = table_rows(comparison)
-    head = "".join(f'<th scope="col">{escape(column).replace("/", "/<wbr>")}</th>' for column in columns)
     best = max((row.test_accuracy for row in comparison.rows if row.test_accuracy is not None), default=None)
-    lines = []
-    for row, texts in zip(comparison.rows, rows, strict=True):
-        cells = [f'<th scope="row">{escape(texts[0])}</th>']
-        for column, text in zip(columns[1:], texts[1:], strict=True):
-            kind = ' class="best"' if column == "test %" and best is not None and row.test_accuracy == best else ""
-            cells.append(f"<td{kind}>{escape(text)}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    body = "\n".join(lines)
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f'<div class="scroll">{table}</div>'
+    place = columns.index("test %")
+    bold = [(at, place) for at, row in enumerate(comparison.rows) if best is not None and row.test_accuracy == best]
+    return html_table(Table(columns, rows), 0, bold)
+
+
+def _grid_tables(grid: Grid) -> str:
+    made, effects = grid_table(grid), effect_table(grid)
+    place = made.columns.index(heading(grid.monitor))
+    shown = html_table(made, 0, [(at, place) for at, point in enumerate(grid.points) if point.best])
+    if not effects.rows:
+        return shown
+    return f"{shown}<h2>What each key does, all else equal</h2>\n{html_table(effects, 1)}"
+
+
+def _steps(comparison: Comparison, mistakes: Mapping[str, Mapping[str, Mistake]]) -> str:
+    stepped = [(row, row.step) for row in comparison.rows if row.step]
+    most = min(MOST_PICTURES, MOST_PICTURES_OF_ALL // (2 * max(len(stepped), 1)))
+    return "".join(_step(row, step, comparison.decimals, mistakes.get(row.name, {}), most) for row, step in stepped)
 
 
 def _step(row: Variant, step: PairedComparison, decimals: int, mistakes: Mapping[str, Mistake], most: int) -> str:
@@ -185,7 +225,11 @@ def _photos(kind: str, words: str, ids: tuple[str, ...], mistakes: Mapping[str, 
     rest = [image for image in ids if image not in shown]
     return (
         heading
-        + (f'<div class="photos">\n{figures}\n</div>\n' if shown else "")
+        + (
+            f'<details><summary>{len(shown)} photos</summary><div class="photos">\n{figures}\n</div></details>\n'
+            if shown
+            else ""
+        )
         + (_names(rest, f"{len(rest)} more" if shown else f"{len(rest)} names") if rest else "")
     )
 

@@ -1,4 +1,4 @@
-"""`predictions.csv`: what a run answered for each test image."""
+"""`predictions.csv`: what a run answered for each test image; `predictions_val.csv`: for each validation image."""
 
 import csv
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from cnnexp.formats import csv_bytes, read_csv
 
 COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
 PREFIX = "p_"
+PREDICTIONS = "predictions.csv"
+VAL_PREDICTIONS = "predictions_val.csv"  # the same of the validation images
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from cnnexp.console import shorten
 from cnnexp.metrics.names import TEST_AVERAGE_PRECISION, TEST_BRIER, TEST_ECE, TEST_ROC_AUC
 from cnnexp.report.predictions import Predictions
 from cnnexp.report.statistics import (
@@ -17,7 +18,7 @@ from cnnexp.report.statistics import (
     roc_curve,
 )
 from cnnexp.report.style import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
-from cnnexp.sheet import INK, MUTED, shorten
+from cnnexp.sheet import INK, MUTED
 
 MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")

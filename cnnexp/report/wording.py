@@ -1,5 +1,9 @@
 """Figures in words, as tables and pictures show them; "-" where there is none."""
 
+from collections.abc import Sequence
+
+from cnnexp.formats import number
+
 
 def percent(share: float | None, decimals: int, spread: float | None = None) -> str:
     """0.9593 -> `95.9`, with a spread `95.9 ± 0.2`."""
@@ -44,3 +48,34 @@ def big(count: float | None) -> str:
         if count >= 0.9995 * size:
             return f"{count / size:.1f} {letter}"
     return f"{count:.0f}"
+
+
+def setting(value: str) -> str:
+    """A setting, a long number with four digits: 0.000123456 -> `0.0001235`"""
+    found = number(value, float)
+    return value if found is None or len(value) <= 6 else f"{found:.4g}"
+
+
+def figure(monitor: str, value: float | None, decimals: int, spread: float | None = None) -> str:
+    """A figure of that name: an accuracy in percent, a loss as `0.4321`."""
+    if value is None or monitor.endswith("acc"):
+        return percent(value, decimals, spread)
+    return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def difference(monitor: str, value: float | None, decimals: int) -> str:
+    """Of two such figures: `+7.9`, of losses `+0.0321`"""
+    if value is None or monitor.endswith("acc"):
+        return points(value, decimals)
+    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def heading(monitor: str) -> str:
+    """The head of its column: `val %`, `val loss`"""
+    return monitor.replace("/acc", " %").replace("/", " ")
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Dotted keys by their last part, where no two share it."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]

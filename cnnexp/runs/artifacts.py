@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import yaml
 
-from cnnexp.console import warn
+from cnnexp.console import shorten, warn
 from cnnexp.data.loading import ImageLoader
 from cnnexp.drawing import Draw, draw_now
 from cnnexp.errors import UserError
@@ -20,7 +20,13 @@ from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
 from cnnexp.report.figures import MOST_ERRORS, draw_errors
 from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
-from cnnexp.report.predictions import Predictions, read_predictions, worst_mistakes, write_predictions
+from cnnexp.report.predictions import (
+    VAL_PREDICTIONS,
+    Predictions,
+    read_predictions,
+    worst_mistakes,
+    write_predictions,
+)
 from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
 from cnnexp.report.statistics import confusion_matrix
 from cnnexp.runs.build import RunParts
@@ -31,6 +37,7 @@ from cnnexp.tracking.record import requirements_text
 from cnnexp.training.trainer import FitResult
 
 EXPLAINED = 8  # images on the sheet of a run
+LONGEST_TITLE = 60  # characters of a run's name above its pictures
 FILES = (
     "config.yaml",
     "overrides.yaml",
@@ -42,6 +49,7 @@ FILES = (
     "roc_pr.png",
     ERRORS,
     "predictions.csv",
+    VAL_PREDICTIONS,
     MISTAKES,
     HEAT_MAPS,
 )
@@ -80,13 +88,15 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
     }
     for name, text in texts.items():
         write_atomic(folder / name, text.encode())
-    title = network.model.name
+    title = shorten(job.run_name, LONGEST_TITLE)
     history = {key: [epoch[key] for epoch in fitted.history] for key in fitted.history[0]}
     draw(figures.draw_curves, folder / "curves.png", history, title)
-    probabilities = class_probabilities(fitted.probabilities)
-    write_predictions(
-        folder / "predictions.csv", dataset.test.ids, dataset.test.labels, probabilities, dataset.class_names
-    )
+    for name, split, outputs in (
+        (VAL_PREDICTIONS, dataset.validation, fitted.validation_probabilities),
+        ("predictions.csv", dataset.test, fitted.probabilities),
+    ):
+        if len(outputs):
+            write_predictions(folder / name, split.ids, split.labels, class_probabilities(outputs), dataset.class_names)
     predictions = read_predictions(folder / "predictions.csv")
     metrics = error_metrics(predictions)
     _draw_scores(draw, folder, title, predictions)
@@ -156,7 +166,11 @@ def draw_mistakes(folder: Path, title: str, answers: Answers, draw: Draw = draw_
     if overlays is not None:
         some = slice(EXPLAINED)
         captions = [
-            caption(predictions.ids[index], top_classes(predictions.probabilities[index], names))
+            caption(
+                predictions.ids[index],
+                top_classes(predictions.probabilities[index], names),
+                names[predictions.labels[index]],
+            )
             for index in shown[some]
         ]
         rows = sheet_rows(

@@ -1,33 +1,111 @@
 """Results of several runs as table, chart, page and CSV."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cnnexp.console import table, warn
+from cnnexp.console import flat_table, say, warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.report.chart import draw_progression
 from cnnexp.report.compare import Comparison, Result, summarise
+from cnnexp.report.grid import Grid, rank
+from cnnexp.report.grid_chart import draw_grid
 from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
-from cnnexp.report.tables import table_rows, write_csv
-from cnnexp.runs.folder import SweepFolder
+from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
+from cnnexp.report.tables import DROPPED, DROPPED_OF_GRID, effect_table, grid_table, table_rows, write_csv
+from cnnexp.runs.folder import RunFolder, SweepFolder
+from cnnexp.runs.result import read_result
+from cnnexp.runs.settings import Report, report_of, split_line, varying
+from cnnexp.tracking.info import RunInfo
+from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import PACKAGES, environment_tags
 
 
 def read_results(sweep_folder: Path) -> list[Result]:
     """What the jobs of a sweep left in their folders, in the order of the jobs; what cannot be read is named."""
+    return distinguish(*_ended(sweep_folder))
+
+
+def compare_jobs(sweep_folder: Path, report: Report) -> Comparison | Grid:
+    """The jobs of a sweep, by what they left in their folders; at least one has ended."""
+    return compare(*_ended(sweep_folder), report)
+
+
+def _ended(sweep_folder: Path) -> tuple[list[Result], list[list[str]]]:
+    """What the jobs of a sweep left, and their overrides."""
     sweep, results, lines = SweepFolder(sweep_folder), [], []
     for number, job in sweep.jobs().items():
         if not job.has_ended:
             continue
         try:
-            result, line = job.read_result(), sweep.overrides_of(number, job)
+            result, line = _read_result(job), sweep.overrides_of(number, job)
         except UserError as error:
-            warn(f"cnnexp: {error}; this job is left out")
+            warn_once(f"cnnexp: {error}; this job is left out")
             continue
         results.append(replace(result, order=number))
         lines.append(line)
-    return distinguish(results, lines)
+    return results, lines
+
+
+def _read_result(job: RunFolder) -> Result:
+    """With the figure that was monitored, which results of before do not hold."""
+    result, manifest = job.read_result(), job.manifest
+    if result.objective is None and result.finished and manifest is not None and manifest.objective is not None:
+        monitor = str(job.read_config()["trainer"]["monitor"])
+        return replace(result, monitor=monitor, objective=manifest.objective)
+    return result
+
+
+def compare(
+    results: Sequence[Result],
+    lines: Sequence[Sequence[str]],
+    report: Report,
+    configs: Sequence[Mapping[str, str]] | None = None,
+    apart: bool = False,
+) -> Comparison | Grid:
+    """Put runs side by side.
+
+    Args:
+        results: of the runs.
+        lines: their overrides.
+        report: a progression in their order, or a grid of the keys in which they differ.
+        configs: what is recorded of their configs, flattened, for keys that not every line says.
+        apart: whether runs stand apart in a grid that differ in nothing at all.
+    """
+    if report == "progression":
+        return summarise(distinguish(results, lines))
+    settings = varying(lines, configs or [{} for _ in lines])
+    seen = [(*values.values(), result.seed) for values, result in zip(settings, results, strict=True)]
+    if apart and len(set(seen)) < len(seen):
+        settings = [values | {"run": result.run_id[:8]} for values, result in zip(settings, results, strict=True)]
+    return rank(results, settings)
+
+
+def compare_runs(
+    tracker: RunStore, infos: Sequence[RunInfo], parent: RunInfo | None, wanted: str, folder: Path
+) -> Comparison | Grid:
+    """Put runs of the store side by side, the children of `parent` or any.
+
+    Args:
+        wanted: `sweep.report` of the line; where it is auto, how the sweep was shown at its end, and then what it is:
+            a sweep over experiments alone is a progression.
+        folder: their answers are fetched into it.
+    """
+    lines = [split_line(info.tags.get("overrides", "")) for info in infos]
+    configs = [info.params for info in infos]
+    if wanted == "auto" and parent is not None:
+        wanted = parent.tags.get("sweep.report", "auto")
+    swept = split_line(parent.tags.get("sweep.grid", "")) if parent else []
+    keys = {override.split("=")[0] for override in swept}
+    if parent and not swept:  # an old one
+        keys = {key for values in varying(lines, configs) for key in values}
+    report = report_of(keys, wanted)
+    files = (PREDICTIONS, MISTAKES) if report == "progression" else (PREDICTIONS, VAL_PREDICTIONS)
+    results = [read_result(tracker, info, order, folder, files) for order, info in enumerate(infos)]
+    return compare(results, lines, report, configs, apart=parent is None)
 
 
 def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:
@@ -45,27 +123,94 @@ def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> li
     return named
 
 
-def show_comparison(comparison: Comparison) -> None:
-    """Print the table."""
-    columns, rows = table_rows(comparison)
-    table("", columns, rows)
+def show_comparison(comparison: Comparison | Grid, wide: bool = False) -> None:
+    """Print the table, and of a grid what each key does; one line a row, at the cost of columns unless `wide`."""
+    if isinstance(comparison, Grid):
+        made, effects = grid_table(comparison), effect_table(comparison)
+        out = flat_table(
+            "", made.columns, made.rows, made.names, (*DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1]), wide
+        )
+        if effects.rows:
+            title = "what each key does, all else equal"
+            flat_table(title, effects.columns, effects.rows, effects.names, ("points", "95 % interval"), wide)
+    else:
+        columns, rows = table_rows(comparison)
+        out = flat_table("", columns, rows, 1, DROPPED, wide)
+    if out:
+        say(f"left out: {', '.join(out)}; cnnexp compare --wide shows all")
 
 
-def write_report(folder: Path, comparison: Comparison, title: str) -> list[Path]:
-    """Write comparison.png, .html and .csv into `folder`, and return their paths."""
+def write_report(
+    folder: Path, comparison: Comparison | Grid, title: str, facts: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write comparison.png, .html and .csv into `folder`, and return their paths.
+
+    Args:
+        facts: what the page says of where the figures come from, by short words.
+    """
     chart, page, figures = (folder / f"comparison.{kind}" for kind in ("png", "html", "csv"))
     folder.mkdir(parents=True, exist_ok=True)
-    draw_progression(chart, comparison, title)
-    write_page(page, comparison, chart, title, mistakes_by_variant(comparison))
+    untitled = draw_chart(chart, comparison, title)
+    mistakes = {} if isinstance(comparison, Grid) else mistakes_by_variant(comparison)
+    write_page(page, comparison, untitled, title, mistakes, facts)
     write_csv(figures, comparison)
     return [chart, page, figures]
 
 
-def draw_so_far(folder: Path, name: str) -> None:
+def facts_of_jobs(folder: SweepFolder, line: Sequence[str], swept: Sequence[str]) -> dict[str, str]:
+    """What the page says of a sweep that has ended here and now."""
+    data: dict[str, str] = {}  # by digest
+    for job in folder.ended_jobs():
+        manifest = job.manifest
+        if manifest is not None and manifest.data_digest not in data:
+            name = job.read_config()["dataset"]["name"]
+            data[manifest.data_digest] = f"{name}, digest {manifest.data_digest[:12]}"
+    return _facts(line, swept, data.values(), [datetime.now(UTC)], environment_tags())
+
+
+def facts_of_runs(infos: Sequence[RunInfo], parent: RunInfo | None) -> dict[str, str]:
+    """What the page says of runs of the store, which may be the children of `parent`."""
+    data = {
+        f"{info.params.get('dataset.name', '?')}, digest {info.tags.get('data_digest', '?')[:12]}": None
+        for info in infos
+    }
+    line, swept = (parent.tags.get(tag, "") for tag in ("overrides", "sweep.grid")) if parent else ("", "")
+    dates = [info.start_time for info in ([parent] if parent else infos)]
+    return _facts(split_line(line), split_line(swept), data, dates, (parent or infos[0]).tags)
+
+
+def _facts(
+    line: Sequence[str],
+    swept: Sequence[str],
+    data: Iterable[str],
+    dates: Sequence[datetime],
+    tags: Mapping[str, str],
+) -> dict[str, str]:
+    days = dict.fromkeys(f"{date:%Y-%m-%d %H:%M} UTC" for date in (min(dates), max(dates)))
+    versions = [f"{name} {tags[name]}" for name in ("python", *PACKAGES) if name in tags]
+    facts = {
+        "swept": "  ".join(swept),
+        "data set": "; ".join(data),
+        "date": " to ".join(days),
+        "line": shlex.join(["cnnexp", "train", "-m", *line]) if line else "",
+        "versions": ", ".join(versions),
+    }
+    return {word: text for word, text in facts.items() if text}
+
+
+def draw_chart(path: Path, comparison: Comparison | Grid, title: str) -> bytes:
+    """Draw comparison.png, and return it as PNG without its title."""
+    if isinstance(comparison, Grid):
+        return draw_grid(path, comparison, title)
+    return draw_progression(path, comparison, title)
+
+
+def draw_so_far(folder: Path, name: str, report: Report) -> None:
     """Draw comparison.png of the jobs of a sweep that are done so far, if there are any."""
-    results = read_results(folder)
+    results, lines = _ended(folder)
     if results:
-        draw_progression(folder / "comparison.png", summarise(results), f"{name}: {len(results)} runs so far")
+        title = f"{name}: {len(results)} runs so far"
+        draw_chart(folder / "comparison.png", compare(results, lines, report), title)
 
 
 def mistakes_by_variant(comparison: Comparison) -> dict[str, dict[str, Mistake]]:

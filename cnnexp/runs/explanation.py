@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from cnnexp.config import Config
-from cnnexp.console import say, warn
+from cnnexp.console import say, shorten, warn
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
@@ -83,7 +83,7 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
     from cnnexp.explain.localisation import localisation_metrics
     from cnnexp.models.build import without_flip_averaging
     from cnnexp.report.predictions import read_predictions
-    from cnnexp.runs.artifacts import Answers, draw_mistakes
+    from cnnexp.runs.artifacts import LONGEST_TITLE, Answers, draw_mistakes
     from cnnexp.runs.build import split_images
     from cnnexp.runs.job import load_dataset
     from cnnexp.runs.recorded_model import load_recorded
@@ -101,7 +101,8 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
     else:
         raise UserError(f"{folder}: has no model, and none is recorded")
     images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)
-    draw_mistakes(folder.path, config.name, Answers(predictions, images, network))
+    title = shorten(run.name if run is not None else f"{config.name}, {folder.path.name}", LONGEST_TITLE)
+    draw_mistakes(folder.path, title, Answers(predictions, images, network))
     scores = localisation_metrics(network, dataset, images)
     written = [folder.path / name for name in (ERRORS, HEAT_MAPS) if (folder.path / name).is_file()]
     if run is not None:

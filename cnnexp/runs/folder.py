@@ -36,6 +36,7 @@ CONTROLS = (
     "sweep.reuse=",
     "sweep.on_failure=",
     "sweep.fresh_process=",
+    "sweep.report=",
 )  # do not change what is computed
 
 

@@ -13,6 +13,7 @@ from cnnexp.config import Config, validated
 from cnnexp.config.targets import partial_from_config
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import RunFolder, SweepFolder
+from cnnexp.tracking.notes import run_name
 from cnnexp.tracking.record import redact
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Job:
         values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
         own = RunFolder(folder.resolve())
         return cls(validated(composed), values, [redact(override) for override in overrides], own, sweep)
+
+    @property
+    def run_name(self) -> str:
+        """What the run is called in the store, and above its pictures; the same line has the same name again."""
+        return run_name(self.config.name, self.overrides, self.sweep.shared_overrides if self.sweep else ())
 
 
 def explains(config: Config, sweep: SweepFolder | None) -> bool:

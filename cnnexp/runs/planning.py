@@ -17,6 +17,7 @@ from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
 from cnnexp.runs.search import is_search, repeats_itself
+from cnnexp.runs.settings import report_of
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash, redact
@@ -122,11 +123,10 @@ def recorded_swept(plan: CommandLineJobs) -> list[str]:
 
 
 def kind(plan: CommandLineJobs) -> Literal["progression", "grid", "search"]:
-    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression."""
+    """What a sweep is, by its keys and by `sweep.report`."""
     if is_search(plan.shared.hydra):
         return "search"
-    keys = {key_of(override) for override in plan.swept}
-    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
+    return report_of({key_of(override) for override in plan.swept}, str(plan.shared.sweep.report))
 
 
 def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:

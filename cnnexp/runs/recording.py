@@ -19,14 +19,15 @@ from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
 from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
-from cnnexp.tracking.notes import NOTE_TAG, describing_tags, run_name, run_note
+from cnnexp.tracking.notes import NOTE_TAG, describing_tags, run_note
 from cnnexp.tracking.protocols import RunLog, RunTracker
 from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
 
-STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse")  # what differs between a run and its resumption
+# what differs between a run and its resumption
+STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse", "sweep.report")
 PLACES = ("tracking.uri", "tracking.artifact_root", "dataset.manifests", "dataset.downloads")
 EMPTY = ("null", "{}", "[]", "")
 EMPTY_DEFAULTS: tuple[Any, ...] = (None, {}, [], "", MISSING)
@@ -51,7 +52,7 @@ def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | No
 
 def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
-    name = run_name(job.config.name, job.overrides, job.sweep.shared_overrides if job.sweep else ())
+    name = job.run_name
     tags = {NOTE_TAG: run_note(job.resolved, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
     return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 

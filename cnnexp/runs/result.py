@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
-from cnnexp.console import say, table, warn
+from cnnexp.console import flat_table, say, warn
 from cnnexp.errors import UserError
 from cnnexp.formats import number
 from cnnexp.metrics.names import (
@@ -27,8 +29,11 @@ from cnnexp.metrics.names import (
     VAL_LOSS,
     image_count,
     phase_figure,
+    rises,
 )
-from cnnexp.report.compare import Result
+from cnnexp.report.compare import Result, summarise
+from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
+from cnnexp.report.tables import DROPPED, table_rows
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import REUSED_FROM
 
@@ -89,46 +94,44 @@ def make_result(
         reference_accuracy=job.config.reference_accuracy,
         predictions_path=str(job.folder.predictions) if metrics else None,
         order=order,
+        monitor=job.config.trainer.monitor,
     ).with_metrics(metrics or {})
 
 
 def show(config: Config, result: Result, folder: RunFolder) -> None:
     """Print the table at the end of a run, and where its files are."""
-    assert result.test_accuracy is not None and result.interval is not None
-    low, high = result.interval
-    row = [
-        config.name,
-        f"{result.test_accuracy:.4f}",
-        f"{low:.3f} to {high:.3f}",
-        f"{result.val_accuracy:.4f}",
-        f"{result.trainable_parameters:,}",
-        f"{result.train_seconds:.1f} s",
-    ]
-    table("", ["variant", "test acc", "95 % interval", "val acc", "trained", "time"], [row])
+    columns, rows = table_rows(summarise([replace(result, name=config.name)]))
+    shown = [columns.index(name) for name in ("variant", "val %", "test %", "95 % interval", "time", "trainable")]
+    cells = [[rows[0][place] for place in shown]]
+    flat_table("", [columns[place] for place in shown], cells, dropped=DROPPED)
     say(f"run {result.run_id}" if config.tracking.uri else "not tracked (tracking.uri is null)")
     say(f"files in {folder}")
 
 
-def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path) -> Result:
-    """What a run of the store came to; the answers of a finished one are fetched into `folder`."""
-    from cnnexp.report.mistakes import MISTAKES  # and OpenCV
+def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, files: Sequence[str]) -> Result:
+    """What a run of the store came to.
 
+    Args:
+        folder: `files` of a finished run, which lie in the store, are fetched into it. Answers to validation images,
+            which older runs have not, are not missed.
+    """
     reference = info.params.get("reference_accuracy", "null")
     figures = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
-    predictions = None
-    if info.status == "FINISHED":
-        origin = info.tags.get(REUSED_FROM) or info.run_id
-        place = folder / "predictions" / origin
-        predictions = _download(tracker, origin, "predictions.csv", place)
-        _download(tracker, origin, MISTAKES, place)
+    monitor = info.params.get("trainer.monitor", VAL_ACC)
+    origin = info.tags.get(REUSED_FROM) or info.run_id
+    place = folder / "predictions" / origin
+    for name in files if info.status == "FINISHED" else ():
+        _download(tracker, origin, name, place)
     return Result(
         info.run_id,
         info.params.get("name", info.name),
         int(_number(info, "seed", info.params.get("seed", "0"), int) or 0),
         info.status,
         reference_accuracy=None if reference == "null" else _number(info, "reference_accuracy", reference, float),
-        predictions_path=predictions,
+        predictions_path=place / PREDICTIONS if info.status == "FINISHED" else None,
         order=order,
+        monitor=monitor,
+        objective=_objective(tracker, info, monitor),
     ).with_metrics({name: figure for name, figure in figures.items() if figure is not None})
 
 
@@ -150,11 +153,21 @@ def _number(
     return found
 
 
-def _download(tracker: RunStore, run_id: str, name: str, folder: Path) -> Path | None:
-    """The file, or None and a line where the run has none: the comparison then goes without."""
+def _objective(tracker: RunStore, info: RunInfo, monitor: str) -> float | None:
+    """The monitored figure of the weights that were kept."""
+    final = {VAL_LOSS: FINAL_VAL_LOSS, VAL_ACC: FINAL_VAL_ACC}
+    if monitor in final:
+        return info.metrics.get(final[monitor])
+    if info.params.get("trainer.early_stopping.patience", "null") == "null":  # the last epoch's were kept
+        return info.metrics.get(monitor)
+    history = [value for _, value in tracker.history(info.run_id, monitor)]
+    return (max if rises(monitor) else min)(history, default=None)
+
+
+def _download(tracker: RunStore, run_id: str, name: str, folder: Path) -> None:
+    """A line where the run has no such file: the comparison then goes without."""
     try:
-        path: Path = tracker.download(run_id, name, folder)
+        tracker.download(run_id, name, folder)
     except UserError as error:
-        warn(f"cnnexp: {error}")
-        return None
-    return path
+        if name != VAL_PREDICTIONS:
+            warn(f"cnnexp: {error}")

@@ -106,7 +106,7 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         tracker.set_tags({NOTE_TAG: note(job, result)})
     objective = monitored(config.trainer.monitor, fitted)
     job.folder.write_manifest(replace(manifest, objective=objective))
-    job.folder.write_result(result)  # from here on the run is finished
+    job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
     if config.tracking.register and parent is None:

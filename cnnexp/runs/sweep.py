@@ -17,9 +17,10 @@ from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder, SweepManifest
+from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of
 from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
+from cnnexp.runs.settings import Report, report_of
 from cnnexp.runs.tasks import train_in_sweep
 from cnnexp.tracking.protocols import RunTracker
 
@@ -37,8 +38,9 @@ class Sweep:
 
     tracker: on the parent run, `run_id`.
     name:    for its chart.
-    line:    the overrides, without passwords.
+    line:    the overrides, without passwords; `swept` those with several values.
     monitor: `trainer.monitor`.
+    report:  how its jobs are shown.
     """
 
     folder: Path
@@ -46,7 +48,9 @@ class Sweep:
     run_id: str
     name: str
     line: list[str]
+    swept: list[str]
     monitor: str
+    report: Report
     failed: bool = False
     _chart: Future[None] | None = None  # of the jobs that are done so far
     _charted: float = -math.inf  # when it was last begun, by the monotonic clock
@@ -64,7 +68,7 @@ class Sweep:
         if time.monotonic() - self._charted < CHART_AGAIN_S or (self._chart and not self._chart.done()):
             return
         first = self._chart is None
-        self._chart, self._charted = draw_aside(draw_so_far, self.folder, self.name), time.monotonic()
+        self._chart, self._charted = draw_aside(draw_so_far, self.folder, self.name, self.report), time.monotonic()
         if first and self._chart:
             say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
 
@@ -112,6 +116,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     tracker.prepare()
     folder = folder.resolve()
     line, swept = recorded_line(plan), recorded_swept(plan)
+    report = report_of({key_of(override) for override in swept}, str(shared.sweep.report))
     kept = SweepFolder(folder)
     with kept.lock():
         kept.stopped.unlink(missing_ok=True)
@@ -125,7 +130,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
             kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
         try:
-            yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
+            yield Sweep(folder, tracker, run_id, name, line, swept, str(shared.trainer.monitor), report)
         except BaseException as error:
             status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             tracker.end_run(status, error=f"{type(error).__name__}: {error}")
@@ -133,8 +138,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
 
 
 def _finish(sweep: Sweep) -> None:
-    from cnnexp.report.compare import summarise
-    from cnnexp.runs.comparison import read_results, show_comparison, write_report
+    from cnnexp.runs.comparison import compare_jobs, facts_of_jobs, read_results, show_comparison, write_report
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     results = read_results(sweep.folder)
@@ -144,9 +148,10 @@ def _finish(sweep: Sweep) -> None:
     for result in unfinished:
         warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {places[result.order]}")
     if results:
-        comparison = summarise(results)
+        comparison = compare_jobs(sweep.folder, sweep.report)
         show_comparison(comparison)
-        for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs"):
+        facts = facts_of_jobs(SweepFolder(sweep.folder), sweep.line, sweep.swept)
+        for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs", facts):
             sweep.tracker.log_artifact(file)
         say(f"chart {sweep.folder / 'comparison.png'}")
         say(f"page  {sweep.folder / 'comparison.html'}")
@@ -154,7 +159,8 @@ def _finish(sweep: Sweep) -> None:
         sweep.tracker.log_artifact(file)
         say(f"chart {file}")
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
-    sweep.tracker.set_tags({NOTE_TAG: sweep_note(sweep.line, sweep.folder, rows)})
+    note = sweep_note(sweep.line, sweep.folder, rows)
+    sweep.tracker.set_tags({NOTE_TAG: note, "sweep.report": sweep.report})
     _register_best(sweep)
     _explain_best(sweep)
     if (file := sweep.folder / "optimization_results.yaml").is_file():  # by the search's plugin

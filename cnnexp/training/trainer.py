@@ -31,7 +31,7 @@ class FitResult:
     history:       the figures of each epoch; `selected_epoch` is the index of the one whose weights were kept.
     phases:        what each phase came to.
     validation_*:  of `model`.
-    probabilities: (N, 1 or classes) float32, of the test images.
+    probabilities: (N, 1 or classes) float32, of the test images; `validation_probabilities` of the validation images.
     train_seconds: of all epochs; `cache_seconds` went into the features of what is frozen.
     feature_difference: the largest one of a probability between `model` and what the features gave, where there are
                    features.
@@ -46,6 +46,7 @@ class FitResult:
     test_loss: float = float("nan")
     test_accuracy: float = float("nan")
     probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 1), np.float32))
+    validation_probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, 1), np.float32))
     train_seconds: float = 0.0
     cache_seconds: float = 0.0
     feature_difference: float | None = None
@@ -159,8 +160,8 @@ def _evaluate(result: FitResult, inputs: PhaseData, answering: list[_Answering])
 
     kept = result.history[result.selected_epoch]
     result.validation_loss, result.validation_accuracy = kept[VAL_LOSS], kept[VAL_ACC]
+    found = result.validation_probabilities = outputs(validation, "validating")
     if config.flip_averaging:
-        found = outputs(validation, "validating")
         result.validation_loss, result.validation_accuracy = loss_and_accuracy(found, validation.split.labels)
     result.probabilities = outputs(test, "testing")
     result.test_loss, result.test_accuracy = loss_and_accuracy(result.probabilities, test.split.labels)
