@@ -1,5 +1,6 @@
 """`cnnexp COMMAND ...`: finds the command and runs it. Nothing heavy is imported before it is needed."""
 
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ COMMANDS = {
     "compare": "table and chart of a sweep or of named runs, with intervals and paired tests",
     "doctor": "closes runs whose process died, sends what could not be recorded, mends store and cache",
     "ui": "the MLflow UI on the store of the runs",
+    "guide": "the guide, page by page; `guide keys` says what each key means",
 }
 
 USAGE = """cnnexp {version}: config-driven experiments in image classification with convolutional networks
@@ -45,11 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a file may be no UTF-8: it goes on as it is
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"cnnexp: {error}", file=sys.stderr)
+        from cnnexp.console import warn  # with Rich a twentieth of a second, which `--help` need not wait for
+
+        warn(f"cnnexp: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("cnnexp: interrupted", file=sys.stderr)
@@ -74,7 +80,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(f"{name}: no such command; there are {', '.join(nearest(name, list(COMMANDS)))}")
     command = import_module(f"cnnexp.commands.{name}")
     if name != "train" and ("-h" in rest or "--help" in rest):
-        print(command.HELP, end="")
+        print(command.parser().format_help(), end="")
         return 0
     return int(command.run(rest))
 

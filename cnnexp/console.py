@@ -4,6 +4,7 @@ On a terminal these are live; anywhere else (a file, a pipe, CI) they are plain 
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,25 +29,42 @@ from rich.text import Text
 T = TypeVar("T")
 PLAIN_INTERVAL_S = 10.0  # seconds between the lines of a progress report that is not on a terminal
 
+# what would do something to a terminal in place of being seen there (C0, DEL, C1), end the line or turn its direction;
+# and what stands for bytes of a name that are no UTF-8
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def visible(text: str) -> str:
+    r"""One line of text for a person: control characters, and bytes that are no UTF-8, as `\n` or `\xNN`."""
+    return UNSEEN.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file's name (PEP 383)
+        code -= 0xDC00
+    return ESCAPES.get(letter) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
 
 def stdout() -> Console:
     """A console on the standard output as it is now (tests and Hydra replace `sys.stdout`)."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(file=sys.stdout, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def stderr() -> Console:
     """A console on the standard error as it is now."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return Console(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """Print one line."""
-    stdout().print(message, markup=False)
+    stdout().print(visible(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line to standard error."""
-    stderr().print(message, markup=False)
+    stderr().print(visible(message), markup=False)
 
 
 @cache
@@ -70,12 +88,16 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
         yield from _plain_progress(items, description, total)
         return
     with _bar(console) as bar:
-        yield from bar.track(items, total=total, description=description)
+        yield from bar.track(items, total=total, description=visible(description))
 
 
 def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(_described(), *columns, console=console, transient=True)
+
+
+def _described() -> TextColumn:
+    return TextColumn("{task.description}", markup=False)
 
 
 def _plain_progress(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -99,8 +121,8 @@ def byte_progress(description: str, total: int | None = None, done: int = 0) -> 
     console = stdout()
     if console.is_terminal:
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
-            task = bar.add_task(description, total=total, completed=done)
+        with Progress(_described(), *columns, console=console, transient=True) as bar:
+            task = bar.add_task(visible(description), total=total, completed=done)
             yield lambda count: bar.advance(task, count)
         return
     said = time.monotonic()
@@ -120,11 +142,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
 
     Where the terminal is too narrow, cells are folded and nothing is cut off.
     """
-    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
+    grid = Table(title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
+    grid.title = Text(visible(title)) if title else None
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number < left else "right", overflow="fold")
+        grid.add_column(Text(visible(column)), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(visible(cell)) for cell in row))
     console = stdout()
     if not console.is_terminal:
         console.width = 250  # a file has no edge
@@ -173,7 +196,7 @@ class EpochProgress:
     def line(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
         self.shown = time.monotonic()
-        (self.bar.console if self.bar else self.console).print(text, markup=False)
+        (self.bar.console if self.bar else self.console).print(visible(text), markup=False)
 
     def stop(self) -> None:
         """Take the bar away."""

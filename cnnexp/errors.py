@@ -1,10 +1,11 @@
 """What went wrong on the user's side, said in one line."""
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Bad input. The command line prints the message as one line and exits with code 2, without a traceback.
 
-    The message names the key or file, what was given, what is allowed, and how to fix it.
+    The message names the key or file, what was given, what is allowed, and how to fix it. It is no ValueError: what
+    catches those of a library would say something else in its place.
     """
 
     exit_code = 2

@@ -1,8 +1,10 @@
-"""Files and folders that appear whole or not at all, made by one process at a time."""
+"""Files and folders that appear whole or not at all, made by one process at a time; files of others."""
 
 import errno
+import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,56 @@ from filelock import FileLock, Timeout
 
 from cnnexp.console import say
 from cnnexp.errors import UserError
+
+# --------------------------------------------------------------------------------------------- files of others
+
+
+class FileRefusedError(OSError):
+    """What is there is not to be read as a file; `strerror` says why."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason, str(path))
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[io.BufferedReader]:
+    """A regular file, open for reading. Nothing else is waited for: a named pipe would wait for its writer.
+
+    Raises:
+        FileRefusedError: it is a pipe, a device, a folder or a socket, or a link to one.
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+    try:
+        number = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise FileRefusedError(path, "it is no regular file") from error
+        raise
+    try:
+        kind = os.fstat(number).st_mode
+        if not stat.S_ISREG(kind):
+            raise FileRefusedError(path, f"it is {'a directory, ' if stat.S_ISDIR(kind) else ''}no regular file")
+    except BaseException:
+        os.close(number)
+        raise
+    with open(number, "rb") as file:
+        yield file
+
+
+def read_file(path: str | Path, most_bytes: int) -> bytes:
+    """The bytes of a regular file, as `open_file` opens it.
+
+    Raises:
+        FileRefusedError: as `open_file`; it has more than `most_bytes`.
+        OSError: it cannot be read.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise FileRefusedError(path, f"it has {size:,} bytes, more than {most_bytes:,}")
+        return file.read(size)
+
 
 # ------------------------------------------------------------------------------------------------ appears whole
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cnnexp.console import visible
 from cnnexp.data.opencv import cv2
 from cnnexp.files import write_atomic
 
@@ -58,9 +59,8 @@ class Sheet:
         bold: bool = False,
         middle: bool = False,
     ) -> None:
-        """Write one line; with `middle` its middle stands at `left`. Bytes that are no UTF-8 are shown as escapes."""
-        shown = text.encode("utf-8", "backslashreplace").decode()
-        self.pen.text((left, top), shown, colour, font(size, bold), anchor="ma" if middle else "la")
+        """Write one line, as `visible` gives it; with `middle` its middle stands at `left`."""
+        self.pen.text((left, top), visible(text), colour, font(size, bold), anchor="ma" if middle else "la")
 
     def save(self, path: str | Path) -> None:
         """Write the sheet as a PNG that appears whole or not at all; its folder is made."""

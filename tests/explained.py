@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
+
+from cnnexp.explain.measure import randomised, spearman
 
 PHOTOS = np.random.default_rng(0).integers(0, 60, (5, 12, 12, 3), np.uint8)
 for number in range(5):  # something bright on something dark
@@ -45,3 +50,11 @@ def hand_network() -> keras.Model:
     gradients = np.stack([[[2, 0], [0, 2]], [[-1, -1], [1, -1]]], axis=-1)
     model.get_layer("predictions").set_weights([gradients.reshape(8, 1), np.array([BIAS])])
     return model
+
+
+def randomisation_check(
+    heatmap: Callable[..., np.ndarray], model: keras.Model, *arguments: Any, seed: int = 0
+) -> np.ndarray:
+    """Rank correlation of the heat maps of a network with those of its `randomised` twin, (B,) in -1..1."""
+    trained, random = (heatmap(network, *arguments) for network in (model, randomised(model, seed)))
+    return np.array([spearman(a, b) for a, b in zip(trained, random, strict=True)])

@@ -62,7 +62,7 @@ def fit(
 ) -> Any:
     """In the place of `cnnexp.runs.run.fit`: trains nothing, and takes no time.
 
-    Figures follow from seed and epoch. Each epoch is handed on, printed and written to the checkpoint, in this order,
+    Figures follow from seed and epoch. Each epoch is handed on, written to the checkpoint and printed, in this order,
     and a training that is resumed goes on behind the last one in the checkpoint, as a real one does.
     """
     from cnnexp.training.trainer import FitResult
@@ -77,10 +77,10 @@ def fit(
         figures = dict(zip(keys, np.random.default_rng([config.seed, epoch]).random(4).tolist(), strict=True))
         figures |= {"lr": config.optimizer.learning_rate, "time/epoch_s": 0.1, "images_per_s": 10.0}
         on_epoch(epoch, figures)
-        print(f"epoch {epoch + 1:>3}/{epochs}  loss {figures['train/loss']:.4f}  acc {figures['train/acc']:.4f}")
         history.append(figures)
         if checkpoint:
             checkpoint.write_text(json.dumps(history))
+        print(f"epoch {epoch + 1:>3}/{epochs}  loss {figures['train/loss']:.4f}  acc {figures['train/acc']:.4f}")
     outputs = np.random.default_rng(config.seed).random((len(data.test.labels), data.num_classes))
     return FitResult(
         model=parts.network.model,

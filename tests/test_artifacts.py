@@ -124,9 +124,9 @@ def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyP
     assert names(folder) == set(artifacts.FILES)
     ids = [dataset.test.ids[index] for index in (4, 6, 1)]
     assert list(read_mistakes(folder / "mistakes.zip", dataset.test.ids)) == ids
-    (_, images, truths, predicteds, shares, named, _, overlays) = drawn[0]
-    assert named == ids and shares == pytest.approx([0.9, 0.7, 0.6])
-    assert all(truth != predicted for truth, predicted in zip(truths, predicteds, strict=True))
+    (_, wrong, images, _, overlays) = drawn[0]
+    assert list(wrong.ids) == ids and wrong.confidence == pytest.approx([0.9, 0.7, 0.6])
+    assert all(truth != predicted for truth, predicted in zip(wrong.labels, wrong.predicted, strict=True))
     assert overlays.shape == (3, *images[0].shape) and overlays.dtype == np.uint8
     assert not np.array_equal(overlays[0], images[0])
 

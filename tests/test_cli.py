@@ -1,10 +1,14 @@
 """The command line: one line and exit code 2 for a mistake, Hydra's own flags, tab completion."""
 
+import argparse
 import contextlib
 import logging
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +18,9 @@ import yaml
 from cnnexp import __version__
 from cnnexp.cli import COMMANDS
 from cnnexp.commands import train
-from cnnexp.commands.arguments import split_overrides, take_option
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.config import validated
+from cnnexp.console import visible
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
 
@@ -50,6 +55,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 # ------------------------------------------------------------------------------------------------- mistakes
+
+LONG = "x" * 5000
 
 # each class of mistake: the line, and what the message has to say, in this order
 MISTAKES = [
@@ -90,10 +97,26 @@ MISTAKES = [
     (["prepare"], ["name one data set"]),
     (["prepare", "photos"], ["dataset=photos", "no such option", "dogs_vs_cats"]),
     (["compare", "--sweep"], ["--sweep", "needs a value"]),
+    (["tra\nin"], ["tra\\nin", "no such command"]),
+    (["train", "dataset=a\nb"], ["dataset=a\\nb", "not an override"]),
+    (["train", "seed=a\rb"], ["seed=a\\rb"]),
+    (["doctor", "a\nb"], ["a\\nb", "takes only --check"]),
+    (["predict", "latest", "a\x1b[31m.jpg", "--\x1b]0;X\x07"], ["--\\x1b]0;X\\x07", "no such option"]),
+    (["train", "paths.root=\udcff\udcfe"], ["paths.root=\\xff\\xfe", "is no UTF-8"]),
+    (["summary", "dataset.path=caf\udce9"], ["dataset.path=caf\\xe9", "is no UTF-8"]),
+    (["prepare", "folder", "dataset.path='~nouser/x'"], ["dataset.path=~nouser/x", "~nouser is no user's home"]),
+    (["summary", "backbone.weights='~nouser/x'"], ["backbone.weights=~nouser/x", "~nouser is no user's home"]),
+    (["prepare", "folder", "dataset.path='http://[::1'"], ["dataset.path", "is no address", "http://HOST/FILE"]),
+    (["prepare", "dogs_vs_cats", "dataset.source='http://u:p@h:x/'"], ["dataset.source", "is no address"]),
+    (["prepare", "folder", f"dataset.path={LONG}"], ["dataset.path=xxx", "... (5,000 letters)", "is too long"]),
+    (["train", f"paths.root={LONG}"], ["paths.root=xxx", "is too long"]),
+    (["train", f"paths.cache={'x/' * 2000}y"], ["paths.cache=x/x", "is too long", "3,000"]),
+    (["plan", "+paths.weights.vgg16='~nouser/x'"], ["paths.weights.vgg16=~nouser/x", "~nouser is no user's home"]),
+    (["train", "--config-dir", LONG], ["--config-dir=xxx", "is too long"]),
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[" ".join(line) for line, _ in MISTAKES])
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[visible(" ".join(line))[:80] for line, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(
     cnnexp: Run, jobs: list[object], tmp_path: Path, line: list[str], said: list[str]
 ) -> None:
@@ -189,13 +212,19 @@ def test_info_shows_the_defaults_list(cnnexp: Run, jobs: list[object]) -> None:
 
 
 @pytest.mark.slow
-def test_help_of_train_is_hydras(cnnexp: Run, jobs: list[object]) -> None:
-    code, out, _ = cnnexp("train", "--help")
+def test_help_of_train_has_experiments_sweeps_and_groups(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_text("# @package _global_\n# Mine.\nname: own\n")
+    code, out, _ = cnnexp("train", "--help", "--config-dir", "mine")
     assert code == 0
     assert out.startswith("usage: cnnexp train [-m] [OVERRIDES]\n")
-    assert (
-        "experiment: augmented, baseline, best, finetuned, finetuned_augmented, frozen, frozen_augmented, mnist" in out
-    )
+    lines = out.splitlines()
+    experiments = lines[lines.index("experiment=") + 1 : lines.index("sweep=") - 1]
+    names = "augmented baseline best finetuned finetuned_augmented frozen frozen_augmented mnist own"
+    assert [line.split()[0] for line in experiments] == names.split()
+    assert experiments[1] == "  baseline             A small convnet from scratch."
+    assert experiments[-1] == "  own                  Mine."
+    assert "  hydra/sweeper  basic optuna" in out and "--hydra-help" in out
     code, out, _ = cnnexp("train", "--hydra-help")
     assert code == 0
     assert "--multirun,-m" in out and "hydra/launcher: basic" in out
@@ -231,6 +260,51 @@ def test_a_folder_of_ones_own_experiments(cnnexp: Run, jobs: list[object], tmp_p
     assert (code, err) == (0, "")
     found = [(job.name, job.seed, job.trainer.epochs, job.backbone.name) for job in jobs]  # type: ignore[attr-defined]
     assert found == [("own", 3, 4, "vgg19"), ("whole", 0, 30, "small_cnn")]
+
+
+MERGES = "z0: &z0 {" + ", ".join(f"k{n}: {n}" for n in range(10)) + "}\n"
+MERGES += "".join(f"z{n}: &z{n} {{<<: [{', '.join([f'*z{n - 1}'] * 8)}]}}\n" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("cd/experiment/x.yaml", ["--config-dir", "cd", "experiment=x", "--cfg", "job"]),
+        ("cd/experiment/x.yaml", ["--config-dir", "cd", "-m", "experiment=x", "seed=0,1"]),
+        ("cd/whole.yaml", ["--config-dir", "cd", "--config-name", "whole", "--cfg", "job"]),
+        ("cd/experiment/x.yaml", ["hydra.searchpath=[file://cd]", "experiment=x"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(MERGES, "has more than"), ("a0: &a [x]\n" + MERGES[:0] + "b: &b [*b]", "has more than"), ("a: [", "cannot be")],
+)
+def test_a_hostile_file_of_options_is_one_line(
+    cnnexp: Run, jobs: list[object], tmp_path: Path, file: str, line: list[str], content: str, said: str
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(content)
+    began = time.monotonic()
+    code, _, err = cnnexp("train", *line)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{tmp_path / file}: {said}" in err and jobs == [] and time.monotonic() - began < 20
+
+
+def test_merge_keys_in_files_of_ones_own(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    text = "# @package _global_\nname: own\noptimizer: &base {learning_rate: 0.25}\ntrainer: {epochs: 7}\n"
+    (tmp_path / "mine/experiment/own.yaml").write_text(text + "tracking:\n  tags:\n    <<: *base\n    a: b\n")
+    code, _, err = cnnexp("train", "--config-dir=mine", "experiment=own")
+    assert (code, err) == (0, "")
+    (job,) = jobs
+    assert job.tracking.tags == {"learning_rate": "0.25", "a": "b"}  # type: ignore[attr-defined]
+
+
+def test_a_file_of_options_that_is_no_text(cnnexp: Run, jobs: list[object], tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/own.yaml").write_bytes(b"# caf\xe9\nname: own\n")
+    code, out, err = cnnexp("train", "--config-dir=mine", "--help")
+    assert (code, err) == (0, "") and "own" in out
 
 
 # --------------------------------------------------------------------------------------------- completion
@@ -279,17 +353,60 @@ def test_completion_is_installed_for_cnnexp(cnnexp: Run, line: list[str]) -> Non
 # ----------------------------------------------------------------------------- arguments of the other commands
 
 
-def test_take_option() -> None:
-    assert take_option(["a", "--sweep", "x", "b=1"], "--sweep") == ("x", ["a", "b=1"])
-    assert take_option(["--sweep=x=y", "a"], "--sweep") == ("x=y", ["a"])
-    assert take_option(["a"], "--sweep") == (None, ["a"])
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = CommandParser("compare", "", {"[RUN...]": "", "[OVERRIDES]": ""}, [])
+    parser.add_argument("--sweep")
+    return parser.parse(arguments)
+
+
+def test_an_option() -> None:
+    for arguments, value, rest in (
+        (["a", "--sweep", "x", "b=1"], "x", ["a", "b=1"]),
+        (["--sweep=x=y", "a"], "x=y", ["a"]),
+        (["--sweep", "x=y", "a"], "x=y", ["a"]),
+        (["a"], None, ["a"]),
+    ):
+        given = parse(*arguments)
+        assert (given.sweep, given.words) == (value, rest)
     with pytest.raises(UserError, match="--sweep: needs a value"):
-        take_option(["a", "--sweep"], "--sweep")
+        parse("a", "--sweep")
 
 
-def test_split_overrides() -> None:
-    assert split_overrides(["run", "a=1", "~b", "+c=2", "other"]) == (["run", "other"], ["a=1", "~b", "+c=2"])
+def test_names_and_overrides() -> None:
+    given = parse("run", "a=1", "~b", "+c=2", "other")
+    assert (given.names, given.overrides) == (["run", "other"], ["a=1", "~b", "+c=2"])
     with pytest.raises(UserError, match="--json: no such option"):
-        split_overrides(["run", "--json"])
+        parse("run", "--json")
     with pytest.raises(UserError, match="--json=1: no such option"):
-        split_overrides(["--json=1"])
+        parse("--json=1")
+    with pytest.raises(UserError, match=r"--swep: no such option; allowed: --sweep, "):
+        parse("--swep", "x", "run")
+    with pytest.raises(UserError, match="--swee: no such option"):  # no abbreviation: another option may come
+        parse("--swee", "x")
+
+
+def test_files_whose_names_look_like_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = ["=1+1.jpg", "~a.jpg", "a=b.jpg", "+c=d.jpg"]
+    for name in there:
+        Path(name).touch()
+    names = ["./=1+1.jpg", *there, "./x=*.jpg", "'"]
+    assert (parse(*names).names, parse(*names).overrides) == (names, [])
+    keys = ["seed=1", "a=c.jpg", "~b", "+c=2", "++dataset.arguments.x=1", "hydra/launcher=joblib", "seed=a.jpg"]
+    Path("seed=a.jpg").touch()
+    assert (parse(*keys).names, parse(*keys).overrides) == ([], keys)
+    given = parse("seed=2", "x", "--", "seed=1", "-x.jpg", "--sweep", "~a", "--")
+    assert (given.names, given.overrides) == (["x", "seed=1", "-x.jpg", "--sweep", "~a", "--"], ["seed=2"])
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_the_help_of_a_command_has_two_examples_that_it_takes(cnnexp: Run, command: str) -> None:
+    _, out, _ = cnnexp(command, "--help")
+    assert out.startswith(f"usage: cnnexp {command} ")
+    examples = out.partition("\nexamples:\n")[2].splitlines()
+    assert len(examples) == 2
+    for example in examples:
+        program, name, *arguments = shlex.split(example)
+        assert (program, name) == ("cnnexp", command)
+        parser = import_module(f"cnnexp.commands.{command}").parser()
+        (parser.parse_known_args if command == "ui" else parser.parse)(arguments)  # `ui` hands on what it does not know

@@ -119,8 +119,10 @@ def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subprocess, "Popen", Server)
     for _ in range(2):  # a store that is made now, and one that is there
-        code, out, err = cnnexp("ui", f"paths.root={tmp_path}/elsewhere", "--port", str(free_port()))
+        port = str(free_port())
+        code, out, err = cnnexp("ui", "--workers", "2", f"paths.root={tmp_path}/elsewhere", "--port", port)
         assert code == 0, err
+        assert called[-1][-4:] == ["--workers", "2", "--port", port]  # MLflow's options in their order
         assert f"sqlite:///{tmp_path}/elsewhere/mlflow.db" in called[-1]
         assert called[-1][-2] == "--port" and called[-1][called[-1].index("--workers") + 1] == "1"
         assert environments[-1]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

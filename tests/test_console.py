@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cnnexp import console
-from cnnexp.console import EpochProgress, progress, say, table, warn
+from cnnexp.console import EpochProgress, byte_progress, progress, say, table, visible, warn
 
 
 class Clock:
@@ -157,3 +157,42 @@ def test_epochs_on_a_terminal_are_a_bar_with_lines_above(terminal: io.StringIO) 
     assert "epoch 1/2" in written and "epoch 2/2" in written
     assert "epoch one is done\n" in written
     assert bar.bar is None
+
+
+# ------------------------------------------------------------------------------- what a terminal would obey
+
+HOSTILE = "a\x1b[31mRED\x1b]0;X\x07\r\n\t\x7f\x9b1m\udce9\u202e\ud800:cat:é"
+SEEN = r"a\x1b[31mRED\x1b]0;X\x07\r\n\t\x7f\x9b1m\xe9\u202e\ud800:cat:é"
+
+
+def test_control_characters_are_shown_and_not_obeyed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert visible(HOSTILE) == SEEN and visible(SEEN) == SEEN
+    say(HOSTILE)
+    warn(HOSTILE)
+    assert capsys.readouterr() == (f"{SEEN}\n", f"{SEEN}\n")
+    table(HOSTILE, [HOSTILE, "n"], [[HOSTILE, "1"]])
+    out = capsys.readouterr().out
+    assert [line.count(SEEN) for line in out.splitlines() if line.strip(" ─")] == [1, 1, 1]
+    monkeypatch.setattr(console, "time", Clock(20))
+    assert list(progress([1], HOSTILE)) == [1]
+    with byte_progress(HOSTILE) as advance:
+        advance(10**6)
+    EpochProgress(1, 1).line(HOSTILE)
+    assert capsys.readouterr().out == f"{SEEN}: 1 of 1\n{SEEN}: 1.0 MB\n{SEEN}\n"
+
+
+def test_names_in_bars_are_shown_as_they_are(terminal: io.StringIO) -> None:
+    list(progress([1, 2], "unpacking [bold]\x1b[31m.zip"))
+    with byte_progress("unpacking [bold]\x1b[32m.zip", 10) as advance:
+        advance(10)
+    for colour in (31, 32):
+        assert rf"unpacking [bold]\x1b[{colour}m.zip" in terminal.getvalue()
+        assert f"\x1b[{colour}m.zip" not in terminal.getvalue()
+
+
+def test_a_title_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table("[red]cats[/red]", ["[b]x", "y"], [["1", "2"]])
+    out = capsys.readouterr().out
+    assert "[red]cats[/red]" in out and "[b]x" in out

@@ -78,10 +78,10 @@ def test_what_a_process_computes_on_cannot_change(cnnexp: Run, drawn_root: Path)
     assert code == 2 and "trainer.virtual_cpus=3: this process computes on 1 already" in err and "fresh_process" in err
 
 
-def test_what_keras_cannot_do_is_said_in_one_line(cnnexp: Run) -> None:
+def test_a_strategy_that_there_is_not_is_refused_in_one_line(cnnexp: Run) -> None:
     code, _, err = cnnexp("train", "experiment=baseline", "dataset=synthetic", "trainer.strategy=multi_worker")
     assert code == 2 and len(err.strip().splitlines()) == 1
-    assert "trainer.strategy=multi_worker" in err and "hydra/launcher=ray" in err
+    assert "trainer.strategy=multi_worker: must be one of mirrored, auto" in err and "a cluster shares out jobs" in err
 
 
 def test_the_memory_of_a_gpu_grows_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

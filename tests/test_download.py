@@ -312,3 +312,81 @@ def test_class_folders_from_a_server(server: Server, zipped: Path, tmp_path: Pat
     assert len(server.asked) == 1
     with pytest.raises(UserError, match="another file than expected"):
         folder(path=server.url, downloads=str(tmp_path / "more"), sha256="0" * 64, **fractions)
+
+
+# ----------------------------------------------------------------------------------- addresses with a password
+
+
+def authorization(server: Server) -> list[str | None]:
+    return [asked.get("authorization") for asked in server.asked]
+
+
+def with_user(server: Server, who: str, host: str = "127.0.0.1") -> str:
+    return f"http://{who}@{host}:{server.http.server_port}/photos.zip"
+
+
+@pytest.mark.parametrize(
+    ("who", "told"),
+    [
+        ("user:PASSWORD", "dXNlcjpQQVNTV09SRA=="),
+        ("us%40er:p%40ss%3Aw%2F", "dXNAZXI6cEBzczp3Lw=="),  # us@er:p@ss:w/
+        ("user", "dXNlcjo="),
+        ("m%C3%BCller:%C3%A4", "bcO8bGxlcjrDpA=="),
+    ],
+)
+def test_user_and_password_are_sent_as_basic_authorization(
+    server: Server, tmp_path: Path, who: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.cut_after = [100_000]
+    download.download(with_user(server, who), tmp_path / "a", ExpectedFile(len(DATA), DIGEST))
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert authorization(server) == [f"Basic {told}"] * 2  # also where it goes on
+    assert who not in "".join(capsys.readouterr())
+
+
+def test_a_password_goes_along_with_a_redirection_on_the_same_host_alone(server: Server, tmp_path: Path) -> None:
+    url = with_user(server, "user:PASSWORD")
+    server.answers = [(302, {"Location": "/other.zip"})]
+    download.download(url, tmp_path / "a")
+    assert authorization(server) == ["Basic dXNlcjpQQVNTV09SRA=="] * 2
+    server.asked.clear()
+    server.answers = [(302, {"Location": server.url.replace("127.0.0.1", "localhost")})]
+    download.download(url, tmp_path / "b")
+    assert authorization(server) == ["Basic dXNlcjpQQVNTV09SRA==", None]
+    server.asked.clear()
+    server.answers = [(302, {"Location": with_user(server, "a:b", "localhost")})]
+    download.download(url, tmp_path / "c")
+    assert authorization(server) == ["Basic dXNlcjpQQVNTV09SRA==", "Basic YTpi"]
+
+
+def test_a_refused_password_is_not_shown(server: Server, tmp_path: Path) -> None:
+    server.answers = [(401, {})]
+    with pytest.raises(UserError, match="answers 401") as caught:
+        download.download(with_user(server, "user:PASSWORD"), tmp_path / "a")
+    assert "PASSWORD" not in str(caught.value) and "user" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://user:SECRET@[::1", "http://u:SECRET@host:port/x.zip", "http://h:99999/x"])
+def test_half_an_address_is_one_line(url: str, tmp_path: Path) -> None:
+    for call in (lambda: download.download(url, tmp_path / "a"), lambda: shown(url)):
+        with pytest.raises(UserError, match=r"^http://\.\.\.: is no address") as caught:
+            call()
+        assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [("ftp://host/x.zip", "which is no http or https address"), ("http://[::1", "is no address")]
+)
+def test_a_redirection_to_another_kind_is_said_as_such(server: Server, tmp_path: Path, to: str, said: str) -> None:
+    server.answers = [(302, {"Location": to})]
+    with pytest.raises(UserError, match=said) as caught:
+        download.download(server.url, tmp_path / "a")
+    assert str(caught.value).count("is no address") <= 1 and len(server.asked) == 1
+
+
+@pytest.mark.parametrize("note", ["null", "[]", '{"url": 5}', "{}", "\xff"])
+def test_a_damaged_note_begins_anew(server: Server, tmp_path: Path, note: str) -> None:
+    (tmp_path / "a.part").write_bytes(b"xyz")
+    (tmp_path / "a.part.json").write_bytes(note.encode("latin-1"))
+    download.download(server.url, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == DATA

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from explained import PHOTOS, network
+from explained import PHOTOS, network, randomisation_check
 from keras import layers, ops
 
 from cnnexp.data.opencv import cv2
@@ -21,7 +21,6 @@ from cnnexp.explain.measure import (
     energy_inside,
     localisation,
     pointing_game,
-    randomisation_check,
     randomised,
     read_masks,
     spearman,

@@ -1,19 +1,25 @@
 """README and guide say what is true: links, pictures, lengths, and every line of commands is tried."""
 
 import re
-from collections.abc import Iterator
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
 
+from cnnexp.commands.arguments import parse_hydra
 from cnnexp.commands.guide import FOLDER, KEYS, TOPICS, title
 from cnnexp.config import SCHEMAS, Config
 from cnnexp.config.keys import all_keys, find_keys
 from cnnexp.errors import UserError
+from cnnexp.runs.planning import check_line
 
+Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(FOLDER.glob("*.md"))]
 
@@ -122,8 +128,75 @@ def lines_of(page: Path) -> list[str]:
     return [line for line in joined.splitlines() if line.startswith("cnnexp ")]
 
 
-EVERY_LINE = [(page.name, line) for page in PAGES for line in lines_of(page)]
+EVERY_LINE = sorted({line for page in PAGES for line in lines_of(page)})
+COMPOSED = ("train", "plan", "summary", "prepare")  # what takes the overrides of a config
 
 
 def test_there_are_lines_to_try() -> None:
-    assert len(EVERY_LINE) > 40
+    assert len(EVERY_LINE) > 35
+    assert all(blocks(page, "sh") for page in PAGES if page.stem in ("README", "photos", "sweeps", "components"))
+
+
+@pytest.mark.parametrize("line", EVERY_LINE)
+def test_every_line_is_one_that_its_command_takes(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: Path
+) -> None:
+    """It is parsed, and composed where it has a config; the tests below run some of them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    command, *arguments = shlex.split(line, comments=True)[1:]
+    module = import_module(f"cnnexp.commands.{command}")
+    given = parse_hydra(arguments) if command == "train" else module.parser().parse(arguments)
+    if command not in COMPOSED:
+        return
+    overrides = given.overrides
+    if command == "prepare":
+        overrides = [f"dataset={given.names[0]}", *overrides]
+    needs = ["hydra/sweeper=optuna"] if "search_" in line else []
+    if needs or "optuna" in line:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    check_line(overrides, bool(getattr(given, "multirun", False)), None, "config")
+
+
+@pytest.fixture(scope="session")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The module of the page on own components."""
+    folder = tmp_path_factory.mktemp("mine")
+    (text,) = blocks(FOLDER / "components.md", "python")
+    (folder / "mine.py").write_text(text)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.trains
+@pytest.mark.slow
+@pytest.mark.parametrize("line", lines_of(FOLDER / "components.md"))
+def test_own_components_train(line: str, cnnexp: Run, tmp_path: Path, mine: Path, drawn_root: Path) -> None:
+    smoke = ["debug=smoke", "tracking=none", f"paths.data={drawn_root}"]
+    code, out, err = cnnexp(*shlex.split(line)[1:], *smoke)
+    assert code == 0, err
+    assert "epoch   2/2" in out
+
+
+@pytest.mark.trains
+@pytest.mark.slow
+def test_the_readme_on_ones_own_photos(cnnexp: Run, tmp_path: Path, drawn_root: Path, no_training: None) -> None:
+    """Line after line, with a trainer that trains nothing and the networks of a smoke run."""
+    drawn = next(drawn_root.rglob("train"))
+    for kind, name in (("cat", "apple"), ("dog", "pear")):
+        shutil.copytree(drawn / kind, tmp_path / "photos" / name)
+    shutil.copy(next((drawn / "cat").glob("*.jpg")), tmp_path / "photo.jpg")
+    smoke = ["debug=smoke", "tracking.explain=true", "backbone.weights=null", "dataset.on_leak=ignore"]
+    (own,) = [block for block in blocks(PAGES[0], "sh") if block.startswith("cnnexp prepare folder")]
+    tried = []
+    for line in own.splitlines():
+        command, *arguments = shlex.split(line.replace("seed=0,1,2", "seed=0"), comments=True)[1:]
+        if command == "ui":  # tests/test_ui_browser.py opens it
+            continue
+        more = {"train": smoke, "prepare": ["dataset.on_leak=ignore"]}.get(command, [])
+        code, out, err = cnnexp(command, *arguments, *more)
+        assert code == 0, (line, out, err)
+        tried.append(command)
+    assert tried == ["prepare", "train", "predict", "explain", "train", "compare", "reproduce"]

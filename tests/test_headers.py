@@ -35,7 +35,7 @@ def test_pictures_are_turned_as_exif_says(orientation: int) -> None:
     assert header is not None and header.orientation == orientation
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.int16)
-    found = decode_image("photo.jpg", data)
+    found = decode_image("photo.jpg", data, read_header(data))
     assert found.shape == expected.shape
     assert np.abs(found - expected).mean() < 2  # two decoders of JPEG
 

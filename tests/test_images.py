@@ -1,6 +1,9 @@
 import importlib
 import io
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnexp.data import opencv
+from cnnexp.data import images, opencv
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
@@ -276,3 +279,62 @@ def test_an_opencv_that_cannot_be_imported_is_said_in_one_line(
     with pytest.raises(UserError) as caught:
         importlib.reload(opencv)
     assert str(caught.value) == expected
+
+
+# -------------------------------------------------------------------------------------------- large pictures
+
+PEAK = """
+import resource, sys
+from cnnexp.data.check.look import inspect_file
+from cnnexp.data.images import read_square
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+small, large = sys.argv[1:]
+read_square(small, 150), inspect_file(small)
+before = peak()
+read_square(large, 150), inspect_file(large)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF 16 bits"])
+def test_a_large_picture_is_in_memory_once(kind: str, tmp_path: Path) -> None:
+    pixels = np.zeros((4200, 4000, 3), np.uint8 if kind == "PNG" else np.uint16)
+    pixels[::7] = 200
+    large, small = tmp_path / f"large.{kind[:3].lower()}", written(tmp_path, encoded("PNG"))
+    cv2.imwrite(str(large), pixels)
+    done = subprocess.run([sys.executable, "-c", PEAK, small, str(large)], capture_output=True, text=True)
+    assert float(done.stdout) < 1.5 * 4200 * 4000 * 3 / 2**20, done  # 48 MiB of pixels
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS)
+@pytest.mark.parametrize("size", [16, 40, 50])
+def test_a_large_picture_gives_the_same_numbers(
+    kind: str, options: dict[str, Any], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image = Image.fromarray(noise(97, 120))
+    path = written(tmp_path, encoded(kind, image, **options, **({"exif": exif} if kind in ("JPEG", "PNG") else {})))
+    whole, square = read_image(path), read_square(path, size)
+    monkeypatch.setattr(images, "LARGE_PIXELS", 1000)
+    assert (read_image(path) == whole).all() and (read_square(path, size) == square).all()
+
+
+def test_large_pictures_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, inside, most = written(tmp_path, encoded("PNG", Image.fromarray(noise(90, 90)))), [], []
+    real = images.resize
+
+    def resize(image: np.ndarray, size: int) -> np.ndarray:
+        inside.append(1)
+        time.sleep(0.01)
+        most.append(len(inside))
+        inside.pop()
+        return real(image, size)
+
+    monkeypatch.setattr(images, "resize", resize)
+    monkeypatch.setattr(images, "LARGE_PIXELS", 90 * 90)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: read_square(path, 8), range(8)))
+    assert most == [1] * 8

@@ -13,7 +13,7 @@ import pytest
 
 from cnnexp.errors import UserError
 from cnnexp.tracking import journal, writer
-from cnnexp.tracking.journal import Journal, is_outage
+from cnnexp.tracking.journal import Journal, is_outage, read_records, send_kept
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.writer import replay
 
@@ -230,6 +230,24 @@ def test_no_journal_to_replay(tracker, file):
     with pytest.raises(UserError, match="0000 cannot be read"):
         replay(tracker, file)
     assert file.exists()
+
+
+def test_lines_that_are_no_writes_are_named_and_the_others_sent(file, capsys):
+    run_id, sent = "0" * 32, []
+    file.parent.mkdir(exist_ok=True)
+    good = [{"kind": "tags", "tags": {"a": "b"}}, {"kind": "end", "status": "FINISHED", "time": 1}]
+    lines = [{"run_id": run_id}, [1], good[0], {"name": "x"}, {"kind": 5}, None, good[1]]
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines) + "{no JSON\n" + "\x00\n" + '{"kind": "cut of')
+    for _ in range(2):  # said once
+        found, records = read_records(file)
+        assert (found, records) == (run_id, good)
+    err = capsys.readouterr().err
+    assert [f"{file}: line {number} is no record" in err for number in range(2, 10)] == [
+        True, False, True, True, True, False, True, True,
+    ]  # fmt: skip
+    assert err.count("\n") == 6
+    assert send_kept(file, lambda run, record: sent.append((run, record))) == (2, None)
+    assert sent == [(run_id, record) for record in good] and not file.exists()
 
 
 def test_training_waits_for_a_store_a_small_part_of_its_time(file, monkeypatch):

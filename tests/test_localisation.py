@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from explained import network
+from explained import network, randomisation_check
 from keras import layers
 
 from cnnexp.data.dataset import Dataset, Split
@@ -17,7 +17,6 @@ from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import gradcam, localisation
 from cnnexp.explain.localisation import localisation_metrics, multiply_adds, spread
-from cnnexp.explain.measure import randomisation_check
 from cnnexp.explain.names import METHOD_NAMES
 from cnnexp.explain.placement import Grid
 

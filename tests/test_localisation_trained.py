@@ -12,12 +12,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+from explained import randomisation_check
 
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.explain import gradcam, hirescam
-from cnnexp.explain.measure import Localisation, localisation, randomisation_check, randomised, read_masks
+from cnnexp.explain.measure import Localisation, localisation, randomised, read_masks
 from cnnexp.explain.methods import Heatmap
 from cnnexp.explain.placement import cell_grid
 from cnnexp.runs.build import assemble, fit

@@ -9,7 +9,7 @@ import pytest
 from resuming import folders, line, tracker
 
 from cnnexp.runs import tasks
-from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.folder import SweepFolder, SweepManifest
 
 Run = Callable[..., tuple[int, str, str]]
 KEYS = ("x/count/jobs", "x/count/failed", "best/val_acc")
@@ -62,6 +62,6 @@ def test_a_store_that_is_away_is_no_end(tmp_path: Path, capsys: pytest.CaptureFi
             raise ConnectionError("no answer")
 
     folder = SweepFolder(tmp_path)
-    folder.begin("p" * 32, ["seed=0,1"], "seed", "grid")
+    folder.begin(SweepManifest("p" * 32, ["seed=0,1"], "seed", "grid"))
     tasks.show_progress(Away(), folder, "val/acc")  # type: ignore[arg-type]
     assert "is not up to date: no answer" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from cnnexp.report import figures, scoring, style
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
+from cnnexp.report.predictions import Predictions
 from cnnexp.sheet import Sheet
 
 pytestmark = pytest.mark.pictures
@@ -105,27 +106,33 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+def wrong(ids: list[str], shares: list[float]) -> Predictions:
+    """Cats that were taken for dogs, as surely as `shares` say."""
+    answered = np.ones(len(ids), np.int64)
+    probabilities = np.reshape([[1 - share, share] for share in shares], (-1, 2))
+    return Predictions(tuple(ids), 0 * answered, answered, probabilities, ("cats", "dogs"))
+
+
 def test_errors(tmp_path: Path, sheets: list[Any]) -> None:
     images = [np.full((20, 30, 3), number, np.uint8) for number in range(30)]
     probabilities = [0.5 + 0.01 * number for number in range(30)]
     ids = [f"test/{number}.jpg" for number in range(30)]
-    figures.draw_errors(tmp_path / "e.png", images, ["cats"] * 30, ["dogs"] * 30, probabilities, ids, "mistakes")
+    figures.draw_errors(tmp_path / "e.png", wrong(ids, probabilities), images, "mistakes")
     image = picture(tmp_path / "e.png")
     assert len(sheets[0].pictures) == 24
     assert sheets[0].pictures[0][0, 0].tolist() == [29, 29, 29]  # the most confident first
     assert sheets[0].lines[:4] == ["mistakes", "dogs 79.0 %", "truth: cats", "test/29.jpg"]
     assert image[52 + 22 + 50, 30 + 85].tolist() == [29, 29, 29]  # where the first one stands
-    figures.draw_errors(tmp_path / "none.png", [], [], [], [], [], "none")
+    figures.draw_errors(tmp_path / "none.png", wrong([], []), [], "none")
     assert sheets[1].lines == ["none", "no mistakes"]
-    figures.draw_errors(tmp_path / "grey.png", [np.zeros((28, 28, 1), np.uint8)], ["3"], ["8"], [0.9], ["test/0"], "")
+    figures.draw_errors(tmp_path / "grey.png", wrong(["test/0"], [0.9]), [np.zeros((28, 28, 1), np.uint8)], "")
     assert picture(tmp_path / "grey.png")[52 + 22 + 85, 30 + 85].tolist() == [0, 0, 0]
 
 
 def test_errors_stand_beside_their_heat_maps(tmp_path: Path, sheets: list[Any]) -> None:
     images = [np.full((20, 30, channels), 7, np.uint8) for channels in (1, 3)]
     overlays = np.stack([np.full((20, 30, 3), number, np.uint8) for number in (100, 200)])
-    words: Any = (["cats"] * 2, ["dogs"] * 2, [0.6, 0.9], ["a", "b"], "mistakes")
-    figures.draw_errors(tmp_path / "e.png", images, *words, overlays)
+    figures.draw_errors(tmp_path / "e.png", wrong(["a", "b"], [0.6, 0.9]), images, "mistakes", overlays)
     shown = sheets[0].pictures
     assert [array.shape for array in shown] == [(20, 60, 3)] * 2
     assert [(array[0, 0].tolist(), array[0, 59].tolist()) for array in shown] == [

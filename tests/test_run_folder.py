@@ -1,14 +1,22 @@
 """The folder of a run: what it keeps is there wherever it lies, and a folder of the version before is read."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from made_runs import result
 
-from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder
+from cnnexp.errors import UserError
+from cnnexp.report.compare import summarise
+from cnnexp.report.tables import table_rows
+from cnnexp.runs.comparison import read_results
+from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest, find_sweeps
+from cnnexp.runs.result import read_result
+from cnnexp.tracking.info import RunInfo
 
 
 def test_a_result_names_no_place_and_is_read_wherever_the_folder_lies(tmp_path: Path) -> None:
@@ -47,9 +55,9 @@ def test_a_manifest_that_is_none_of_ours_is_none(tmp_path: Path, content: str | 
 def test_a_sweep_is_told_by_its_folder(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     assert (sweep.parent_run_id, sweep.shared_overrides, sweep.chooses) == (None, [], False)
-    sweep.begin("parent", ["seed=0,1"], "seeds", "grid")
+    sweep.begin(SweepManifest("parent", ["seed=0,1"], "seeds", "grid"))
     assert (sweep.parent_run_id, sweep.shared_overrides, sweep.chooses) == ("parent", ["seed=0,1"], True)
-    sweep.begin("parent", ["experiment=a,b"], "both", "progression")
+    sweep.begin(SweepManifest("parent", ["experiment=a,b"], "both", "progression"))
     assert not sweep.chooses
 
 
@@ -65,3 +73,101 @@ def test_the_jobs_of_a_sweep_come_in_their_order(tmp_path: Path) -> None:
     assert sweep.best_job("val/loss") == RunFolder(tmp_path / "10")
     sweep.remove_networks()
     assert not any(job.network.exists() for job in sweep.ended_jobs())
+
+
+# ---------------------------------------------------------------------------------------- damaged or of another version
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '{"overrides": 5}', '{"overrides": null}', "{", "", '"x"'])
+def test_a_damaged_sweep_is_passed_over_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    for name in ("1", "2"):
+        SweepFolder(tmp_path / name).begin(SweepManifest("parent", ["seed=0,1"], "seeds", "grid"))
+
+    def found() -> list[str]:
+        return [sweep.path.name for sweep in find_sweeps(tmp_path) if sweep.was_begun_with(["seed=0,1"], [])]
+
+    assert found() == ["2", "1"]
+    (tmp_path / "2" / "sweep.json").write_text(content)
+    assert found() == ["1"]
+    (tmp_path / "1" / "sweep.json").write_text(content)
+    assert found() == []
+    err = capsys.readouterr().err
+    assert err.count(f"{tmp_path / '2' / 'sweep.json'}: ") == 1 and "passed over" in err
+    with pytest.raises(UserError, match=r"sweep\.json: "):
+        _ = SweepFolder(tmp_path / "1").shared_overrides
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"status": 5}', '{"run_id": "a", "status": "FINISHED"}', '{"status": "FINISHED", "new": 1}']
+)
+def test_a_result_of_another_shape_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    for number in (0, 1):
+        job = RunFolder(tmp_path / str(number))
+        job.write_result(result(f"r{number}", 0.5, predictions_path=None))
+        (job.path / ".hydra").mkdir()
+        (job.path / ".hydra" / "overrides.yaml").write_text(f"[seed={number}]")
+    (tmp_path / "0" / "result.json").write_text(content)
+    with pytest.raises(UserError, match=r"result\.json: "):
+        RunFolder(tmp_path / "0").read_result()
+    assert [found.name for found in read_results(tmp_path)] == ["r1"]
+    assert "result.json" in capsys.readouterr().err
+    assert RunFolder(tmp_path / "0").status in (None, "FINISHED")
+
+
+def test_what_is_no_job_among_the_jobs(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "result.json").write_text("{}")
+    assert SweepFolder(tmp_path).ended_jobs() == []
+
+
+# ----------------------------------------------------------------------------------------------- figures of a store
+
+FIGURES = {"test/acc": 0.75, "x/count/test_images": 20.0, "x/count/epochs": 3.0, "x/count/parameters": 7.0}
+
+
+def recorded(params: dict[str, str], metrics: dict[str, float]) -> RunInfo:
+    now = datetime.now(UTC)
+    return RunInfo("0" * 32, "r", "FAILED", params, metrics, {}, now, now, "", None)
+
+
+@pytest.mark.parametrize(
+    ("params", "metrics", "field", "said"),
+    [
+        ({}, {"x/count/epochs": math.nan}, "epochs", "x/count/epochs=nan"),
+        ({}, {"x/count/epochs": 2.5}, "epochs", "x/count/epochs=2.5"),
+        ({}, {"x/count/parameters": -1.0}, "total_parameters", "x/count/parameters=-1.0"),
+        ({}, {"test/acc": 5.0}, "test_accuracy", "test/acc=5.0"),
+        ({}, {"test/acc": math.nan}, "test_accuracy", "test/acc=nan"),
+        ({}, {"x/count/test_images": math.inf}, "test_total", "x/count/test_images=inf"),
+        ({"seed": "x"}, {}, "seed", "seed=x"),
+        ({"seed": "1e3"}, {}, "seed", "seed=1e3"),
+        ({"reference_accuracy": "abc"}, {}, "reference_accuracy", "reference_accuracy=abc"),
+        ({"reference_accuracy": "nan"}, {}, "reference_accuracy", "reference_accuracy=nan"),
+    ],
+)
+def test_figures_that_are_none_are_left_out_with_a_line(
+    params: dict[str, str],
+    metrics: dict[str, float],
+    field: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = read_result(None, recorded(params, FIGURES | metrics), 0, tmp_path)  # type: ignore[arg-type]
+    assert not getattr(found, field)
+    assert found.interval is None or found.test_accuracy == 0.75
+    assert f"cnnexp: run {'0' * 32}: {said}: is no such figure; left out\n" == capsys.readouterr().err
+    rows = table_rows(summarise([found]))[1]
+    assert len(rows) == 1
+
+
+def test_figures_of_a_store_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = {"seed": "3", "reference_accuracy": "0.5", "name": "n"}
+    found = read_result(None, recorded(params, FIGURES), 0, tmp_path)  # type: ignore[arg-type]
+    assert (found.name, found.seed, found.reference_accuracy) == ("n", 3, 0.5)
+    assert (found.test_accuracy, found.test_total, found.epochs, found.total_parameters) == (0.75, 20, 3, 7)
+    assert capsys.readouterr().err == ""

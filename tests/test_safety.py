@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cnnexp.commands.arguments import take_allowed
+from cnnexp.commands import reproduce
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError
 from cnnexp.runs.recorded_config import check_targets, find_single, read_config
@@ -189,9 +189,10 @@ def test_allowed_targets() -> None:
     with pytest.raises(UserError, match=r"run r: .*os\.getcwdb"):
         check_targets("r", {"dataset": {"_target_": "os.getcwdb"}}, ["os.getcwd"])
     arguments = ["run", "--allow-target", "a.b", "x=1", "--allow-target=c.d"]
-    assert take_allowed(arguments) == (["a.b", "c.d"], ["run", "x=1"])
+    given = reproduce.parser().parse(arguments)
+    assert (given.allow_target, given.words) == (["a.b", "c.d"], ["run", "x=1"])
     with pytest.raises(UserError, match="--allow-target"):
-        take_allowed(["run", "--allow-target"])
+        reproduce.parser().parse(["run", "--allow-target"])
 
 
 # ------------------------------------------------------------------------------------------------ models

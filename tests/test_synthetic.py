@@ -222,7 +222,7 @@ def test_the_folder_appears_with_everything_in_it(tmp_path: Path, monkeypatch: p
         seen.append((Path(target).exists(), len(tree(Path(source)))))
         rename(source, target)
 
-    monkeypatch.setattr(synthetic.os, "rename", watched)
+    monkeypatch.setattr(os, "rename", watched)
     draw_dataset(tmp_path / "deep" / "drawn", SyntheticConfig(**ARGUMENTS))
     assert seen == [(False, 17)]  # 8 pictures, 8 masks, dataset.json
     assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["drawn"]

@@ -77,8 +77,8 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser"), timeout=120) as started:
+def browser() -> Iterator[Browser]:
+    with Browser(timeout=120) as started:
         started.resize(1400, 800)
         yield started
 

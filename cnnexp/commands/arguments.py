@@ -1,6 +1,9 @@
-"""The arguments of the commands that are not Hydra's own: names, options, and Hydra overrides among them."""
+"""The command lines: one parser for each command, which makes its help, too; `train` has Hydra's own."""
 
 import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from cnnexp.errors import UserError, nearest
@@ -8,53 +11,94 @@ from cnnexp.errors import UserError, nearest
 ACTIONS = ("install", "uninstall", "query")
 SHELLS = ("bash", "zsh", "fish")
 
-
-def take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of `name VALUE` or `name=VALUE`, and the other arguments."""
-    rest: list[str] = []
-    value = None
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == name:
-            value = next(remaining, None)
-            if value is None:
-                raise UserError(f"{name}: needs a value")
-        elif argument.startswith(f"{name}="):
-            value = argument.split("=", 1)[1]
-        else:
-            rest.append(argument)
-    return value, rest
+RUN = "an MLflow run id, a unique prefix of one, `latest`, or a registered model: models:/NAME@best"
+IMAGE = "files, folders, or patterns in quotes, as 'photos/*.jpg'; behind `--`, whatever they are called"
+JSON = "every figure as JSON on standard output instead"
 
 
-def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Names, and overrides (KEY=VALUE, ~KEY).
+class CommandParser(argparse.ArgumentParser):
+    """Options wherever they stand; among the other words, overrides (KEY=VALUE, ~KEY) and names.
 
-    Raises:
-        UserError: an option that the command does not have.
+    Args:
+        command: its name.
+        text: what it does, in lines of at most 120 characters.
+        words: what may stand beside the options, as in `RUN [OVERRIDES]` -> what it means.
+        examples: two lines of arguments.
     """
-    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    names = [a for a in arguments if a not in overrides]
-    unknown = next((a for a in names if a.startswith("-")), None)
+
+    def __init__(self, command: str, text: str, words: Mapping[str, str], examples: Sequence[str]) -> None:
+        lines = "\n".join(f"  cnnexp {command} {example}" for example in examples)
+        super().__init__(
+            usage=f"cnnexp {' '.join([command, *words])} [OPTIONS]",
+            description=text,
+            epilog=f"examples:\n{lines}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        for word, meaning in words.items():  # told apart by their form and not by their place: all are in one list
+            self.add_argument("words", action="extend", nargs="*", metavar=word, help=meaning)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(message.removeprefix("argument ").replace("expected one argument", "needs a value"))
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options by their names, and the other words as `names` and `overrides`.
+
+        Raises:
+            UserError: an option that the command does not have, or has otherwise.
+        """
+        end = [*arguments, "--"].index("--")  # behind it are names, whatever they look like
+        parsed, unknown = self.parse_known_intermixed_args(arguments[:end])
+        refuse_unknown(self, unknown, "no such option")
+        parsed.names, parsed.overrides = split_overrides(parsed.words)
+        parsed.names += arguments[end + 1 :]
+        return parsed
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names or whatever else there is, and overrides (KEY=VALUE, ~KEY)."""
+    found = [_is_override(word) for word in words]
+    names = [word for word, is_override in zip(words, found, strict=True) if not is_override]
+    return names, [word for word, is_override in zip(words, found, strict=True) if is_override]
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word is KEY=VALUE or ~KEY; an existing file is one only where it begins with a key that there is."""
+    if word.startswith("-") or not ("=" in word or word.startswith("~")):
+        return False
+    key = re.match(r"[+~]*(\w*)[\w.@:/-]*(=|$)", word)
+    if not key or not key[1]:
+        return False
+    if not os.path.lexists(word):
+        return True
+    from cnnexp.config.composition import ROOT_KEYS  # and Hydra
+
+    return key[1] in {*ROOT_KEYS, "debug", "experiment", "hydra"}
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str], what: str) -> None:
+    """Refuse the first option that a parser did not know, with the nearest ones that it does."""
     if unknown:
-        raise UserError(f"{unknown}: no such option; --help lists them")
-    return names, overrides
+        option = next((word for word in unknown if word.startswith("-")), unknown[0])
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UserError(f"{option}: {what}; allowed: {', '.join(nearest(option, flags))}")
 
 
-def take_flag(arguments: list[str], name: str) -> tuple[bool, list[str]]:
-    """Whether the flag `name` is there, and the other arguments."""
-    return name in arguments, [argument for argument in arguments if argument != name]
+def check_choice(option: str, given: str, what: str, allowed: Sequence[str]) -> None:
+    """Refuse a value of an option that is none of `allowed`."""
+    if given not in allowed:
+        raise UserError(f"{option} {given}: no such {what}; allowed: {', '.join(nearest(given, [*allowed]))}")
 
 
-def take_allowed(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The names behind every `--allow-target`, and the other arguments."""
-    allowed: list[str] = []
-    while any(argument.split("=")[0] == "--allow-target" for argument in arguments):
-        position = next(i for i, argument in enumerate(arguments) if argument.split("=")[0] == "--allow-target")
-        length = 1 if "=" in arguments[position] else 2
-        name, _ = take_option(arguments[position : position + length], "--allow-target")
-        allowed.append(str(name))
-        arguments = arguments[:position] + arguments[position + length :]
-    return allowed, arguments
+def add_allow_target(parser: argparse.ArgumentParser) -> None:
+    """The option `--allow-target NAME`, which may be given several times."""
+    meaning = "a function of your own that the recorded config names, as package.module.function; repeatable"
+    parser.add_argument("--allow-target", metavar="NAME", action="append", default=[], help=meaning)
 
 
 def check_action(arguments: list[str]) -> None:
@@ -65,8 +109,8 @@ def check_action(arguments: list[str]) -> None:
         raise UserError(f"{given}: write --shell-completion and one of {', '.join(allowed)}")
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's flags and overrides, in any order."""
+def parse_hydra(arguments: list[str]) -> argparse.Namespace:
+    """The flags and overrides of `cnnexp train`, in any order."""
     from cnnexp.config.hydra_driver import arguments_parser
 
     parser = arguments_parser()
@@ -76,9 +120,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     parser.error = refuse  # type: ignore[method-assign]
     parsed, unknown = parser.parse_known_intermixed_args(arguments)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UserError(f"{unknown[0]}: no such flag; allowed: {', '.join(nearest(unknown[0], flags))}")
+    refuse_unknown(parser, unknown, "no such flag")
     _check_flags(parsed)
     return parsed
 
@@ -102,3 +144,8 @@ def _check_flags(parsed: argparse.Namespace) -> None:
         check_action(parsed.overrides)
     if parsed.config_path:
         raise UserError("--config-path: would replace the files of cnnexp; add yours with --config-dir=FOLDER")
+    if parsed.experimental_rerun:
+        from cnnexp.config.hydra_driver import rerun_of
+
+        flag, line = f"--experimental-rerun={parsed.experimental_rerun}", rerun_of(parsed.experimental_rerun)
+        raise UserError(f"{flag}: a pickle can run anything, so it is not opened; `{line}` trains that run again")

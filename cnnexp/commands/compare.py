@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnexp.commands.arguments import split_overrides, take_flag, take_option
+from cnnexp.commands.arguments import JSON, RUN, CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
@@ -11,27 +11,29 @@ from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import redact
 
-HELP = """usage: cnnexp compare [RUN...] [--sweep SWEEP] [--json] [OVERRIDES]
-
+TEXT = """\
 Table, chart and page of a sweep (the newest if nothing is named) or of the named runs, in their order: test accuracy
 with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with McNemar's exact test, its cost,
-and the photos that it fixed and broke. Those of a sweep are recorded in its parent run, too.
+and the photos that it fixed and broke. Those of a sweep are recorded in its parent run, too."""
 
-  RUN           an MLflow run id, a unique prefix of one, or `latest`
-  --sweep S     the run id of a sweep's parent run, or a unique prefix
-  --json        every figure as JSON on standard output instead
-  OVERRIDES     as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere
-"""
+
+def parser() -> CommandParser:
+    """The arguments of `cnnexp compare`."""
+    where = "as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere"
+    examples = ["latest 4f1c paths.root=FOLDER", "--sweep 90ab12 --json"]
+    made = CommandParser("compare", TEXT, {"[RUN...]": RUN, "[OVERRIDES]": where}, examples)
+    made.add_argument("--sweep", help="the run id of a sweep's parent run, or a unique prefix")
+    made.add_argument("--json", action="store_true", help=JSON)
+    return made
 
 
 def run(arguments: list[str]) -> int:
     """Read the runs, compare, show, write, record."""
-    sweep, arguments = take_option(arguments, "--sweep")
-    as_json, arguments = take_flag(arguments, "--json")
-    names, overrides = split_overrides(arguments)
+    given = parser().parse(arguments)
+    sweep, names = given.sweep, given.names
     if sweep and names:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
-    config = load_config(overrides)
+    config = load_config(given.overrides)
     tracker = open_tracker(config.tracking)
     from cnnexp.report.compare import summarise
     from cnnexp.report.tables import to_json
@@ -40,13 +42,14 @@ def run(arguments: list[str]) -> int:
 
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]
+    infos = list({info.run_id: info for info in infos}.values())  # two names may lead to one run
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
     folder = Path(config.paths.root) / "compare" / name
     results = [read_result(tracker, info, order, folder) for order, info in enumerate(infos)]
     comparison = summarise(distinguish(results, [info.tags.get("overrides", "").split() for info in infos]))
-    if as_json:
+    if given.json:
         print(to_json(comparison))
         return 0
     show_comparison(comparison)

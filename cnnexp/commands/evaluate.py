@@ -2,12 +2,13 @@
 
 import json
 import sys
+from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.commands.arguments import split_overrides, take_allowed, take_flag, take_option
+from cnnexp.commands.arguments import JSON, RUN, CommandParser, add_allow_target, check_choice
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
@@ -22,49 +23,48 @@ if TYPE_CHECKING:
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
-HELP = """usage: cnnexp evaluate RUN [OVERRIDES] [--split SPLIT] [--json] [--csv FILE] [--log] [--allow-target NAME]
-
+TEXT = """\
 Tests the model of a tracked run again: on its own test images, or on any data with the same class names, which may lie
 in another order and be fewer. Accuracy with its 95 % interval (Wilson), loss, calibration error, confusion, and beside
-them what the run recorded.
-
-  RUN             an MLflow run id, a unique prefix of one, `latest`, or a registered model: models:/NAME@best
-  OVERRIDES       the data, as dataset=folder dataset.path=FOLDER, and where the store is, as paths.root=FOLDER;
-                  without any, the data set that the run recorded
-  --split SPLIT   test (if not given), train, validation, or all: the three together
-  --json          every figure as JSON on standard output instead
-  --csv FILE      writes the answers: file, truth, predicted, and a column p_CLASS for each class
-  --log           adds the figures to the run, as evaluate/DATASET/SPLIT/acc; without it nothing is recorded
-  --allow-target  a function of your own that the recorded data set names, as package.module.function; repeatable
-"""
-
+them what the run recorded."""
+OVERRIDES = (
+    "the data, as dataset=folder dataset.path=FOLDER, and where the store is, as paths.root=FOLDER; without any, the "
+    "data set that the run recorded"
+)
 SPLITS = ("test", "train", "validation", "all")
 CHANGEABLE = ("dataset", "trainer.evaluation_batch_size", "trainer.loader_threads", *OF_HERE)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    run: str
-    overrides: list[str]
-    split: str
-    as_json: bool
-    csv: str | None
-    log: bool
-    allowed: list[str]
+def parser() -> CommandParser:
+    """The arguments of `cnnexp evaluate`."""
+    examples = ["latest dataset=folder dataset.path=FOLDER --split all", "latest --csv answers.csv"]
+    made = CommandParser("evaluate", TEXT, {"RUN": RUN, "[OVERRIDES]": OVERRIDES}, examples)
+    made.add_argument(
+        "--split", default="test", help=f"{', '.join(SPLITS)}; test if not given, all is the three together"
+    )
+    made.add_argument("--json", action="store_true", help=JSON)
+    made.add_argument(
+        "--csv", metavar="FILE", help="writes the answers: file, truth, predicted, and a column p_CLASS for each class"
+    )
+    made.add_argument(
+        "--log",
+        action="store_true",
+        help="adds the figures to the run, as evaluate/DATASET/SPLIT/acc; without it nothing is recorded",
+    )
+    add_allow_target(made)
+    return made
 
 
 def run(arguments: list[str]) -> int:
     """Find, load, predict, show."""
     request = _parse(arguments)
     tracker = open_tracker(load_config([o for o in request.overrides if o.startswith(OF_HERE)]).tracking)
-    info = find_single(tracker, request.run)
-    with redirect_stdout(sys.stderr) if request.as_json else nullcontext():  # the progress
+    info = find_single(tracker, request.names[0])
+    with redirect_stdout(sys.stderr) if request.json else nullcontext():  # the progress
         dataset, result = _test(request, tracker, info)
     if request.csv:
         _write_csv(Path(request.csv), result.predictions)
-    if request.as_json:
+    if request.json:
         print(json.dumps(_as_json(info, dataset, request.split, result), indent=2))
     else:
         _show(info, dataset, request.split, result)
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _test(request: Request, tracker: RunStore, info: "RunInfo") -> "tuple[Dataset, Evaluation]":
+def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> "tuple[Dataset, Evaluation]":
     """Load the data and the model, and let it answer."""
     values = read_config(tracker, info.run_id)
     if isinstance(values.get("backbone"), dict):
@@ -85,7 +85,7 @@ def _test(request: Request, tracker: RunStore, info: "RunInfo") -> "tuple[Datase
     from cnnexp.runs.recorded_model import load_recorded
 
     if own:
-        check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allowed)
+        check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allow_target)
     model = load_recorded(config, info.run_id)
     dataset = load_dataset(config)
     result = evaluate(config, model, dataset, info, request.split)
@@ -97,23 +97,16 @@ def _test(request: Request, tracker: RunStore, info: "RunInfo") -> "tuple[Datase
     return dataset, result
 
 
-def _parse(arguments: list[str]) -> Request:
-    split, arguments = take_option(arguments, "--split")
-    csv, arguments = take_option(arguments, "--csv")
-    as_json, arguments = take_flag(arguments, "--json")
-    log, arguments = take_flag(arguments, "--log")
-    allowed, arguments = take_allowed(arguments)
-    names, overrides = split_overrides(arguments)
-    if len(names) != 1:
+def _parse(arguments: list[str]) -> Namespace:
+    request = parser().parse(arguments)
+    if len(request.names) != 1:
         raise UserError("cnnexp evaluate: give one run, as `cnnexp evaluate latest`")
-    split = split or "test"
-    if split not in SPLITS:
-        raise UserError(f"--split {split}: no such split; allowed: {', '.join(SPLITS)}")
-    for override in overrides:
+    check_choice("--split", request.split, "split", SPLITS)
+    for override in request.overrides:
         key = override.lstrip("+~").split("=")[0]
         if not any(key == known or key.startswith(f"{known}.") for known in CHANGEABLE):
             raise UserError(f"{override}: the model is as it was trained; allowed: {', '.join(CHANGEABLE)}")
-    return Request(names[0], overrides, split, as_json, csv, log, allowed)
+    return request
 
 
 def _write_csv(path: Path, predictions: "Predictions") -> None:

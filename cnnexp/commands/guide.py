@@ -2,19 +2,14 @@
 
 from pathlib import Path
 
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.config.keys import Key, find_keys
 from cnnexp.console import say, show_markdown, table
 from cnnexp.errors import UserError, nearest
 
-HELP = """usage: cnnexp guide [TOPIC]
-       cnnexp guide keys [PART OF A KEY]
-
-The guide, a page a topic; on a terminal in a pager. Without a topic, the list of them. `keys` shows what each key of
-the configuration means, its type, range and default.
-
-  cnnexp guide sweeps
-  cnnexp guide keys learning_rate
-"""
+TEXT = """\
+The guide, a page a topic; on a terminal in a pager. Without a topic, the list of them. `guide keys` shows what each key
+of the configuration means, its type, its range and its default."""
 
 FOLDER = Path(__file__).resolve().parents[1] / "guide"
 KEYS = "keys"
@@ -37,13 +32,19 @@ TOPICS = (  # in the order in which they are read
 )
 
 
+def parser() -> CommandParser:
+    """The arguments of `cnnexp guide`."""
+    words = {"[TOPIC]": "a page", "[PART]": "with the topic keys: a part of the keys' names"}
+    return CommandParser("guide", TEXT, words, ["sweeps", "keys learning_rate"])
+
+
 def run(arguments: list[str]) -> int:
     """Show the list of topics, a page, or the keys.
 
     Raises:
         UserError: no such topic, or no such key.
     """
-    topic, rest = (arguments[0], arguments[1:]) if arguments else (None, [])
+    topic, *rest = parser().parse(arguments).words or [None]
     if topic == KEYS:
         _show_keys(find_keys(" ".join(rest)))
         return 0
@@ -51,7 +52,6 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"{' '.join(arguments)}: give one topic, as `cnnexp guide {topic}`")
     if topic is None:
         table("", ["topic", ""], [[name, title(name)] for name in TOPICS], left=2)
-        say("cnnexp guide TOPIC")
         return 0
     if topic not in TOPICS:
         raise UserError(f"{topic}: no such topic; there are {', '.join(nearest(topic, list(TOPICS)))}")

@@ -3,30 +3,34 @@
 import json
 from dataclasses import asdict
 
-from cnnexp.commands.arguments import parse, take_flag
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.runs.planning import PlannedJob, check_line, planned_jobs
 
-HELP = """usage: cnnexp plan [-m] [OVERRIDES] [--json]
-
+TEXT = """\
 The jobs that `cnnexp train` with the same arguments would run: what sets each apart, whether it is done or where it
-would go on, whether the features that it needs are in the cache, and its parameters. Nothing is run or written.
+would go on, whether the features that it needs are in the cache, and its parameters. Nothing is run or written."""
 
-  cnnexp plan -m experiment=frozen,finetuned seed=0,1,2
-  cnnexp plan sweep=progression --json
-"""
+
+def parser() -> CommandParser:
+    """The arguments of `cnnexp plan`."""
+    examples = ["-m experiment=frozen,finetuned seed=0,1,2", "sweep=progression --json"]
+    made = CommandParser("plan", TEXT, {"[OVERRIDES]": "those of `cnnexp train`"}, examples)
+    made.add_argument("-m", "--multirun", action="store_true", help="a sweep, as for `cnnexp train`")
+    made.add_argument("--config-dir", "-cd", metavar="FOLDER", help="YAML files of your own, as for `cnnexp train`")
+    made.add_argument("--config-name", "-cn", metavar="NAME", default="config", help="as for `cnnexp train`")
+    made.add_argument("--json", action="store_true", help="one JSON list on standard output instead")
+    return made
 
 
 def run(arguments: list[str]) -> int:
     """Compose every job, look at what is there, and show it."""
-    as_json, arguments = take_flag(arguments, "--json")
-    parsed = parse(arguments)
-    name = parsed.config_name or "config"
-    plan = check_line(parsed.overrides, bool(parsed.multirun), parsed.config_dir, name)
+    given = parser().parse(arguments)
+    plan = check_line(given.words, given.multirun, given.config_dir, given.config_name)
     if not plan.jobs:
         raise UserError("cnnexp plan: this sweeper chooses its jobs as it goes; there is no plan beforehand")
-    _show(planned_jobs(plan, parsed.overrides, parsed.config_dir, name), as_json)
+    _show(planned_jobs(plan), given.json)
     return 0
 
 

@@ -1,52 +1,55 @@
 """`cnnexp predict`: class probabilities of images."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cnnexp.commands.arguments import split_overrides, take_flag
+from cnnexp.commands.arguments import IMAGE, RUN, CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import progress, table
 from cnnexp.errors import UserError
+from cnnexp.formats import csv_text
 from cnnexp.process import import_tensorflow
 
-HELP = """usage: cnnexp predict RUN IMAGE... [--json | --csv] [OVERRIDES]
+TEXT = (
+    "Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped."
+)
 
-Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped.
-
-  RUN           an MLflow run id, a unique prefix of one, `latest`, or a registered model: models:/NAME@best
-  IMAGE         files, folders, or patterns in quotes, as 'photos/*.jpg'
-  --json        one JSON list: file, predicted, probabilities by class
-  --csv         file, predicted, and a column p_CLASS for each class
-"""
 
 BATCH = 64
 
 
+def parser() -> CommandParser:
+    """The arguments of `cnnexp predict`."""
+    words = {"RUN": RUN, "IMAGE...": IMAGE, "[OVERRIDES]": "as paths.root=FOLDER, where the runs lie elsewhere"}
+    made = CommandParser("predict", TEXT, words, ["latest photo.jpg", "models:/NAME@best 'photos/*.jpg' --csv"])
+    made.add_argument("--json", action="store_true", help="one JSON list: file, predicted, probabilities by class")
+    made.add_argument("--csv", action="store_true", help="file, predicted, and a column p_CLASS for each class")
+    return made
+
+
 def run(arguments: list[str]) -> int:
     """Load, read, predict, print."""
-    as_json, arguments = take_flag(arguments, "--json")
-    as_csv, arguments = take_flag(arguments, "--csv")
-    names, overrides = split_overrides(arguments)
-    if len(names) < 2 or (as_json and as_csv):
+    given = parser().parse(arguments)
+    names = given.names
+    if len(names) < 2 or (given.json and given.csv):
         raise UserError("cnnexp predict: give a run and images, as `cnnexp predict latest photo.jpg`; --json or --csv")
-    config = load_config(overrides)
+    config = load_config(given.overrides)
     import_tensorflow()
     from cnnexp.runs.recorded_model import find_images, load_recorded
 
     files = find_images(names[1:])
     recorded = load_recorded(config, names[0])
-    rows = list(_predictions(recorded, files, quiet=as_json or as_csv))
+    rows = list(_predictions(recorded, files, quiet=given.json or given.csv))
     if not rows:
         raise UserError("cnnexp predict: none of the images could be read")
-    if as_json:
+    if given.json:
         print(json.dumps(rows, indent=2))
-    elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "predicted", *(f"p_{name}" for name in recorded.class_names)])
-        writer.writerows([row["file"], row["predicted"], *row["probabilities"].values()] for row in rows)
+    elif given.csv:
+        cells: list[list[object]] = [["file", "predicted", *(f"p_{name}" for name in recorded.class_names)]]
+        cells += [[row["file"], row["predicted"], *row["probabilities"].values()] for row in rows]
+        sys.stdout.write(csv_text(cells, end="\n"))
     else:
         shown = [[row["file"], row["predicted"], f"{max(row['probabilities'].values()):.4f}"] for row in rows]
         table(f"{recorded.name} {recorded.run_id[:8]}", ["file", "predicted", "probability"], shown, left=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnnexp.commands.arguments import split_overrides
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
@@ -12,8 +12,7 @@ from cnnexp.errors import UserError
 if TYPE_CHECKING:
     from cnnexp.data.check.preflight import Report
 
-HELP = """usage: cnnexp prepare DATASET [OVERRIDES]
-
+TEXT = """\
 Draws, splits or checks a data set, and shows what is in it; `cnnexp train` does the same when it needs to.
 
   cnnexp prepare synthetic                              draws the cats and dogs of the demo
@@ -21,17 +20,26 @@ Draws, splits or checks a data set, and shows what is in it; `cnnexp train` does
                                                         tutorial does
   cnnexp prepare dogs_vs_cats dataset.source=SOURCE     the same from Kaggle's train.zip or train/, or from a URL
   cnnexp prepare folder dataset.path=FOLDER             checks your own class folders; also in a zip or tar archive,
-                                                        local or at a URL, or listed in a CSV file of path,label
-"""
+                                                        local or at a URL, or listed in a CSV file of path,label"""
+
+
+def parser() -> CommandParser:
+    """The arguments of `cnnexp prepare`."""
+    words = {
+        "DATASET": "an option of the group `dataset`",
+        "[OVERRIDES]": "as dataset.path=FOLDER or paths.root=FOLDER",
+    }
+    return CommandParser("prepare", TEXT, words, ["synthetic", "folder dataset.path=photos dataset.on_bad=skip"])
 
 
 def run(arguments: list[str]) -> int:
     """Load the data set, which prepares it, and show its splits."""
-    names, overrides = split_overrides(arguments)
-    if len(names) != 1:
+    given = parser().parse(arguments)
+    if len(given.names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
-    config = load_config([f"dataset={names[0]}", *overrides])
-    if hasattr(config.dataset, "download") and not any(line.startswith("dataset.download=") for line in overrides):
+    config = load_config([f"dataset={given.names[0]}", *given.overrides])
+    is_chosen = any(line.startswith("dataset.download=") for line in given.overrides)
+    if hasattr(config.dataset, "download") and not is_chosen:
         config.dataset.download = True  # `cnnexp train` never begins with that
     from cnnexp.data.check.preflight import PreflightError
     from cnnexp.runs.job import load_dataset

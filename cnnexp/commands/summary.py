@@ -1,26 +1,26 @@
 """`cnnexp summary`: the network, layer by layer, without training it."""
 
-from cnnexp.commands.arguments import split_overrides
+from cnnexp.commands.arguments import CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 
-HELP = """usage: cnnexp summary [OVERRIDES]
+TEXT = "Layers, output shapes, parameters and the formula behind each count, and what is trained after freezing."
 
-Layers, output shapes, parameters and the formula behind each count, and what is trained before and after freezing.
 
-  cnnexp summary experiment=baseline
-  cnnexp summary experiment=finetuned freeze_policy.first_trainable_layer=block4_conv1
-"""
+def parser() -> CommandParser:
+    """The arguments of `cnnexp summary`."""
+    examples = ["experiment=baseline", "experiment=finetuned freeze_policy.first_trainable_layer=block4_conv1"]
+    return CommandParser("summary", TEXT, {"[OVERRIDES]": "those of `cnnexp train`"}, examples)
 
 
 def run(arguments: list[str]) -> int:
     """Build the network and show it; weights are neither read nor downloaded."""
-    names, overrides = split_overrides(arguments)
-    if names:
-        raise UserError(f"{names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
-    config = load_config(overrides)
+    given = parser().parse(arguments)
+    if given.names:
+        raise UserError(f"{given.names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
+    config = load_config(given.overrides)
     import_tensorflow()
     from cnnexp.models.counts import layer_rows, totals
     from cnnexp.runs.build import apply, build_without_weights, freeze_policies

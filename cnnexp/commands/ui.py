@@ -6,7 +6,7 @@ import subprocess
 import time
 import urllib.request
 
-from cnnexp.commands.arguments import take_option
+from cnnexp.commands.arguments import CommandParser, split_overrides
 from cnnexp.config.composition import load_config
 from cnnexp.console import say
 from cnnexp.errors import UserError
@@ -15,17 +15,24 @@ from cnnexp.tracking.record import redact
 from cnnexp.tracking.stores import sqlite_file
 
 SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here
-HELP = """usage: cnnexp ui [OVERRIDES] [OPTIONS OF mlflow ui]
-
+TEXT = """\
 Opens MLflow's UI on the store that the config names, and prints the addresses of its views: the newest sweeps, the
-best runs first, their curves. `cnnexp ui --port 5001` chooses the port.
-"""
+best runs first, their curves. Further options are those of `mlflow ui`."""
+
+
+def parser() -> CommandParser:
+    """The arguments of `cnnexp ui`, but for the options of `mlflow ui` that only MLflow reads."""
+    words = {"[OVERRIDES]": "as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere"}
+    made = CommandParser("ui", TEXT, words, ["--port 5001", "paths.root=FOLDER --workers 2"])
+    made.add_argument("--host", default="127.0.0.1", help="where the server answers; %(default)s if not given")
+    made.add_argument("--port", "-p", default="5000", help="%(default)s if not given")
+    return made
 
 
 def run(arguments: list[str]) -> int:
     """Start MLflow's server and stay until it ends."""
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    options = [a for a in arguments if a not in overrides]
+    options, overrides = split_overrides(arguments)  # the options of MLflow keep their order
+    known, _ = parser().parse_known_args(options)
     config = load_config(overrides)
     if config.tracking.uri is None:
         raise UserError("tracking.uri=null: there is no store to show; leave tracking=mlflow")
@@ -34,7 +41,7 @@ def run(arguments: list[str]) -> int:
         say("runs are recorded by a server, which has its own UI:")
         _say_links(tracker.view_links(redact(config.tracking.uri).rstrip("/")))
         return 0
-    host, port = _address(options)
+    host, port = known.host, _port(known.port)
     address = f"http://{host}:{port}"
     _check_free(host, port)
     say(f"waits for MLflow's server on {address}, which takes some seconds to start (Ctrl-C ends it)")
@@ -51,16 +58,10 @@ def run(arguments: list[str]) -> int:
             server.wait()
 
 
-def _address(options: list[str]) -> tuple[str, int]:
-    """Host and port where the server will answer."""
-    values = {"--host": "127.0.0.1", "--port": "5000"}
-    for long, short in (("--host", "-h"), ("--port", "-p")):
-        given = take_option(options, long)[0] or take_option(options, short)[0]
-        values[long] = given or values[long]
-    port = values["--port"]
-    if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError(f"--port {port}: must be a number from 1 to 65535")
-    return values["--host"], int(port)
+def _port(given: str) -> int:
+    if not (given.isdecimal() and 0 < int(given) < 65536):
+        raise UserError(f"--port {given}: must be a number from 1 to 65535")
+    return int(given)
 
 
 def _check_free(host: str, port: int) -> None:

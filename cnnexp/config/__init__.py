@@ -124,7 +124,11 @@ def validated(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from error
     if not isinstance(result, Config):
-        raise UserError("the config has no schema: begin its defaults list with `- schema`, as conf/config.yaml")
+        raise UserError(
+            "the config has no schema: begin its defaults list with `- schema`, as conf/config.yaml; "
+            "what a run recorded is trained again by `cnnexp reproduce RUN`"
+        )
+    check_limits("paths.", result.paths)  # before the places that lie below them
     for prefix, node in _walk(result, ""):
         _check_names(prefix, node)
         check_limits(prefix, node)

@@ -1,11 +1,12 @@
 """Composes `conf/` with a user's overrides, and turns what Hydra says of a mistake into one line."""
 
 import copy
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -17,7 +18,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
-from cnnexp.config.hydra_driver import group_options, hydra_context, is_group, split_jobs
+from cnnexp.config.hydra_driver import (
+    check_own_files,
+    chosen_options,
+    group_options,
+    hydra_context,
+    is_group,
+    job_subdir,
+    own_file,
+    split_jobs,
+)
+from cnnexp.config.phases import PhaseConfig
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -26,6 +37,7 @@ EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that bring
     "hydra_submitit_launcher": "slurm",
     "hydra_optuna_sweeper": "optuna",
 }
+LONGEST_NAME = 255  # bytes of a folder's name
 ROOT_KEYS = [item.name for item in fields(config.Config)]
 
 
@@ -46,7 +58,7 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_one_line(error, overrides)) from error
+        raise UserError(_of_own_file(error) or _one_line(error, overrides)) from error
 
 
 class JobComposer:
@@ -62,18 +74,25 @@ class JobComposer:
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
+        return self._compose(overrides, with_hydra=False)
+
+    def subdir(self, overrides: Sequence[str], number: int) -> str:
+        """The folder of job `number` of a sweep, below that of the sweep."""
+        return job_subdir(self._compose(overrides, with_hydra=True), _parse(overrides), number)
+
+    def _compose(self, overrides: Sequence[str], with_hydra: bool) -> DictConfig:
         parsed = _parse(overrides)
         values = [override for override in parsed if self._is_value(override)]
-        options = tuple(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed)
+        options = (str(with_hydra), *(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed))
         if options not in self._composed:
-            self._composed[options] = compose_config(overrides, name=self.name)
+            self._composed[options] = compose_config(overrides, with_hydra, self.name)
             return copy.deepcopy(self._composed[options])
         config = copy.deepcopy(self._composed[options])
         try:
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:
-            return compose_config(overrides, name=self.name)  # which says what is wrong
+            return compose_config(overrides, with_hydra, self.name)  # which says what is wrong
         return config
 
     def _is_value(self, override: Override) -> bool:
@@ -93,12 +112,23 @@ def load_config(overrides: Sequence[str]) -> config.Config:
 class CommandLineJobs:
     """What a command line would run: one list of overrides a job. `composed` is the configuration of a single run, or
     of a search what its jobs have in common. `shared` is what the line says beside its sweeps, with the node `hydra`.
+
+    overrides:  of the line, with the options that a `glob` chose in its place.
+    swept:      those with several values, also those that a file gives the sweeper.
+    subdirs:    of the jobs of a sweep, below its folder.
+    name:       of the root YAML file.
+    config_dir: of the user's own files, as `--config-dir`.
     """
 
     multirun: bool
     shared: DictConfig
+    overrides: list[str] = field(default_factory=list)
     jobs: list[list[str]] = field(default_factory=list)
     composed: DictConfig | None = None
+    swept: list[str] = field(default_factory=list)
+    subdirs: list[str] = field(default_factory=list)
+    name: str = "config"
+    config_dir: str | None = None
 
 
 def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") -> CommandLineJobs:
@@ -110,28 +140,113 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
         name: see `compose_config`.
 
     Raises:
-        UserError: several values of a key without multirun, or what `compose_config` refuses.
+        UserError: several values of a key without multirun, a key with none, or what `compose_config` refuses.
     """
     sweeps = [override for override in overrides if _is_sweep(override)]
     plain = [override for override in overrides if override not in sweeps]
     composed = compose_config(plain, with_hydra=True, name=name)
+    for source in composed.hydra.runtime.config_sources:
+        if source.schema == "file" and source.provider.startswith("hydra.searchpath"):
+            check_own_files("hydra.searchpath", source.path)
     if not multirun and composed.hydra.mode != RunMode.MULTIRUN:
         if sweeps:
             raise UserError(f"{sweeps[0]}: several values run as a sweep; add -m to train all of them")
-        return CommandLineJobs(
-            multirun=False, shared=composed, jobs=[list(overrides)], composed=without_hydra(composed)
-        )
+        alone = without_hydra(composed)
+        return CommandLineJobs(False, composed, list(overrides), [list(overrides)], alone, name=name)
+    settings = composed.hydra
     for kind in ("launcher", "sweeper"):
-        _check_plugin(f"hydra/{kind}={composed.hydra.runtime.choices[f'hydra/{kind}']}", composed.hydra[kind]._target_)
-    if not str(composed.hydra.sweeper._target_).endswith("BasicSweeper"):
-        return CommandLineJobs(multirun=True, shared=composed, composed=composed)
-    params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
+        _check_plugin(f"hydra/{kind}={settings.runtime.choices[f'hydra/{kind}']}", settings[kind]._target_)
+    params = _sweeper_params(settings)
+    written = _without_globs(params)
+    line = [*_without_globs(overrides), *(override for override in written if override not in params)]
+    plan = CommandLineJobs(True, composed, line, composed=composed, swept=_swept([*written, *line]), name=name)
+    if not str(settings.sweeper._target_).endswith("BasicSweeper"):
+        return plan
+    size = settings.sweeper.max_batch_size
+    if size is not None and size < 1:
+        raise UserError(f"hydra.sweeper.max_batch_size={size}: must be at least 1, or null for one batch of all jobs")
+    order_jobs(plan, line)
+    return plan
+
+
+def order_jobs(plan: CommandLineJobs, overrides: list[str]) -> None:
+    """Give a sweep of Hydra's basic sweeper its jobs as they come by this order of its overrides."""
+    params = _sweeper_params(plan.shared.hydra)
     try:
-        jobs = split_jobs(_parse([*params, *overrides]))
+        plan.jobs = split_jobs(_parse([*params, *overrides]))
     except HydraException as error:
         wanted = "an interval is for a sweeper that searches, as hydra/sweeper=optuna; or list values, as KEY=1,2"
-        raise UserError(f"{' '.join(sweeps or params)}: {wanted}") from error
-    return CommandLineJobs(multirun=True, shared=composed, jobs=jobs)
+        raise UserError(f"{' '.join(plan.swept)}: {wanted}") from error
+    plan.overrides = overrides
+
+
+def _sweeper_params(settings: DictConfig) -> list[str]:
+    """The overrides that a file gives the sweeper."""
+    params: Mapping[str, Any] = settings.sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def _without_globs(overrides: Sequence[str]) -> list[str]:
+    """The same, with the options of its group that each `glob` chooses, those of subfolders too."""
+    written = []
+    for override in _parse(overrides):
+        names = chosen_options(override)
+        if names is not None and not names:
+            group = override.key_or_group
+            options = group_options(group)
+            allowed = f"of these: {', '.join(options)}" if options else f"for {group} is no config group; list values"
+            raise UserError(f"{override.input_line}: chooses no option {allowed}")
+        key = override.get_key_element()
+        written.append(str(override.input_line) if names is None else f"{key}={','.join(names)}")
+    return written
+
+
+def _swept(overrides: Sequence[str]) -> list[str]:
+    """Those with several values.
+
+    Raises:
+        UserError: one has none.
+    """
+    swept = [override for override in _parse(list(dict.fromkeys(overrides))) if override.is_sweep_override()]
+    for override in swept:
+        if override.is_discrete_sweep() and next(iter(override.sweep_string_iterator()), None) is None:
+            raise UserError(f"{override.input_line}: has no value; a range ends before its stop: range(0,3) is 0, 1, 2")
+    return [str(override.input_line) for override in swept]
+
+
+def job_subdirs(plan: CommandLineJobs, compose_job: JobComposer) -> list[str]:
+    """The folders of the jobs of a sweep, below that of the sweep, inside `hydra_context`.
+
+    Raises:
+        UserError: two jobs have one folder, one has none of its own in that of the sweep, or a name is too long.
+    """
+    given = OmegaConf.to_container(plan.shared.hydra.sweep, resolve=False)["subdir"]  # type: ignore[index, call-overload]
+    key = f"hydra.sweep.subdir={given}"
+    if given == "${hydra.job.num}":
+        return [str(number) for number in range(len(plan.jobs))]
+    if not plan.jobs and not any(name in str(given) for name in ("hydra.job.num", "hydra.job.id", "override_dirname")):
+        raise UserError(f"{key}: two jobs of a search may get one folder; take ${{hydra.job.num}} into it")
+    first: dict[str, int] = {}
+    for number, job in enumerate(plan.jobs):
+        try:
+            subdir = compose_job.subdir(job, number)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+        place = os.path.normpath(subdir)
+        parts = place.split(os.sep)
+        if parts[0] in ("", os.curdir, os.pardir):
+            below = "below hydra.sweep.dir; give a name, as ${hydra.job.num}"
+            raise UserError(f"{key}: job {number} would lie in {place}, not in a folder of its own {below}")
+        if max(len(part.encode()) for part in parts) > LONGEST_NAME:
+            remedy = (
+                "leave some out with hydra.job.config.override_dirname.exclude_keys=[KEY], or take ${hydra.job.num}"
+            )
+            raise UserError(f"{key}: the name of job {number}'s folder has over {LONGEST_NAME} bytes; {remedy}")
+        if (other := first.setdefault(place, number)) != number:
+            raise UserError(
+                f"{key}: jobs {other} and {number} would have one folder, {place}; take ${{hydra.job.num}} into it"
+            )
+    return list(first)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
@@ -158,6 +273,7 @@ def _check_plugin(choice: str, target: str) -> None:
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     wrong = "not an override; write KEY=VALUE, with quotes around special characters"
+    check_text(overrides)
     try:
         parsed = parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -166,6 +282,13 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         if not override.key_or_group:
             raise UserError(f"{override.input_line}: {wrong}")
     return parsed
+
+
+def check_text(overrides: Sequence[str]) -> None:
+    """Refuse bytes that are no UTF-8: a config is text, and is recorded as such."""
+    for override in overrides:
+        if not override.isascii() and override.encode("utf-8", "replace").decode() != override:
+            raise UserError(f"{override}: is no UTF-8; rename what it means, or lead to it by a link")
 
 
 def _is_sweep(override: str) -> bool:
@@ -199,6 +322,40 @@ def _check_backbone(key: str, options: list[str]) -> None:
     name = key.removeprefix("paths.weights.")
     if name not in options:
         raise UserError(f"{key}: there is no backbone={name}; allowed: {', '.join(nearest(name, options))}")
+
+
+def _of_own_file(error: Exception) -> str | None:
+    """What is wrong in a file of the user's own, with the file; None where it is not in one."""
+    found = re.match(r"In '(.+?)': \w+ raised while composing config:\n(.*)\n(?:.*\n)*?\s*full_key: (.*)", str(error))
+    file = own_file(found[1]) if found else None
+    if found is None or file is None:
+        return None
+    text, key = found[2], found[3]
+    if not re.match(r"Key '.*' (is )?not in", text):
+        return f"{file}: {key}: {text[0].lower()}{text[1:]}"
+    allowed = _keys_of_type(key, str(error))
+    return f"{file}: {key}: no such key" + (f"; allowed: {', '.join(nearest(key, allowed))}" if allowed else "")
+
+
+def _keys_of_type(key: str, text: str) -> list[str]:
+    """The dotted names that stand where `key` was looked for, by the name of the schema in Hydra's text."""
+    name = re.search(r"object_type=(\w+)", text)
+    kinds = [kind for kind in _all_schemas(config.Config) if name and kind.__name__ == name[1]]
+    parent = key.rpartition(".")[0]
+    return [f"{parent}.{item.name}" if parent else item.name for item in fields(kinds[0])] if kinds else []
+
+
+def _all_schemas(kind: type) -> list[type]:
+    """The dataclasses that the config is made of, and those of the groups' options."""
+    found: list[type] = [
+        kind,
+        PhaseConfig,
+        *(option for options in config.SCHEMAS.values() for option in options.values()),
+    ]
+    for below in found:
+        hints = get_type_hints(below).values()
+        found += [hint for hint in hints if isinstance(hint, type) and is_dataclass(hint) and hint not in found]
+    return found
 
 
 def _one_line(error: Exception, overrides: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class ImageFilesConfig(DatasetConfig):
     """A data set that lies on disk as image files."""
 
     path: Optional[str] = option(
-        None, doc="The folder of the images, an archive of it, its URL, or a CSV file of path,label."
+        None, place=True, doc="The folder of the images, an archive of it, its URL, or a CSV file of path,label."
     )
     on_bad: str = option(
         "error",
@@ -44,7 +44,9 @@ class ImageFilesConfig(DatasetConfig):
         doc="What happens where an image is in two splits: warn names both, error ends the command.",
     )
     manifests: Optional[str] = option(
-        "${paths.data}/manifests", doc="The folder for tables of what was found in the files; null: not kept."
+        "${paths.data}/manifests",
+        place=True,
+        doc="The folder for tables of what was found in the files; null: not kept.",
     )
 
 
@@ -52,7 +54,7 @@ class ImageFilesConfig(DatasetConfig):
 class FetchedFilesConfig(ImageFilesConfig):
     """Image files that may come in an archive, or by a URL."""
 
-    downloads: str = option("${paths.data}/downloads", doc="The folder for what is downloaded or unpacked.")
+    downloads: str = option("${paths.data}/downloads", place=True, doc="The folder for what is downloaded or unpacked.")
     sha256: Optional[str] = option(
         None, doc="The SHA-256 of the archive at a URL, in hex, that is checked after the download; null: not checked."
     )
@@ -91,7 +93,9 @@ class DogsVsCatsConfig(FetchedFilesConfig):
     channels_and_classes = (3, 2)
 
     source: Optional[str] = option(
-        None, doc="Kaggle's train/ folder, its archive, or the archive's URL; the split is prepared in dataset.path."
+        None,
+        place=True,
+        doc="Kaggle's train/ folder, its archive, or the archive's URL; the split is prepared in dataset.path.",
     )
     download: bool = option(False, doc="Without a source: download Microsoft's archive of the same photos, 825 MB.")
 
@@ -102,7 +106,7 @@ class MnistConfig(DatasetConfig):
 
     channels_and_classes = (1, 10)
 
-    path: Optional[str] = option(None, doc="A local mnist.npz; null: Keras downloads it.")
+    path: Optional[str] = option(None, place=True, doc="A local mnist.npz; null: Keras downloads it.")
     validation_size: int = option(
         5000, minimum=10, maximum=50000, doc="Images that are taken from the 60,000 training images for validation."
     )

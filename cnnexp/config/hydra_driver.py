@@ -5,30 +5,47 @@ Hydra 1.3 offers `hydra.main`, which reads `sys.argv`, ends the process where a 
 """
 
 import argparse
+import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import version
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser, run_and_report
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cnnexp import config
+from cnnexp.config.limits import check_place
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
+
+RECORDS = ("run.json", "result.json", "multirun.yaml")  # beside the config.yaml of a run, or of a sweep
 
 Task = Callable[[DictConfig], float]  # trains the job of a composed config, and returns its monitored figure
 
@@ -42,6 +59,94 @@ def conf_dir() -> Path:
     raise UserError(f"{package / 'conf'}: the YAML files are missing; install cnnexp again")
 
 
+class OwnFiles(FileConfigSource):
+    """A folder of YAML files; what a file of the user's own leaves to say is completed, see `complete_leaf`.
+
+    A launcher hands its sources on to its processes, so that a job is composed there as it is here.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Called by Hydra for each file that it composes.
+
+        Raises:
+            UserError: it is no YAML, or a key of it is wrong; named with the file.
+        """
+        if self.path == str(conf_dir()):
+            return super().load_config(config_path)
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        try:
+            result = super().load_config(config_path)
+        except yaml.MarkedYAMLError as error:
+            line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+            raise UserError(f"{file}: {line}{error.problem}") from error
+        except (UnicodeDecodeError, yaml.YAMLError, OSError) as error:
+            if isinstance(error, ConfigLoadError):
+                raise
+            raise UserError(f"{file}: is no YAML file: {str(error).splitlines()[0]}") from error
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        if isinstance(result.config, DictConfig) and result.header.get("package") in (None, group):
+            try:
+                complete_leaf(group, name.rpartition("/")[2], result.config)
+            except UserError as error:
+                raise UserError(f"{file}: {error}") from error
+        return result
+
+
+OwnFiles.__name__ = FileConfigSource.__name__  # Hydra takes two classes of one name for one, and keeps the first
+
+
+def complete_leaf(group: str, name: str, node: DictConfig) -> None:
+    """Complete what a file of the user's own says of a leaf by `_target_` and values.
+
+    It gets the schema of its target, if it has keys of that one; where the target has none, keys that no leaf of the
+    group has are keywords of the target, so they go into `arguments`. It is called like its file, if it has no name.
+
+    Args:
+        group: of the file.
+        name: of the file.
+        node: what is in it. One that builds on another option in its defaults list has all that from there.
+
+    Raises:
+        UserError: a key that is nearly one of the group's.
+    """
+    written = OmegaConf.to_container(node, resolve=False)
+    if group not in config.SCHEMAS or not isinstance(written, dict) or not isinstance(written.get("_target_"), str):
+        return
+    generic = (f"/schema/{group}/custom@_here_", "custom", "_self_")
+    if any(base not in generic for base in written.get("defaults", ())):
+        return
+    common = [item.name for item in fields(config.SCHEMAS[group]["custom"])]
+    own = {str(key): value for key, value in written.items() if key not in (*common, "defaults")}
+    known = config.schema_of(group, written["_target_"])
+    with open_dict(node):
+        if "defaults" not in written:
+            node.setdefault("name", name)
+        if own and known is not None and "defaults" not in written:
+            option = written["_target_"].rpartition(".")[2].lower()
+            node.defaults = [f"/schema/{group}/{option}@_here_", "_self_"]
+        elif own and known is None:
+            for key, value in own.items():
+                if near := get_close_matches(key, common, n=1, cutoff=0.85):
+                    wanted = f"write {near[0]}, or arguments.{key} for a keyword of {written['_target_']}"
+                    raise UserError(f"{group}.{key}={value}: no such key; {wanted}")
+                del node[key]
+            node.arguments = {**own, **(written.get("arguments") or {})}
+
+
+def own_file(path: str) -> Path | None:
+    """The file of the user's own, inside `hydra_context`, that gives an option, as `optimizer/mine`; None for ours."""
+    for source in _repository().get_sources():
+        if isinstance(source, OwnFiles) and source.path != str(conf_dir()) and source.is_config(path):
+            return Path(source.path) / source._normalize_file_name(path)
+    return None
+
+
+def _read_own_files() -> None:
+    """From here on, Hydra reads folders by `OwnFiles`."""
+    Plugins.instance()  # registers Hydra's own first
+    SourcesRegistry.instance().types["file"] = OwnFiles
+
+
 @contextmanager
 def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     """Hydra initialised on `conf/`, for composing and running; afterwards it is as it was.
@@ -50,23 +155,84 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
         config_dir: a further folder of YAML files, as Hydra's `--config-dir`.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, or `check_own_files` refuses it.
     """
     search_path = create_config_search_path(str(conf_dir()))
     if config_dir:
+        check_place("--config-dir", config_dir)
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir={config_dir}: there is no such folder")
+        check_own_files("--config-dir", config_dir)
         folder = f"file://{Path(config_dir).resolve()}"
         search_path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
     config.register()
+    _read_own_files()
     version.setbase("1.3")
     before = get_gh_backup()
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        yield hydra
+        with _files_checked():
+            yield hydra
     finally:
         restore_gh_from_backup(before)
+
+
+def check_own_files(key: str, config_dir: str) -> None:
+    """Refuse a further folder of YAML files of which one bears the name of a file of ours: Hydra would read ours.
+
+    Args:
+        key: how it was given, for messages.
+        config_dir: the folder.
+
+    Raises:
+        UserError: there is such a file, and it says something else; or the folder is the record of a run.
+    """
+    ours, folder = conf_dir(), Path(config_dir).resolve()
+    for file in sorted(ours.rglob("*.yaml")):
+        own = folder / file.relative_to(ours)
+        if not own.is_file() or own.read_bytes() == file.read_bytes():
+            continue
+        if folder.name == ".hydra" or any((folder / name).is_file() for name in RECORDS):
+            run = shlex.quote(os.path.relpath(folder.parent if folder.name == ".hydra" else folder))
+            raise UserError(
+                f"{key}={config_dir}: is the record of a run and no folder of options; `cnnexp reproduce {run}` trains "
+                f"it again, `cnnexp reproduce {run} KEY=VALUE` varies it"
+            )
+        name = file.relative_to(ours)
+        hint = "--config-name=NEW reads it" if name.parent == Path() else f"{name.parent}=NEW chooses it"
+        raise UserError(
+            f"{key}={config_dir}: {name} has the name of a file of cnnexp, which would be read in its place; "
+            f"rename it to NEW.yaml: {hint}"
+        )
+
+
+def rerun_of(pickle: str) -> str:
+    """The line that runs again what `--experimental-rerun=PICKLE` means; the file is not opened."""
+    folder = Path(pickle).resolve().parent
+    run = shlex.quote(os.path.relpath(folder.parent)) if folder.name == ".hydra" else "RUN"
+    return f"cnnexp reproduce {run}"
+
+
+@contextmanager
+def _files_checked() -> Iterator[None]:
+    """Each YAML file that is not ours is first read with bounds: Hydra's own reading has none."""
+    source = SourcesRegistry.instance().resolve("file")
+    real = source.load_config
+
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        folder = Path(self.path).resolve()
+        if folder != conf_dir():
+            file = folder / self._normalize_file_name(config_path)
+            if file.is_file():
+                read_yaml(file, merges=True)
+        return real(self, config_path)
+
+    source.load_config = load_config  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        source.load_config = real  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------------------------------- running
@@ -147,6 +313,7 @@ def answer(arguments: Sequence[str]) -> None:
         arguments: flags before overrides, for Hydra reads no flag between these.
     """
     config.register()
+    _read_own_files()
     version.setbase("1.3")
     parser = arguments_parser()
     _run_hydra(
@@ -175,9 +342,47 @@ def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
     return [list(job) for job in batch]
 
 
+def chosen_options(override: Override) -> list[str] | None:
+    """The options of its group that the `glob` of an override chooses; None where it has none.
+
+    As in a shell, `*` stands for no `/`: `demo/*` are the options of the subfolder.
+    """
+    glob = override.value()
+    if not isinstance(glob, Glob):
+        return None
+
+    def is_like(name: str, patterns: Sequence[str]) -> bool:
+        return any(name.count("/") == wanted.count("/") and fnmatchcase(name, wanted) for wanted in patterns)
+
+    options = group_options(override.key_or_group)
+    return [name for name in options if is_like(name, glob.include) and not is_like(name, glob.exclude)]
+
+
+def job_subdir(composed: DictConfig, overrides: Sequence[Override], number: int) -> str:
+    """`hydra.sweep.subdir` of a job as the launchers resolve it.
+
+    Args:
+        composed: with the node `hydra`, maybe composed for a job with other values.
+        overrides: of the job.
+        number: of the job.
+    """
+    job, own = composed.hydra.job, [override for override in overrides if not override.is_hydra_override()]
+    with read_write(composed.hydra), open_dict(composed.hydra):
+        job.num = job.id = number
+        job.override_dirname = get_overrides_dirname(own, **job.config.override_dirname)
+        composed.hydra.overrides.task = [override.input_line for override in own]
+    return str(composed.hydra.sweep.subdir)
+
+
 def is_group(name: str) -> bool:
     """Whether `name` is a config group, inside `hydra_context`."""
     return bool(_repository().group_exists(name))
+
+
+def groups() -> list[str]:
+    """The config groups; of Hydra's own those of launchers and sweepers."""
+    found = _repository().get_group_options("", results_filter=ObjectType.GROUP)
+    return [*(name for name in found if name not in ("hydra", "schema")), "hydra/launcher", "hydra/sweeper"]
 
 
 def group_options(group: str) -> list[str]:
@@ -189,6 +394,38 @@ def group_options(group: str) -> list[str]:
     for folder in repository.get_group_options(group, results_filter=ObjectType.GROUP):
         options += [f"{folder}/{name}" for name in group_options(f"{group}/{folder}")]
     return options
+
+
+def own_flags(settings: HydraConf) -> dict[str, str]:
+    """`config_dir` and `config_name` of a line, as far as they were given.
+
+    Args:
+        settings: the node `hydra` of a job, or as Hydra keeps it in `.hydra/hydra.yaml`.
+    """
+    folder = next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), "")
+    near = os.path.relpath(folder) if folder else ""
+    name = str(settings.job.config_name)
+    flags = {"config_dir": folder if near.startswith(os.pardir) else near, "config_name": name}
+    return {flag: value for flag, value in flags.items() if value not in ("", "config")}
+
+
+def own_files(settings: HydraConf) -> dict[str, Path]:
+    """The files of further folders that the config of a job is composed from, by their names there.
+
+    Args:
+        settings: the node `hydra` of the job.
+    """
+    sources = [source for source in settings.runtime.config_sources if source.schema == "file"]
+    folders = [Path(source.path) for source in sources if source.provider != "main"]
+    config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
+    if not folders:
+        return {}
+    with hydra_context(config_dir) as hydra:
+        line, name = [*settings.overrides.hydra, *settings.overrides.task], settings.job.config_name
+        parsed, repository = hydra.config_loader._parse_overrides_and_create_caching_repo(name, line)  # type: ignore[attr-defined]
+        listed = create_defaults_list(repository, name, parsed, prepend_hydra=True, skip_missing=True).defaults
+    names = dict.fromkeys(f"{item.config_path}.yaml" for item in listed)
+    return {name: folder / name for name in names for folder in reversed(folders) if (folder / name).is_file()}
 
 
 def _repository() -> Any:

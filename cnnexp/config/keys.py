@@ -2,10 +2,10 @@
 
 import types
 import typing
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import omegaconf
+from omegaconf import MISSING
 
 from cnnexp.config import SCHEMAS, Config
 from cnnexp.config.limits import describe_limits
@@ -46,22 +46,25 @@ def find_keys(part: str) -> list[Key]:
 
 def all_keys() -> list[Key]:
     """Every key, in the order of the schema; one that only some options of a group have stands once."""
-    return _keys_of(Config, "")
+    return _keys_of(Config(), "")
 
 
-def _keys_of(node: type, prefix: str) -> list[Key]:
+def _keys_of(node: Any, prefix: str) -> list[Key]:
     keys: list[Key] = []
-    hints = get_type_hints(node)
+    hints = get_type_hints(type(node))
     for item in fields(node):
-        name, below = f"{prefix}{item.name}", _dataclass_in(hints[item.name])
+        name, below, value = f"{prefix}{item.name}", _dataclass_in(hints[item.name]), getattr(node, item.name)
+        if value == MISSING and below:
+            value = below()
         if prefix == "" and item.name in SCHEMAS:
             keys += _keys_of_group(name, SCHEMAS[item.name])
         elif below is PhaseConfig and prefix == "":
-            keys += _keys_of(PhaseConfig, "phases.NAME.")
-        elif below is not None and name != "phases.NAME.optimizer":
-            keys += _keys_of(below, f"{name}.")
+            keys += _keys_of(PhaseConfig(), "phases.NAME.")
+        elif is_dataclass(value):
+            keys += _keys_of(value, f"{name}.")
         else:
-            keys.append(_key(name, item, hints[item.name]))
+            doc, limits = item.metadata.get("doc", ""), describe_limits(item.metadata)
+            keys.append(Key(name, doc, _kind(hints[item.name]), _shown(value), limits))
     return keys
 
 
@@ -70,7 +73,7 @@ def _keys_of_group(group: str, options: dict[str, type]) -> list[Key]:
     having: dict[tuple[str, str, str], list[str]] = {}
     first: dict[tuple[str, str, str], Key] = {}
     for option, node in options.items():
-        for key in _keys_of(node, f"{group}."):
+        for key in _keys_of(node(), f"{group}."):
             same = (key.name, key.doc, key.default)
             first.setdefault(same, key)
             having.setdefault(same, []).append(option)
@@ -81,18 +84,10 @@ def _keys_of_group(group: str, options: dict[str, type]) -> list[Key]:
     return keys
 
 
-def _key(name: str, item: "Field[Any]", hint: Any) -> Key:
-    return Key(name, item.metadata.get("doc", ""), _kind(hint), _default(item), describe_limits(item.metadata))
-
-
-def _default(item: "Field[Any]") -> str:
-    value = item.default_factory() if item.default_factory is not MISSING else item.default
-    if value is omegaconf.MISSING or value is MISSING:
-        return "???"
+def _shown(value: Any) -> str:
+    """A default as YAML has it; one without a value as OmegaConf writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict) or is_dataclass(value):
-        return "{}"
     return str(value).replace("'", "")
 
 

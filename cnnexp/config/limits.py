@@ -2,14 +2,22 @@
 
 import math
 import operator
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import field, fields
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.errors import UserError, nearest
+
+LONGEST_NAME = 255  # bytes, of every usual file system
+LONGEST_PATH = 3000  # bytes; Linux has 4096, and files of ours go below
+MOST_SHOWN = 100  # letters of a place in a message
 
 BOUNDS = {
     "minimum": ("at least", operator.ge),
@@ -26,15 +34,18 @@ def option(  # noqa: PLR0913 - each is a keyword, of which a field of the schema
     above: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    place: bool | None = None,
     doc: str = "",
 ) -> Any:
     """A config field with its limits: inclusive (minimum, maximum), exclusive (above, below), or choices.
 
     Args:
         default: its value; a dataclass or a function makes it anew each time.
+        place: it is a file, a folder or an address; see `check_place`.
         doc: what the key means, in one sentence.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices, "doc": doc}
+    limits["place"] = place
     metadata = {name: limit for name, limit in limits.items() if limit is not None}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -55,6 +66,9 @@ def check_limits(prefix: str, node: Any) -> None:
     """
     for item in fields(node):
         value, limits = getattr(node, item.name), item.metadata
+        if limits.get("place"):
+            for name, place in value.items() if isinstance(value, dict) else [("", value)]:
+                check_place(f"{prefix}{item.name}{name and '.'}{name}", place)
         bounds = [(BOUNDS[name][1], limits[name]) for name in BOUNDS if name in limits]
         if value is None or not (bounds or "choices" in limits):
             continue
@@ -69,6 +83,38 @@ def check_limits(prefix: str, node: Any) -> None:
         else:
             continue
         raise UserError(f"{key}={value}: must be {allowed}{means}")
+
+
+def check_place(key: str, value: str | None) -> None:
+    """Refuse what can be no file, folder or address: an unknown user's home, a name that is too long, half an address.
+
+    Args:
+        key: for messages.
+        value: may be None, which is no place.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    if not isinstance(value, str):
+        return
+    shown = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}... ({len(value):,} letters)"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", value):
+        try:
+            _ = urlsplit(value).port  # an address is parsed in two steps
+        except ValueError as error:
+            raise UserError(f"{key}: is no address ({error}); write http://HOST/FILE or https://HOST/FILE") from error
+        return
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as error:
+        user = value.partition("/")[0]
+        raise UserError(f"{key}={shown}: {user} is no user's home here; write ./{user}, or the whole path") from error
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts) or len(os.fsencode(path)) > LONGEST_PATH:
+        raise UserError(
+            f"{key}={shown}: is too long; a name has up to {LONGEST_NAME} bytes, a path up to {LONGEST_PATH:,}"
+        )
+    if "\0" in value:
+        raise UserError(f"{key}={shown}: a path has no byte 0")
 
 
 def describe_limits(metadata: Mapping[str, Any]) -> str:

@@ -19,7 +19,9 @@ class BackboneConfig:
         doc="The function that returns the cnnexp.models.backbone.Backbone; one of your own goes with backbone=custom."
     )
     name: str = option(doc="The network's name.")
-    weights: Optional[str] = option(None, doc="imagenet, a local file of weights, or null for random weights.")
+    weights: Optional[str] = option(
+        None, place=True, doc="imagenet, a local file of weights, or null for random weights."
+    )
     preprocessing: str = option(
         "rescale",
         choices=PREPROCESSING,
@@ -44,6 +46,7 @@ class PretrainedConfig(BackboneConfig):
 
     weights: Optional[str] = option(
         "${oc.select:paths.weights.${.name},imagenet}",
+        place=True,
         doc="imagenet (from paths.weights, if the network has a file there), a local file, or null for random.",
     )
 

@@ -53,7 +53,20 @@ def partial_from_config(group: str, node: Any, omit: tuple[str, ...] = (), **als
     except TypeError as error:
         takes = ", ".join(signature.parameters)
         raise UserError(f"{group}._target_={node._target_}: {error}; it takes {takes}") from error
+    if takes_any and node._target_.startswith("keras.") and inspect.isclass(function):
+        names = _names_taken(function)
+        unknown = next((name for name in keywords if name not in names), None)
+        if unknown is not None:
+            raise UserError(f"{group}._target_={node._target_}: takes no {unknown}; it takes {', '.join(names)}")
     return partial(function, **keywords)
+
+
+def _names_taken(kind: type) -> list[str]:
+    """The keywords that a class of Keras takes, with those that it hands on to the classes that it extends."""
+    makers = [vars(base)["__init__"] for base in kind.__mro__[:-1] if "__init__" in vars(base)]
+    parameters = [parameter for maker in makers for parameter in inspect.signature(maker).parameters.values()]
+    plain = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    return [name for name in dict.fromkeys(plain) if name != "self"]
 
 
 def find(key: str, target: str) -> Callable[..., Any]:

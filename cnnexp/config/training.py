@@ -159,8 +159,8 @@ class TrainerConfig:
     )
     strategy: str = option(
         "auto",
-        choices=("auto", "mirrored", "multi_worker"),
-        doc="auto uses all GPUs where there are several, mirrored says so.",
+        choices=("auto", "mirrored"),
+        doc="auto uses all GPUs of the machine where there are several, mirrored says so; a cluster shares out jobs.",
     )
     virtual_cpus: Optional[int] = option(
         None,
@@ -179,14 +179,6 @@ class TrainerConfig:
         False, doc="Go on with the newest unfinished run of the same configuration, at its last finished epoch."
     )
 
-    def check(self) -> None:
-        if self.strategy == "multi_worker":
-            raise UserError(
-                "trainer.strategy=multi_worker: the fit of Keras 3.15 fails on its first batch under TensorFlow's "
-                "MultiWorkerMirroredStrategy; use mirrored for the GPUs of one machine, or share out the jobs of a "
-                "sweep with hydra/launcher=ray or submitit_slurm"
-            )
-
 
 @dataclass
 class SweepConfig:
@@ -203,6 +195,10 @@ class SweepConfig:
     resume: bool = option(
         True, doc="A line that is given again goes on with its newest sweep; what is done there is not done again."
     )
+    reuse: bool = option(
+        True,
+        doc="A job that equals a finished one of another sweep is taken from it; sweep.resume=false trains it anyway.",
+    )
 
 
 @dataclass
@@ -216,6 +212,10 @@ class TrackingConfig:
     experiment: str = option("cnnexp", doc="MLflow's experiment.")
     artifact_root: str = option(doc="The folder of recorded files, where no server keeps them.")
     log_model: bool = option(True, doc="Whether the model is recorded.")
+    code: bool = option(
+        True,
+        doc="Whether the code is recorded: what differs from the git commit, and your own functions and config files.",
+    )
     explain: Any = option(
         "auto",
         doc="Whether heat maps are drawn; auto: of a run of its own, of a progression, and of the best job of a grid.",
@@ -244,11 +244,15 @@ class TrackingConfig:
 class PathsConfig:
     """Everything that is written goes under `root`."""
 
-    root: str = option("outputs", doc="Everything that is written goes below this folder.")
-    data: str = option(doc="The folder of drawn and prepared data sets.")
-    cache: str = option(doc="The folder of cached features and decoded images, which may be deleted at any time.")
-    runs: str = option(doc="The folder of the runs.")
-    weights: dict[str, str] = option({}, doc="By a backbone's name: the local file of its ImageNet weights.")
+    root: str = option("outputs", place=True, doc="Everything that is written goes below this folder.")
+    data: str = option(place=True, doc="The folder of drawn and prepared data sets.")
+    cache: str = option(
+        place=True, doc="The folder of cached features and decoded images, which may be deleted at any time."
+    )
+    runs: str = option(place=True, doc="The folder of the runs.")
+    weights: dict[str, str] = option(
+        {}, place=True, doc="By a backbone's name: the local file of its ImageNet weights."
+    )
 
     def check(self) -> None:
         for name, file in self.weights.items():

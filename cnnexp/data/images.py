@@ -5,17 +5,20 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
 
 import numpy as np
 
-from cnnexp.data.headers import JPEG_FRAMES, JPEG_START, PNG_START, jpeg_segments, other_kind, png_fault
+from cnnexp.data.headers import JPEG_START, PNG_START, Header, jpeg_segments, other_kind, png_fault, read_header
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.files import read_file
 from cnnexp.process import MOST_PIXELS
 
+MOST_BYTES = 3 * MOST_PIXELS  # of a file: the largest picture, uncompressed
+LARGE_PIXELS = 2**24  # pictures from here on are in memory one after the other, and are not copied as a whole
+LARGE_BYTES = 3 * LARGE_PIXELS
 JPEG_END = b"\xff\xd9"
 REDUCED = (
     (8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -33,6 +36,7 @@ WARNING = re.compile(
 DAMAGE = re.compile(r"Corrupt JPEG data: (premature end of data segment|bad Huffman code|found marker .*)")
 SURPLUS = re.compile(r"Corrupt JPEG data: \d+ extraneous bytes before marker \w+")
 _caught_by_one = RLock()
+_one_large = RLock()
 
 
 class ImageError(UserError):
@@ -56,17 +60,21 @@ def read_image(path: str, least: int | None = None) -> np.ndarray:
         (H, W, 3) uint8 RGB, 0..255.
 
     Raises:
-        ImageError: the file is missing, empty, cut short, damaged, or not an image.
+        ImageError: the file is missing, no regular file, empty, cut short, damaged, or not an image.
     """
+    data = _read(path)
+    return decode_image(path, data, read_header(data), least)
+
+
+def _read(path: str) -> bytes:
     try:
-        data = Path(path).read_bytes()  # unlike `cv2.imread`, takes any file name on every system
+        return read_file(path, MOST_BYTES)  # unlike `cv2.imread`, takes any file name on every system
     except OSError as error:
         raise refusal(path, error.strerror or str(error)) from error
-    return decode_image(path, data, least)
 
 
-def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray:
-    """`read_image` for the bytes of a file; `path` is for messages."""
+def decode_image(path: str, data: bytes, header: Header | None, least: int | None = None) -> np.ndarray:
+    """`read_image` for the bytes of a file and what `read_header` says of them; `path` is for messages."""
     if not data:
         raise refusal(path, "it is empty")
     if not _is_whole(data):
@@ -74,14 +82,52 @@ def decode_image(path: str, data: bytes, least: int | None = None) -> np.ndarray
     if data.startswith(PNG_START) and (fault := png_fault(data)):  # libpng would say so on the console
         raise refusal(path, f"it is damaged: {fault}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _decoding(data, least))
+        image = _decoded(data, header, _decoding(header, least))
     except cv2.error as error:
         too_large = "CV_IO_MAX_IMAGE" in error.err
         raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels" if too_large else error.err) from error
     if image is None:
         kind = other_kind(data)
         raise refusal(path, f"it is {f'{kind},' if kind else 'damaged, or'} in no format that OpenCV reads")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _to_rgb(image)
+
+
+def _decoded(data: bytes, header: Header | None, flags: int) -> np.ndarray | None:
+    """(H, W, 3) uint8 BGR, or None for what is no image.
+
+    What `imdecode` gives is a copy of what it decoded, `imread` decodes to where it stays: large pictures, on Linux, go
+    by a file in memory.
+    """
+    if not (header and LARGE_PIXELS <= pixels(header) <= MOST_PIXELS and hasattr(os, "memfd_create")):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    with open(os.memfd_create("picture"), "w+b", buffering=0) as file:
+        written = 0
+        while written < len(data):
+            written += file.write(memoryview(data)[written:])
+        image = cv2.imread(f"/proc/self/fd/{file.fileno()}", None, flags)
+    return image if image is not None and image.size else None
+
+
+def pixels(header: Header | None) -> int:
+    """Of a picture; 0 where nothing is known of it."""
+    return header.width * header.height if header else 0
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    """BGR to RGB; a large picture in its own memory, some rows at a time."""
+    height, width, _ = image.shape
+    if height * width < LARGE_PIXELS:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    rows = max(1, LARGE_PIXELS // 16 // width)
+    for top in range(0, height, rows):
+        part = image[top : top + rows]
+        part[:] = cv2.cvtColor(part, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def one_if_large(number: int) -> AbstractContextManager[object]:
+    """Around work with a picture of so many pixels: of large ones there is one in memory at a time."""
+    return _one_large if number >= LARGE_PIXELS else nullcontext()
 
 
 def refusal(path: str, reason: str) -> ImageError:
@@ -107,16 +153,12 @@ def _is_whole(data: bytes) -> bool:
     return data.rfind(JPEG_END, last) >= 0
 
 
-def _decoding(data: bytes, least: int | None) -> int:
+def _decoding(header: Header | None, least: int | None) -> int:
     """OpenCV's flag to decode with as few pixels as `least` allows."""
-    if least is None or not data.startswith(JPEG_START):
+    if least is None or header is None or header.format != "JPEG":
         return cv2.IMREAD_COLOR
-    for position, marker in jpeg_segments(data):
-        if marker in JPEG_FRAMES:  # then length, precision, height and width (ITU-T T.81, B.2.2)
-            height = int.from_bytes(data[position + 5 : position + 7], "big")
-            width = int.from_bytes(data[position + 7 : position + 9], "big")
-            return next(flag for part, flag in REDUCED if part == 1 or min(height, width) >= part * least)
-    return cv2.IMREAD_COLOR
+    side = min(header.height, header.width)
+    return next(flag for part, flag in REDUCED if part == 1 or side >= part * least)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -145,9 +187,11 @@ def _average(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """OpenCV's INTER_AREA to (width, height).
 
     Unless both axes shrink by whole numbers, it takes floats in two thirds of the time of bytes, and their sums,
-    rounded to the nearest even number as those of bytes are, are the same.
+    rounded to the nearest even number as those of bytes are, are the same. Those of a large picture would fill the
+    memory.
     """
-    if image.shape[1] % size[0] == 0 and image.shape[0] % size[1] == 0:
+    height, width = image.shape[:2]
+    if (width % size[0] == 0 and height % size[1] == 0) or height * width >= LARGE_PIXELS:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     averages = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return cv2.convertScaleAbs(averages)
@@ -180,7 +224,10 @@ def read_square(path: str, size: int, channels: int = 3) -> np.ndarray:
     Raises:
         ImageError: as `read_image`.
     """
-    return to_channels(resize(read_image(path, least=size), size), channels)
+    data = _read(path)
+    header = read_header(data)
+    with one_if_large(pixels(header)):
+        return to_channels(resize(decode_image(path, data, header, least=size), size), channels)
 
 
 def damage(warnings: str) -> str:

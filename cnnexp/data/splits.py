@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnexp.console import progress
 from cnnexp.errors import UserError
+from cnnexp.files import open_file
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLITS = ("train", "validation", "test")
@@ -202,7 +203,8 @@ def file_digests(paths: Sequence[str], description: str) -> list[bytes]:
 
     def digest(path: str) -> bytes:
         try:
-            return hashlib.sha256(Path(path).read_bytes()).digest()
+            with open_file(path) as file:
+                return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}; repair or delete it") from error
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from cnnexp.explain.methods import METHODS
-from cnnexp.explain.overlay import caption, overlay, top_classes
+from cnnexp.explain.overlay import overlay
 from cnnexp.explain.placement import cell_grid
 from cnnexp.sheet import Panel
 
@@ -34,27 +34,18 @@ def overlaid(
 
 
 def sheet_rows(
-    class_names: Sequence[str],
-    names: Sequence[str],
-    images: np.ndarray,
-    probabilities: np.ndarray,
-    classes: np.ndarray,
-    overlays: dict[str, np.ndarray],
+    images: np.ndarray, captions: Sequence[str], classes: Sequence[str], overlays: dict[str, np.ndarray]
 ) -> list[list[Panel]]:
-    """One row a photo for `contact_sheet`: the photo with its top classes, then its overlay for each method.
+    """One row a photo for `contact_sheet`: the photo with its caption, then its overlay for each method.
 
     Args:
-        class_names: of all classes.
-        names: N captions.
         images: (N, H, W, C) uint8, raw.
-        probabilities: (N, classes).
-        classes: (N,) the class that each map speaks for.
+        captions: N, as `cnnexp.explain.overlay.caption` makes them.
+        classes: N names of classes: what each map speaks for.
         overlays: from `overlaid`, by the method's name.
     """
     rows = []
-    for index, (name, image) in enumerate(zip(names, images, strict=True)):
-        row = [Panel(image, caption(name, top_classes(probabilities[index], class_names)))]
-        for method, pictures in overlays.items():
-            row.append(Panel(pictures[index], f"{method}\nfor {class_names[classes[index]]}"))
-        rows.append(row)
+    for index, (image, caption, name) in enumerate(zip(images, captions, classes, strict=True)):
+        maps = [Panel(pictures[index], f"{method}\nfor {name}") for method, pictures in overlays.items()]
+        rows.append([Panel(image, caption), *maps])
     return rows

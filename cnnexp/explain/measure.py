@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,35 +115,11 @@ def read_masks(folder: str | Path, ids: Sequence[str], size: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------- parameter randomisation
 
 
-def randomisation_check(
-    heatmap: Callable[..., np.ndarray],
-    model: keras.Model,
-    images: np.ndarray,
-    class_index: int | np.ndarray,
-    layer: str | None = None,
-    seed: int = 0,
-) -> np.ndarray:
-    """Rank correlation of the heat maps of a network with those of its `randomised` twin.
-
-    The model parameter randomisation test of Adebayo et al. 2018 (arXiv 1810.03292), all layers at once.
-
-    A method whose maps stay the same (near 1) shows edges of the image, not what the network has learned.
-
-    Args:
-        heatmap: a method of `cnnexp.explain.methods.METHODS`.
-        model, images, class_index, layer: its arguments.
-        seed: of the random weights.
-
-    Returns:
-        (B,) float64 in -1..1, see `spearman`.
-    """
-    trained = heatmap(model, images, class_index, layer)
-    random = heatmap(randomised(model, seed), images, class_index, layer)
-    return np.array([spearman(a, b) for a, b in zip(trained, random, strict=True)])
-
-
 def randomised(model: keras.Model, seed: int) -> keras.Model:
     """A copy of a network with all weights as its layers initialise them, also in networks inside.
+
+    For the model parameter randomisation test of Adebayo et al. 2018 (arXiv 1810.03292), all layers at once: a method
+    whose maps stay the same (`spearman` near 1) shows edges of the image, not what the network has learned.
 
     Neither `model` nor the random state of the process changes. The same seed gives the same weights.
     """

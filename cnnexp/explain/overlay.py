@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cnnexp.console import visible
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.placement import Grid, even_grid
 
@@ -67,4 +68,5 @@ def top_classes(probabilities: np.ndarray, class_names: Sequence[str], count: in
 
 def caption(name: str, classes: Sequence[tuple[str, float]]) -> str:
     """A picture's name and a line for each class: `97.3 % dog`."""
-    return "\n".join([name, *(f"{100 * probability:.1f} % {label}" for label, probability in classes)])
+    lines = [name, *(f"{100 * probability:.1f} % {label}" for label, probability in classes)]
+    return "\n".join(map(visible, lines))

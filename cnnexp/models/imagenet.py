@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from cnnexp.config.limits import check_place
 from cnnexp.errors import UserError
 from cnnexp.models.applications import download_weights
 from cnnexp.models.backbone import one_line
@@ -81,6 +82,7 @@ def vgg16_classifier(weights: str | None = None) -> keras.Model:
                 f"local file with --weights FILE, or put {VGG16_FILE} into ~/.keras/models; "
                 "--imagenet efficientnet_lite0 works offline"
             ) from error
+    check_place("--weights", weights)
     file = Path(weights).expanduser()
     if not file.is_file():
         raise UserError(f"--weights {weights}: there is no such file; give Keras' {VGG16_FILE}")

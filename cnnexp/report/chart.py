@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnexp.report.compare import Comparison, Variant
-from cnnexp.report.style import BLUE, LINES, ORANGE, PLAIN, new_figure, save_png
+from cnnexp.report.style import BLUE, LINES, ORANGE, new_figure, save_png
 from cnnexp.report.tables import runs_text
 from cnnexp.report.wording import big, duration, p_text, percent, points
 from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, shorten
@@ -35,7 +35,7 @@ def progression_figure(comparison: Comparison, title: str) -> Figure:
     height = max(min(9.0, 2.3 + 0.96 * len(rows)), 2.4 + 0.72 * len(rows))
     figure = new_figure(16, height, title)
     size = min(24.0, 24 * 66 / max(len(title), 1))  # a long headline gets smaller letters
-    figure.suptitle(title, x=0.012, ha="left", fontsize=size, fontweight="bold", **PLAIN)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=size, fontweight="bold", color=INK)
     accuracy, step, time, parameters = figure.subplots(1, 4, sharey=True, width_ratios=PANELS)
     for axes in (accuracy, step, time, parameters):
         axes.spines[:].set_visible(False)
@@ -45,7 +45,7 @@ def progression_figure(comparison: Comparison, title: str) -> Figure:
             axes.axhspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
     accuracy.set_ylim(len(rows) - 0.5, -0.5)
     names = [wrap(row.name) for row in rows]
-    accuracy.set_yticks(range(len(rows)), names, parse_math=False)
+    accuracy.set_yticks(range(len(rows)), names)
     size = 15 if max((name.count("\n") for name in names), default=0) < 2 else 12
     accuracy.tick_params("y", labelsize=size, labelcolor=INK, pad=10)
     _draw_accuracy(accuracy, comparison)
@@ -69,7 +69,7 @@ def wrap(name: str, width: int = 24) -> str:
 
 
 def _heading(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=14, fontweight="bold", pad=12, **PLAIN)
+    axes.set_title(text, loc="left", fontsize=14, fontweight="bold", pad=12, color=INK)
 
 
 def _draw_accuracy(axes: Axes, comparison: Comparison) -> None:
@@ -98,7 +98,8 @@ def _draw_variant(axes: Axes, place: int, row: Variant, decimals: int) -> None:
     """Two lanes, so that nothing overlaps: ours above, the published figure below."""
     if row.reference_accuracy is not None:
         axes.plot(row.reference_accuracy, place + 0.27, "D", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=3)
-        _label(axes, row.reference_accuracy, place + 0.27, percent(row.reference_accuracy, 1), ORANGE, 12)
+        point = (row.reference_accuracy, place + 0.27)
+        _label(axes, point, percent(row.reference_accuracy, 1), ORANGE, 12)
     if row.test_accuracy is None or row.interval is None:
         axes.text(
             0.01,
@@ -119,18 +120,18 @@ def _draw_variant(axes: Axes, place: int, row: Variant, decimals: int) -> None:
         above = np.full(len(row.test_accuracies), lane - 0.2)
         axes.plot(row.test_accuracies, above, "o", ms=6, color=INK, alpha=0.5, mew=0, zorder=3)
     end = max(row.interval[1], *row.test_accuracies)
-    _label(axes, end, lane, _accuracy_text(row, decimals), INK, 17, fontweight="bold")
+    _label(axes, (end, lane), _accuracy_text(row, decimals), INK, 17, fontweight="bold")
 
 
 def _accuracy_text(row: Variant, decimals: int) -> str:
     return percent(row.test_accuracy, decimals, row.test_spread)
 
 
-def _label(axes: Axes, x: float, y: float, text: str, colour: str, size: int, **style: Any) -> None:
+def _label(axes: Axes, point: tuple[float, float], text: str, colour: str, size: int, **style: Any) -> None:
     """`text` to the right of a point, with a rim that keeps lines off the letters."""
     rim = [withStroke(linewidth=4, foreground=PAPER)]
     style.update(color=colour, fontsize=size, path_effects=rim, zorder=5)
-    axes.annotate(text, (x, y), (11, 0), textcoords="offset points", va="center_baseline", **style)
+    axes.annotate(text, point, (11, 0), textcoords="offset points", va="center_baseline", **style)
 
 
 def _legend(axes: Axes, comparison: Comparison) -> None:

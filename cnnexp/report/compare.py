@@ -151,7 +151,8 @@ def summarise(results: Sequence[Result]) -> Comparison:
 
 
 def _merge(runs: list[Result]) -> Variant:
-    done = [run for run in runs if run.finished]
+    by_seed = {run.seed: run for run in reversed(runs) if run.finished}  # trained twice, it is no second seed
+    done = [by_seed[seed] for seed in sorted(by_seed)]
     accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
     accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
     total = min((run.test_total for run in done if run.test_total), default=None)

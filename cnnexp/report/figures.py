@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cnnexp.report.style import BLUE, LETTER, ORANGE, PLAIN, TINTS, Margins, new_figure, save_png, style
+from cnnexp.report.predictions import Predictions, worst_mistakes
+from cnnexp.report.style import BLUE, LETTER, ORANGE, TINTS, Margins, new_figure, save_png, style
 from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet, shorten
 
 MOST_TICKS = 30  # more classes than this get no names on the axes
@@ -81,12 +82,12 @@ def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[s
     axes.set_xticks([])
     axes.set_yticks([])
     if names:
-        axes.set_xticks(range(count), names, parse_math=False)
+        axes.set_xticks(range(count), names)
         if slanted:
             axes.tick_params("x", rotation=45)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), names, parse_math=False)
+        axes.set_yticks(range(count), names)
     if many:
         _list_confusions(beside[0], matrix, class_names)
     else:
@@ -124,18 +125,15 @@ def _list_confusions(axes: Axes, matrix: np.ndarray, class_names: Sequence[str],
         if wrong[row, column]
     ]
     axes.set_axis_off()
-    axes.set_title("most frequent confusions" if lines else "no confusions", loc="left", fontsize=11, **PLAIN)
+    axes.set_title("most frequent confusions" if lines else "no confusions", loc="left", fontsize=11, color=INK)
     words = "\n".join(lines)
-    axes.text(0, 0.98, words, transform=axes.transAxes, va="top", fontsize=10, linespacing=1.7, **PLAIN)
+    axes.text(0, 0.98, words, transform=axes.transAxes, va="top", fontsize=10, linespacing=1.7, color=INK)
 
 
 def draw_errors(
     path: str | Path,
+    wrong: Predictions,
     images: Sequence[np.ndarray],
-    truths: Sequence[str],
-    predicteds: Sequence[str],
-    probabilities: Sequence[float],
-    ids: Sequence[str],
     title: str,
     overlays: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> None:
@@ -143,15 +141,12 @@ def draw_errors(
 
     Args:
         path: the PNG file.
+        wrong: N wrong answers.
         images: N times (H, W, 3) uint8 RGB or (H, W, 1) uint8 grey, 0..255; sizes may differ.
-        truths: N names of true classes.
-        predicteds: N names of predicted classes.
-        probabilities: N, given to the predicted class, 0 to 1.
-        ids: N names of the images.
         title: the headline.
         overlays: N times (H, W, 3) uint8 RGB, the image with its heat map, to stand beside it.
     """
-    order = np.argsort(-np.asarray(probabilities, np.float64), kind="stable")[:MOST_ERRORS]
+    order = worst_mistakes(wrong, MOST_ERRORS)
     wide = overlays is not None
     columns = min(4, max(2, len(order))) if wide else min(6, max(3, len(order)))
     rows = max(1, math.ceil(len(order) / columns))
@@ -170,11 +165,12 @@ def draw_errors(
         scale = min((cell_width - GAP) / width, CELL / height)
         width, height = max(1, round(scale * width)), max(1, round(scale * height))
         centre = left + (cell_width - GAP) // 2
-        answer = f"{shorten(predicteds[index], 16)} {100 * probabilities[index]:.1f} %"
+        truth, answer = (wrong.class_names[labels[index]] for labels in (wrong.labels, wrong.predicted))
+        answer = f"{shorten(answer, 16)} {100 * wrong.confidence[index]:.1f} %"
         sheet.text(answer, centre, top, 15, RED, bold=True, middle=True)
         sheet.picture(picture, centre - width // 2, top + 22, width, height, frame=RED)
-        sheet.text(f"truth: {shorten(truths[index], 18)}", centre, top + 28 + height, 12, middle=True)
-        sheet.text(shorten(ids[index], 26), centre, top + 44 + height, 12, middle=True)
+        sheet.text(f"truth: {shorten(truth, 18)}", centre, top + 28 + height, 12, middle=True)
+        sheet.text(shorten(wrong.ids[index], 26), centre, top + 44 + height, 12, middle=True)
     if note:
         words = "right of each image: where the network saw its answer"
         sheet.text(words, middle, sheet.image.height - NOTE + 4, 13, MUTED, middle=True)

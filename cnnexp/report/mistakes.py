@@ -16,6 +16,7 @@ import numpy as np
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
+from cnnexp.formats import csv_bytes, csv_rows
 
 MISTAKES = "mistakes.zip"
 MOST_KEPT = 256  # the most confident first
@@ -23,6 +24,7 @@ SIDE = 96  # pixels of the longer side of a thumbnail
 JPEG_QUALITY = 85
 MOST_BYTES = 100_000  # of a picture that is read back; ours have less than 10,000
 INDEX = "index.csv"
+MOST_BYTES_OF_INDEX = 10_000_000
 COLUMNS = ["picture", "file", "truth", "predicted"]
 
 
@@ -68,17 +70,15 @@ def write_mistakes(
         truths, predicteds: N class names each.
         images: N times (H, W, 3) uint8 RGB or (H, W, 1) uint8 grey.
     """
-    index = io.StringIO(newline="")
-    writer = csv.writer(index)
-    writer.writerow(COLUMNS)
+    rows = [COLUMNS]
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for number, (image, *words) in enumerate(zip(images, ids, truths, predicteds, strict=True)):
             picture = thumbnail(image)
             name = f"{number:03d}.{kind_of(picture)}"
             archive.writestr(zipfile.ZipInfo(name), picture)
-            writer.writerow([name, *words])
-        archive.writestr(zipfile.ZipInfo(INDEX), index.getvalue().encode("utf-8", "surrogateescape"))
+            rows.append([name, *words])
+        archive.writestr(zipfile.ZipInfo(INDEX), csv_bytes(rows))
     write_atomic(path, content.getvalue())
 
 
@@ -90,8 +90,12 @@ def read_mistakes(path: str | Path, wanted: Collection[str]) -> dict[str, Mistak
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            index = io.StringIO(archive.read(INDEX).decode("utf-8", "surrogateescape"), newline="")
-            chosen = [row for row in csv.DictReader(index) if row["file"] in wanted]
+            if archive.getinfo(INDEX).file_size > MOST_BYTES_OF_INDEX:
+                raise UserError(f"{path}: {INDEX} has more than {MOST_BYTES_OF_INDEX:,} bytes")
+            header, *rows = csv_rows(archive.read(INDEX)) or [[]]
+            chosen = [
+                row for row in (dict(zip(header, cells, strict=False)) for cells in rows) if row["file"] in wanted
+            ]
             large = next((row for row in chosen if archive.getinfo(row["picture"]).file_size > MOST_BYTES), None)
             if large:
                 raise UserError(f"{path}: {large['picture']} is no thumbnail: more than {MOST_BYTES} bytes")

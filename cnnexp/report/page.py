@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
+from cnnexp.console import visible
 from cnnexp.files import write_atomic
 from cnnexp.report.compare import Comparison, PairedComparison, Variant
 from cnnexp.report.mistakes import Mistake, kind_of
@@ -131,7 +132,12 @@ def write_page(
 </body>
 </html>
 """
-    write_atomic(path, html.encode("utf-8", "replace"))
+    write_atomic(path, html.encode())
+
+
+def escape(text: str) -> str:
+    """Text as HTML shows it, on one line."""
+    return escape_html(visible(text))
 
 
 def data_uri(picture: bytes) -> str:

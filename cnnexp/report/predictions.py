@@ -1,15 +1,15 @@
 """`predictions.csv`: what a run answered for each test image."""
 
 import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
+from cnnexp.formats import csv_bytes, read_csv
 
 COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
 PREFIX = "p_"
@@ -35,6 +35,17 @@ class Predictions:
         """(N,) float64, the probability given to the predicted class"""
         return self.probabilities[np.arange(len(self.ids)), self.predicted]
 
+    def take(self, indices: np.ndarray) -> "Predictions":
+        """Those of some images, (K,) int, in this order."""
+        ids = tuple(self.ids[index] for index in indices)
+        return replace(
+            self,
+            ids=ids,
+            labels=self.labels[indices],
+            predicted=self.predicted[indices],
+            probabilities=self.probabilities[indices],
+        )
+
 
 def write_predictions(
     path: str | Path,
@@ -54,13 +65,11 @@ def write_predictions(
     """
     assert len(ids) == len(labels) == len(probabilities) and probabilities.shape[1] == len(class_names)
     digits = 9 if probabilities.dtype == np.float32 else 17
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS + [PREFIX + name for name in class_names])
+    rows = [COLUMNS + [PREFIX + name for name in class_names]]
     for image, label, row in zip(ids, labels, probabilities, strict=True):
         figures = [f"{value:.{digits}g}" for value in row.tolist()]
-        writer.writerow([image, class_names[label], class_names[row.argmax()], *figures])
-    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        rows.append([image, class_names[label], class_names[row.argmax()], *figures])
+    write_atomic(path, csv_bytes(rows))
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -70,8 +79,7 @@ def read_predictions(path: str | Path) -> Predictions:
         UserError: there is no such file, or it is not such a file.
     """
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        header, *rows = read_csv(path) or [[]]
     except (OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected the predictions.csv of a run") from error
     class_names = tuple(name.removeprefix(PREFIX) for name in header[len(COLUMNS) :])

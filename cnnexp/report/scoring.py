@@ -110,8 +110,6 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
         legend = figure.legend(lines, labels, loc="center right", frameon=False, labelcolor=INK, fontsize=10)
         legend.set_title(f"{some} against the rest:\nROC area, average precision")
         legend.set_alignment("left")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
     save_png(figure, path)
     return True
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from cnnexp.report.style import BLUE, LINES, ORANGE, PLAIN, TINTS, new_figure, save_png, style
+from cnnexp.report.style import BLUE, LINES, ORANGE, TINTS, new_figure, save_png, style
 from cnnexp.sheet import INK, MUTED, PAPER
 
 Value = float | int | str | bool | None
@@ -70,10 +70,10 @@ def draw_parallel_coordinates(
         chart.plot(lines[trial], color=ORANGE if best else shade, linewidth=2.6 if best else 1.2)
     for column, (axis, (_, ticks)) in enumerate(zip(columns, placed, strict=True)):
         chart.axvline(column, color=LINES, linewidth=1.5, zorder=0)
-        chart.text(column, 1.06, _short(axis.name), ha="center", fontsize=10, **PLAIN)
+        chart.text(column, 1.06, _short(axis.name), ha="center", fontsize=10, color=INK)
         for at, text in ticks:
             paper = {"facecolor": PAPER, "edgecolor": "none", "pad": 1, "alpha": 0.8}
-            chart.text(column + 0.04, at, text, fontsize=9, color=MUTED, va="center", parse_math=False, bbox=paper)
+            chart.text(column + 0.04, at, text, fontsize=9, color=MUTED, va="center", bbox=paper)
     chart.set_xlim(-0.35, len(columns) - 0.5)
     chart.set_ylim(-0.06, 1.16)
     save_png(figure, path)
@@ -92,7 +92,7 @@ def draw_importance(path: str | Path, importances: dict[str, float], monitor: st
     chart = figure.subplots()
     style(chart, "share", "")
     chart.barh(range(len(names)), [importances[name] for name in names], color=BLUE, height=0.6)
-    chart.set_yticks(range(len(names)), names, color=INK, parse_math=False)
+    chart.set_yticks(range(len(names)), names, color=INK)
     chart.set_xlim(0, max(1e-9, *importances.values()) * 1.15)
     for row, name in enumerate(names):
         chart.text(importances[name], row, f" {importances[name]:.2f}", va="center", fontsize=10, color=MUTED)

@@ -6,20 +6,21 @@ Drawn with matplotlib's objects alone: no pyplot and no global settings, which b
 import io
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 
+from cnnexp.console import visible
 from cnnexp.files import write_atomic
 from cnnexp.sheet import INK, MUTED, PAPER
 
 LINES, BLUE, ORANGE = "#dde3e9", "#1f6fb4", "#e07b24"
 TINTS = LinearSegmentedColormap.from_list("tints", [PAPER, "#9cc3e3", BLUE, "#12436d"])
-PLAIN: dict[str, Any] = {"color": INK, "parse_math": False}  # a name may hold a dollar sign
 LETTER = 0.085  # inches: how wide a letter of 10 points is, and generously so
 
 
@@ -41,7 +42,7 @@ def new_figure(width: float, height: float, title: str, margins: Margins | None 
     layout = None if margins else ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     figure = Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout=layout)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, y=1 - 0.12 / height, fontsize=14, fontweight="bold", **PLAIN)
+    figure.suptitle(title, y=1 - 0.12 / height, fontsize=14, fontweight="bold", color=INK)
     if margins:
         left, right, bottom, top = margins
         figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
@@ -50,6 +51,9 @@ def new_figure(width: float, height: float, title: str, margins: Margins | None 
 
 def save_png(figure: Figure, path: str | Path) -> None:
     """Write `figure` to `path`; packed lightly: the files are a little larger, and written in half the time."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may hold a dollar sign
+        text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks becomes a box
@@ -65,4 +69,4 @@ def style(axes: Axes, x_label: str, y_label: str, subtitle: str = "") -> None:
     axes.tick_params(colors=MUTED, length=0, labelsize=10)
     axes.set_xlabel(x_label, color=MUTED, fontsize=10)
     axes.set_ylabel(y_label, color=MUTED, fontsize=10)
-    axes.set_title(subtitle, loc="left", y=1.0, fontsize=11, **PLAIN)  # with a place given, none is looked for
+    axes.set_title(subtitle, loc="left", y=1.0, fontsize=11, color=INK)  # with a place given, none is looked for

@@ -1,7 +1,5 @@
 """A comparison in words, for a terminal or a page, and in files for other programs: CSV, JSON."""
 
-import csv
-import io
 import json
 import math
 from dataclasses import asdict, fields
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnexp.files import write_atomic
+from cnnexp.formats import csv_bytes
 from cnnexp.report.compare import Comparison, PairedComparison, Variant
 from cnnexp.report.wording import big, duration, p_text, percent, points
 
@@ -85,12 +84,11 @@ def _plain(value: Any) -> Any:
 
 def write_csv(path: str | Path, comparison: Comparison) -> None:
     """One line a variant, unrounded; lists are joined by spaces, `fixed` and `broken` are counts."""
-    text = io.StringIO(newline="")
     names = [
         item.name for item in (*fields(Variant), *fields(PairedComparison)) if item.name not in ("interval", "step")
     ]
-    writer = csv.DictWriter(text, [*names, "interval_low", "interval_high"])
-    writer.writeheader()
+    names += ["interval_low", "interval_high"]
+    rows: list[list[object]] = [[*names]]
     for row in comparison.rows:
         record = asdict(row)
         step = record.pop("step") or {}
@@ -98,8 +96,6 @@ def write_csv(path: str | Path, comparison: Comparison) -> None:
         record.update(step, interval_low=low, interval_high=high)
         if step:
             record.update(fixed=len(step["fixed"]), broken=len(step["broken"]))
-        for name, value in record.items():
-            if isinstance(value, tuple):
-                record[name] = " ".join(map(str, value))
-        writer.writerow(record)
-    write_atomic(path, text.getvalue().encode())
+        cells = [record.get(name) for name in names]
+        rows.append([" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in cells])
+    write_atomic(path, csv_bytes(rows))

@@ -12,6 +12,7 @@ from cnnexp.data.loading import ImageLoader
 from cnnexp.drawing import Draw, draw_now
 from cnnexp.errors import UserError
 from cnnexp.explain.heatmaps import overlaid, sheet_rows
+from cnnexp.explain.overlay import caption, top_classes
 from cnnexp.files import write_atomic
 from cnnexp.models.build import Network
 from cnnexp.models.classifier import class_probabilities
@@ -143,7 +144,7 @@ def draw_mistakes(folder: Path, title: str, answers: Answers, draw: Draw = draw_
     if not len(shown):
         return
     pictures, classes = answers.images.take_few(shown), predictions.predicted[shown]
-    names, ids = predictions.class_names, [predictions.ids[index] for index in shown]
+    names = predictions.class_names
     overlays = None
     if model is not None:
         try:
@@ -151,17 +152,14 @@ def draw_mistakes(folder: Path, title: str, answers: Answers, draw: Draw = draw_
         except UserError as error:  # a network of one's own may have no maps to show
             warn(f"cnnexp: no heat maps: {error}")
     if len(wrong):
-        truths, given = ([names[label] for label in labels] for labels in (predictions.labels[shown], classes))
-        confidence = predictions.confidence[shown].tolist()
-        draw(draw_errors, folder / ERRORS, list(pictures), truths, given, confidence, ids, title, overlays)
+        draw(draw_errors, folder / ERRORS, predictions.take(shown), list(pictures), title, overlays)
     if overlays is not None:
         some = slice(EXPLAINED)
+        captions = [
+            caption(predictions.ids[index], top_classes(predictions.probabilities[index], names))
+            for index in shown[some]
+        ]
         rows = sheet_rows(
-            names,
-            ids[some],
-            pictures[some],
-            predictions.probabilities[shown[some]],
-            classes[some],
-            {"gradcam": overlays[some]},
+            pictures[some], captions, [names[label] for label in classes[some]], {"gradcam": overlays[some]}
         )
         draw(contact_sheet, folder / HEAT_MAPS, rows, title)

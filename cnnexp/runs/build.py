@@ -1,6 +1,7 @@
 """From the config to the parts of a run: data, network, phases."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -202,11 +203,21 @@ def _check_layer_names(question: _LayerQuestion) -> None:
     keras.backend.clear_session()
 
 
+def check_optimizers(config: Config) -> None:
+    """Refuse an optimizer that does not take what the config has for it, before a run is recorded."""
+    for prefix, _, node in config.schedules():
+        _optimizer(f"{prefix}optimizer", node)
+
+
+def _optimizer(group: str, node: OptimizerConfig) -> Callable[..., Any]:
+    own = ("learning_rate", "schedule", "weight_decay", "ema_momentum", "layer_decay")
+    return partial_from_config(group, node, omit=own)
+
+
 def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
     """How the optimizer is made once the number of steps is known."""
-    own = ("learning_rate", "schedule", "weight_decay", "ema_momentum", "layer_decay")
     return OptimizerPlan(
-        partial_from_config("optimizer", node, omit=own),
+        _optimizer("optimizer", node),
         node.learning_rate,
         node.schedule.name,
         node.schedule.warmup_epochs,

@@ -15,9 +15,19 @@ from cnnexp.runs.folder import SweepFolder
 
 
 def read_results(sweep_folder: Path) -> list[Result]:
-    """What the jobs of a sweep left in their folders, in the order of the jobs."""
-    jobs = SweepFolder(sweep_folder).ended_jobs()
-    return distinguish([job.read_result() for job in jobs], [job.overrides for job in jobs])
+    """What the jobs of a sweep left in their folders, in the order of the jobs; what cannot be read is named."""
+    sweep, results, lines = SweepFolder(sweep_folder), [], []
+    for number, job in sweep.jobs().items():
+        if not job.has_ended:
+            continue
+        try:
+            result, line = job.read_result(), sweep.overrides_of(number, job)
+        except UserError as error:
+            warn(f"cnnexp: {error}; this job is left out")
+            continue
+        results.append(replace(result, order=number))
+        lines.append(line)
+    return distinguish(results, lines)
 
 
 def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:

@@ -4,11 +4,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from cnnexp.config import Config
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
@@ -25,7 +24,7 @@ def explain_job(tracker: RunStore, folder: RunFolder) -> None:
     manifest = folder.manifest
     assert manifest is not None
     try:
-        values = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        values = read_yaml(folder.config)
         config = typed_record(manifest.run_id, as_recorded(manifest.run_id, values))
         if config.tracking.explain != "auto" or (folder.path / HEAT_MAPS).is_file():
             return

@@ -5,29 +5,35 @@ Their files are named, read and written here only; what shows a run's results is
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import is_locked, locked_if_free, write_atomic
+from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
 JOURNAL = "unsent.jsonl"
-SWEEP = "sweep.json"
+SWEEP, JOBS = "sweep.json", ".jobs"
+REPRODUCTION = "reproduction.json"
 NETWORK = "model.keras"
 ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
     "trainer.resume=",
     "sweep.resume=",
+    "sweep.reuse=",
     "sweep.on_failure=",
     "sweep.fresh_process=",
 )  # do not change what is computed
@@ -35,12 +41,22 @@ CONTROLS = (
 
 @dataclass(frozen=True)
 class RunManifest:
-    """Which run a folder belongs to. `objective` is `trainer.monitor` of a run that is finished."""
+    """Which run a folder belongs to.
+
+    objective:   `trainer.monitor` of a run that is finished.
+    made_by:     see `reuse.made_by`; "" for a run of a version that did not keep it.
+    explained:   whether its heat maps were drawn, as far as its network has some.
+    reused_from: the run that was taken for this one, and in `source` its folder, as seen from this one.
+    """
 
     run_id: str
     config_hash: str
     data_digest: str
     objective: float | None = None
+    made_by: str = ""
+    explained: bool = False
+    reused_from: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,31 +122,34 @@ class RunFolder(LockedFolder):
 
     @property
     def overrides(self) -> list[str]:
-        """Those of the job, as Hydra wrote them down."""
-        return list(yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()))
+        """Those of the job, as Hydra wrote them down.
+
+        Raises:
+            UserError: they are not there.
+        """
+        file = self.path / ".hydra" / "overrides.yaml"
+        found = read_yaml(file)
+        if not isinstance(found, list):
+            raise UserError(f"{file}: is no list of overrides")
+        return [str(override) for override in found]
 
     def read_config(self) -> Any:
         """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
 
         Raises:
-            OSError: there is none.
-            OmegaConfBaseException, YAMLError: it cannot be read.
+            UserError, OSError: there is none.
+            UserError, OmegaConfBaseException, YAMLError: it cannot be read.
         """
         if self.status == "FINISHED":
-            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            return read_yaml(self.origin.config)
         return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
-
-    @property
-    def sweep(self) -> "SweepFolder":
-        """That of the sweep, if the run is a job of one."""
-        return SweepFolder(self.path.parent)
 
     @property
     def manifest(self) -> RunManifest | None:
         """None where it is missing, or not ours."""
         try:
-            return RunManifest(**json.loads((self.path / MANIFEST).read_text()))
-        except (OSError, ValueError, TypeError):
+            return read_json(self.path / MANIFEST, RunManifest)
+        except UserError:
             return None
 
     def write_manifest(self, manifest: RunManifest) -> None:
@@ -138,22 +157,44 @@ class RunFolder(LockedFolder):
         write_atomic(self.path / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
 
     @property
+    def origin(self) -> "RunFolder":
+        """Where the files of the run are: here, or in the folder of the run that was taken for it."""
+        manifest = self.manifest
+        return RunFolder(self.path / manifest.source) if manifest and manifest.source else self
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether there are heat maps of the run, or it has none to show."""
+        manifest = self.manifest
+        return (self.path / HEAT_MAPS).is_file() or bool(manifest and manifest.explained)
+
+    @property
     def status(self) -> str | None:
         """FINISHED, FAILED or KILLED; None where the run did not get so far."""
         try:
-            return str(json.loads((self.path / RESULT).read_text())["status"])
-        except (OSError, ValueError, TypeError, KeyError):
+            found = read_json(self.path / RESULT, dict[str, Any]).get("status")
+        except UserError:
             return None
+        return found if isinstance(found, str) else None
 
     @property
     def is_recorded(self) -> bool:
         """Whether a run has begun here."""
         return any((self.path / name).is_file() for name in (RESULT, MANIFEST))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result, readable or not."""
+        return (self.path / RESULT).is_file()
+
     def read_result(self) -> Result:
-        """What the run came to; its answers are looked for beside it, wherever it lies now."""
-        found = Result(**json.loads((self.path / RESULT).read_text()))
-        return replace(found, predictions_path=str(self.predictions)) if found.predictions_path else found
+        """What the run came to; its answers are looked for beside it, wherever it lies now.
+
+        Raises:
+            UserError: there is no result, or that of another version.
+        """
+        found = read_json(self.path / RESULT, Result)
+        return replace(found, predictions_path=str(self.origin.predictions)) if found.predictions_path else found
 
     def write_result(self, result: Result) -> None:
         """From here on the run is finished, or failed, or killed."""
@@ -167,64 +208,162 @@ class RunFolder(LockedFolder):
 
 
 @dataclass(frozen=True)
+class SweepManifest:
+    """What every job of a sweep needs to know of it."""
+
+    parent_run_id: str | None  # None where it is not tracked
+    overrides: list[str]  # of the line, without passwords
+    name: str = ""
+    kind: str = ""  # progression, grid or search
+    swept: list[str] | None = None  # overrides with several values; None: a version before did not keep them
+
+
+@dataclass(frozen=True)
 class SweepFolder(LockedFolder):
-    """The folder of a sweep, with those of its jobs."""
+    """The folder of a sweep, below which its jobs have theirs, wherever `hydra.sweep.subdir` puts them."""
 
-    def begin(self, parent_run_id: str, overrides: list[str], name: str, kind: str) -> None:
-        """Leave there what every job needs to know of its sweep.
-
-        Args:
-            parent_run_id: of the parent run.
-            overrides: of the line, without passwords.
-            name: of the sweep.
-            kind: progression, grid or search.
-        """
-        content = {"parent_run_id": parent_run_id, "overrides": overrides, "name": name, "kind": kind}
-        write_atomic(self.path / SWEEP, json.dumps(content).encode())
+    def begin(self, manifest: SweepManifest) -> None:
+        """Leave there what every job needs to know of its sweep."""
+        (self.path / JOBS).mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / SWEEP, json.dumps(asdict(manifest)).encode())
 
     @property
-    def _content(self) -> dict[str, Any]:
+    def manifest(self) -> SweepManifest | None:
+        """None where this is no sweep.
+
+        Raises:
+            UserError: its file is damaged.
+        """
         file = self.path / SWEEP
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found
+        return read_json(file, SweepManifest) if file.is_file() else None
 
     @property
     def parent_run_id(self) -> str | None:
         """None where this is no sweep."""
-        return self._content.get("parent_run_id")
+        return self.manifest.parent_run_id if self.manifest else None
 
     @property
     def shared_overrides(self) -> list[str]:
         """The line, as far as all jobs share it; empty where this is no sweep."""
-        return list(self._content.get("overrides", []))
+        return self.manifest.overrides if self.manifest else []
 
     @property
     def chooses(self) -> bool:
         """Whether this is a grid or a search, of which one job is chosen."""
-        return self._content.get("kind") in ("grid", "search")
+        return bool(self.manifest and self.manifest.kind in ("grid", "search"))
+
+    @property
+    def is_search(self) -> bool:
+        """Whether a sweeper chooses the jobs as it goes."""
+        return bool(self.manifest and self.manifest.kind == "search")
+
+    def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
+        """Whether this is the sweep of a line, in whatever order its overrides stand; one that is damaged is none.
+
+        Args:
+            line: the overrides, without passwords.
+            swept: those with several values; not compared with a sweep of a version that did not keep them.
+        """
+        try:
+            manifest = self.manifest
+        except UserError as error:
+            warn_once(f"cnnexp: {error}; this sweep is passed over")
+            return False
+        if manifest is None or in_one_order(manifest.overrides) != in_one_order(line):
+            return False
+        return manifest.swept is None or sorted(manifest.swept) == sorted(swept)
 
     @property
     def stopped(self) -> Path:
         """Where it is, no further job is to start."""
         return self.path / "stopped.json"
 
+    def record_job(self, number: int, folder: RunFolder, overrides: Sequence[str]) -> None:
+        """Keep where a job is, and its overrides, without passwords: from here on it belongs to the sweep."""
+        content = {"folder": Path(os.path.relpath(folder.path, self.path)).as_posix(), "overrides": list(overrides)}
+        write_atomic(self.path / JOBS / f"{number}.json", json.dumps(content).encode())
+
+    def overrides_of(self, number: int, folder: RunFolder) -> list[str]:
+        """Those of a job: as they were kept, or where they were not, as Hydra wrote them down."""
+        try:
+            return list(json.loads((self.path / JOBS / f"{number}.json").read_text())["overrides"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return folder.overrides
+
+    def jobs(self) -> dict[int, RunFolder]:
+        """The folders of the jobs that were begun, by their numbers, in this order; no folder stands there twice.
+
+        The jobs of a sweep of an earlier version lie in folders that are called like their numbers.
+        """
+        found: dict[int, RunFolder] = {}
+        if self.manifest is None or self.manifest.swept is None:
+            found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
+        for file in self.path.glob(f"{JOBS}/*.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                found[int(file.stem)] = RunFolder(self.path / json.loads(file.read_text())["folder"])
+        first: dict[RunFolder, int] = {}
+        for number in sorted(found):
+            first.setdefault(found[number], number)
+        return {number: folder for folder, number in first.items()}
+
     def ended_jobs(self) -> list[RunFolder]:
         """Those that have a result, in their order."""
-        files = self.path.glob(f"*/{RESULT}")
-        return [RunFolder(file.parent) for file in sorted(files, key=lambda file: int(file.parent.name))]
+        return [folder for folder in self.jobs().values() if folder.has_ended]
 
     def best_job(self, monitor: str) -> RunFolder | None:
         """The finished job with the best figure `monitor`; None where no job has one."""
-        folders = [RunFolder(file.parent) for file in self.path.rglob(MANIFEST)]
-        found = [(folder.manifest, folder) for folder in folders]
+        found = [(folder.manifest, folder) for folder in self.jobs().values()]
         figures = [(made.objective, folder) for made, folder in found if made and made.objective is not None]
         finite = [job for job in figures if math.isfinite(job[0])]
         return max(finite, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
 
     def remove_networks(self) -> None:
         """Those that jobs kept for the end of the sweep."""
-        for file in self.path.rglob(NETWORK):
-            file.unlink()
+        for folder in self.jobs().values():
+            folder.network.unlink(missing_ok=True)
+
+
+def unfinished_reproductions(runs: Path) -> list[tuple[Path, list[str]]]:
+    """The folders below `runs` in which a run or a sweep is trained again, or was until that was stopped, the newest
+    first, each with the arguments of `cnnexp` that began it."""
+    found = []
+    for file in sorted(runs.glob(f"*/{REPRODUCTION}"), reverse=True):
+        try:
+            found.append((file.parent, [str(word) for word in json.loads(file.read_text())["line"]]))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def is_reproducing(folder: Path) -> bool:
+    """Whether a process is at work on the reproduction in this folder."""
+    return is_locked(folder / f"{REPRODUCTION}.lock")
+
+
+@contextmanager
+def reproduction_folder(runs: Path, line: Sequence[str]) -> Iterator[Path]:
+    """The newest folder in which this line was stopped and nobody works, or a new one; held, and done at the end.
+
+    Args:
+        runs: `paths.runs`.
+        line: the arguments of `cnnexp`, without passwords.
+    """
+    stopped = [folder for folder, begun in unfinished_reproductions(runs) if sorted(begun) == sorted(line)]
+    for folder in [*stopped, runs / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / f"{REPRODUCTION}.lock"
+        with locked_if_free(lock) as held:
+            if not held:
+                continue
+            try:
+                write_atomic(folder / REPRODUCTION, json.dumps({"line": [*line]}).encode())
+                yield folder
+                (folder / REPRODUCTION).unlink()
+            finally:
+                lock.unlink(missing_ok=True)
+                if not any(folder.rglob(MANIFEST)):  # refused: no run was begun
+                    shutil.rmtree(folder, ignore_errors=True)
+            return
 
 
 def single_runs(runs: Path) -> list[RunFolder]:
@@ -232,18 +371,21 @@ def single_runs(runs: Path) -> list[RunFolder]:
     return [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{MANIFEST}"))]
 
 
-def find_sweep(runs: Path, line: Sequence[str]) -> SweepFolder | None:
-    """The folder of the newest sweep below `runs` that was started with this line."""
-    for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True):
-        try:
-            found = json.loads(file.read_text())["overrides"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if result_affecting(found) == result_affecting(line):
-            return SweepFolder(file.parent)
-    return None
+def find_sweeps(runs: Path) -> list[SweepFolder]:
+    """The sweeps right below `runs`, the newest first."""
+    return [SweepFolder(file.parent) for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True)]
 
 
 def result_affecting(line: Sequence[str]) -> list[str]:
     """The overrides that say what is computed."""
     return [override for override in line if not override.startswith((*CONTROLS, "hydra.", "hydra/", "+hydra"))]
+
+
+def in_one_order(line: Sequence[str]) -> list[str]:
+    """`result_affecting`, sorted by their keys: of two values of one key, the later one counts."""
+    return sorted(result_affecting(line), key=key_of)
+
+
+def key_of(override: str) -> str:
+    """What stands before the value."""
+    return override.split("=")[0]

@@ -1,6 +1,9 @@
 """What a run is made from."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config import Config, validated
 from cnnexp.config.targets import partial_from_config
 from cnnexp.errors import UserError
-from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.tracking.record import redact
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
+
+
+FLAGS = ("config_dir", "config_name")  # tags: the line's flags, without which its overrides mean something else
 
 
 @dataclass(frozen=True)
@@ -21,24 +27,49 @@ class Job:
     """What a run is made from.
 
     `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
-    passwords; `folder` is the run's own.
+    passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of. `flags` are those of
+    `FLAGS` that were given, and `config_files` the files of the user's own that the config is composed from, by their
+    names there.
     """
 
     config: Config
     resolved: dict[str, Any]
     overrides: list[str]
     folder: RunFolder
+    sweep: SweepFolder | None = None
+    flags: dict[str, str] = field(default_factory=dict)
+    config_files: dict[str, Path] = field(default_factory=dict)
+
+    @contextmanager
+    def naming_files(self) -> Iterator[None]:
+        """What is wrong with a key of a group is said with the user's own file that it comes from."""
+        try:
+            yield
+        except UserError as error:
+            group = re.match(r"(?:phases\.\w+\.)?(\w+)\._target_=", str(error))
+            named = [file for name, file in self.config_files.items() if group and name.startswith(f"{group[1]}/")]
+            file = named[0] if named else None
+            if file is None:
+                raise
+            raise UserError(f"{file}: {error}") from error
 
     @classmethod
-    def from_hydra(cls, composed: DictConfig, folder: Path, overrides: list[str]) -> "Job":
+    def from_hydra(
+        cls, composed: DictConfig, folder: Path, overrides: list[str], sweep: SweepFolder | None = None
+    ) -> "Job":
         """Type and check what Hydra composed."""
         resolved = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(resolved, dict)
         values = {str(key): value for key, value in resolved.items()}
         values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
-        return cls(
-            validated(composed), values, [redact(override) for override in overrides], RunFolder(folder.resolve())
-        )
+        own = RunFolder(folder.resolve())
+        return cls(validated(composed), values, [redact(override) for override in overrides], own, sweep)
+
+
+def explains(config: Config, sweep: SweepFolder | None) -> bool:
+    """Whether a run explains itself; of a grid or a search the chosen one is explained at the end."""
+    tracking = config.tracking
+    return bool(tracking.explain) and not (tracking.explain == "auto" and sweep is not None and sweep.chooses)
 
 
 def load_dataset(config: Config) -> "Dataset":

@@ -44,9 +44,10 @@ def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
         tags = {"sweep.state": f"{len(statuses) - failed} of {len(statuses)} jobs finished"}
         known, best = tracker.get_run(parent), folder.best_job(monitor)
         if best and best.manifest and best.manifest.run_id != known.tags.get("best.run_id"):
-            run = tracker.get_run(best.manifest.run_id)
+            run = tracker.find_run(best.manifest.run_id)  # or that which was taken for it
             figures |= {name: run.metrics[final] for final, name in BEST.items() if final in run.metrics}
-            own = own_overrides(best.overrides, folder.shared_overrides)
+            number = next(number for number, job in folder.jobs().items() if job == best)
+            own = own_overrides(folder.overrides_of(number, best), folder.shared_overrides)
             tags |= {"best.run_id": run.run_id, "best.name": run.name, "best.params": redact(" ".join(own))}
             if "dataset" not in known.tags:
                 tags["dataset"] = run.tags.get("dataset", "")

@@ -1,5 +1,6 @@
 """What a line would run, and what is there of it; nothing is run."""
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, validated
-from cnnexp.config.composition import CommandLineJobs, JobComposer, plan_jobs
+from cnnexp.config.composition import CommandLineJobs, JobComposer, job_subdirs, order_jobs, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.console import progress, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder, find_sweep
+from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
-from cnnexp.runs.search import repeats_itself
+from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
+from cnnexp.runs.search import is_search, repeats_itself
+from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash, redact
 
 if TYPE_CHECKING:
@@ -30,33 +34,36 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
     """
     with hydra_context(config_dir):
         plan = plan_jobs(overrides, multirun, config_name)
+        plan.config_dir = config_dir
         compose_job = JobComposer(config_name)
         for job in progress(list(reversed(plan.jobs)), "checking jobs"):
             plan.composed = compose_job(job) if plan.multirun else plan.composed
             assert plan.composed is not None
             validated(plan.composed)
+        if plan.multirun:
+            plan.subdirs = job_subdirs(plan, compose_job)
     return plan
 
 
-def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | None:
+def unfinished_folder(plan: CommandLineJobs) -> Path | None:
     """The folder of the sweep, or with `trainer.resume=true` of the run, that this line goes on with; None: a new one.
 
-    What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
+    The jobs of a sweep that goes on come in the order in which they came then.
+
+    Raises:
+        UserError: it is at work, or `hydra.sweep.dir` holds another sweep.
     """
-    chosen = ("hydra.run.dir=", "hydra.sweep.dir=")
-    if plan.composed is None or any(override.startswith(chosen) for override in overrides):
-        return None
-    if not plan.jobs and not repeats_itself(plan.composed):
-        return None
-    runs = Path(plan.composed.paths.runs)
+    assert plan.composed is not None
     if plan.multirun:
-        resumes = plan.composed.sweep.resume
-        sweep = find_sweep(runs, [redact(override) for override in overrides]) if resumes else None
-        if sweep and sweep.is_held:
-            raise UserError(f"{sweep}: this sweep is running; wait for its end, or give sweep.resume=false")
+        sweep = _unfinished_sweep(plan)
+        if sweep and plan.jobs:
+            _order_as_then(plan, sweep.shared_overrides)
         return sweep.path if sweep else None
+    if any(override.startswith("hydra.run.dir=") for override in plan.overrides):
+        return None
     if not validated(plan.composed).trainer.resume:
         return None
+    runs = Path(plan.composed.paths.runs)
     folder = find_unfinished(runs, _hash(plan.composed))
     if folder is None:
         say(f"trainer.resume=true: no unfinished run of this config in {runs}; a new one begins")
@@ -66,17 +73,88 @@ def unfinished_folder(plan: CommandLineJobs, overrides: list[str]) -> Path | Non
     return folder.path
 
 
-def adopt_jobs(plan: CommandLineJobs, folder: Path, config_dir: str | None, name: str) -> None:
+def _unfinished_sweep(plan: CommandLineJobs) -> SweepFolder | None:
+    """The sweep that was begun with this line: in `hydra.sweep.dir` if it is there, or the newest one in `paths.runs`.
+
+    What a sweeper chooses as it goes gets a new folder, if it would choose otherwise the next time.
+    """
+    assert plan.composed is not None
+    place, key = SweepFolder(Path(plan.shared.hydra.sweep.dir)), f"hydra.sweep.dir={plan.shared.hydra.sweep.dir}"
+    repeats, resumes = bool(plan.jobs) or repeats_itself(plan.composed), bool(plan.composed.sweep.resume)
+    other = "give another folder, or leave it out"
+    found: SweepFolder | None = None
+    if place.parent_run_id is not None:
+        if not place.was_begun_with(recorded_line(plan), recorded_swept(plan)):
+            raise UserError(f"{key}: holds the sweep of another line, {shlex.join(place.shared_overrides)}; {other}")
+        if not resumes:
+            raise UserError(f"{key}: holds this sweep already, which sweep.resume=false is not to go on with; {other}")
+        if not repeats:
+            raise UserError(f"{key}: holds this search already, which has no hydra.sweeper.sampler.seed; {other}")
+        if not _has_parent(plan, place):
+            raise UserError(f"{key}: holds a sweep whose run {place.parent_run_id} is no longer in the store; {other}")
+        found = place
+    elif resumes and repeats and not any(override.startswith("hydra.sweep.dir=") for override in plan.overrides):
+        sweeps = find_sweeps(Path(plan.composed.paths.runs))
+        line, swept = recorded_line(plan), recorded_swept(plan)
+        found = next((sweep for sweep in sweeps if sweep.was_begun_with(line, swept)), None)
+        if found and not _has_parent(plan, found):
+            found = None  # it was deleted; finished jobs of it that were not are taken
+    if found and found.is_held:
+        raise UserError(f"{found}: this sweep is running; wait for its end, or give sweep.resume=false")
+    return found
+
+
+def _has_parent(plan: CommandLineJobs, sweep: SweepFolder) -> bool:
+    """Whether the parent run of a sweep is still in the store."""
+    tracking: Any = OmegaConf.to_object(plan.shared.tracking)
+    return is_kept(open_tracker(tracking), str(sweep.parent_run_id))
+
+
+def recorded_line(plan: CommandLineJobs) -> list[str]:
+    """The overrides as they are recorded: without passwords, and without Hydra's own."""
+    own = [override for override in plan.overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    return [redact(override) for override in own]
+
+
+def recorded_swept(plan: CommandLineJobs) -> list[str]:
+    """`plan.swept` without passwords."""
+    return [redact(override) for override in plan.swept]
+
+
+def kind(plan: CommandLineJobs) -> Literal["progression", "grid", "search"]:
+    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression."""
+    if is_search(plan.shared.hydra):
+        return "search"
+    keys = {key_of(override) for override in plan.swept}
+    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
+
+
+def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:
+    """Bring the overrides, and so the jobs, into the order that they had when the sweep began."""
+    places = {override: place for place, override in enumerate(then)}
+    ordered = sorted(plan.overrides, key=lambda override: places.get(redact(override), len(places)))
+    if ordered != plan.overrides:
+        with hydra_context(plan.config_dir):
+            order_jobs(plan, ordered)
+            plan.subdirs = job_subdirs(plan, JobComposer(plan.name))
+
+
+def job_folder(plan: CommandLineJobs, sweep: Path, number: int) -> RunFolder:
+    """The folder of a job of a sweep: where it was begun, or where it will be."""
+    return SweepFolder(sweep).jobs().get(number, RunFolder(sweep / plan.subdirs[number]))
+
+
+def adopt_jobs(plan: CommandLineJobs, folder: Path) -> None:
     """Before the jobs of a line run in `folder`, for what is there of them: see `recorded_config.adopt`.
 
     Args:
-        plan, config_dir, name: see `planned_jobs`.
+        plan: from `check_line`.
         folder: of the sweep, or of the single run; held by this process, or by none.
     """
     numbers = range(len(plan.jobs))
-    places = [RunFolder(folder / str(number)) for number in numbers] if plan.multirun else [RunFolder(folder)]
+    places = [job_folder(plan, folder, number) for number in numbers] if plan.multirun else [RunFolder(folder)]
     if any(place.is_recorded for place in places):
-        for place, composed in zip(places, _compose(plan, config_dir, name), strict=True):
+        for place, composed in zip(places, _compose(plan), strict=True):
             adopt(place, _hash(composed))
 
 
@@ -109,8 +187,8 @@ def knows(config: Config) -> bool:
 class PlannedJob:
     """One line of the plan.
 
-    `state` is new, done, failed, running, `goes on after epoch N`, or `as job N`; `features` are cached, to compute,
-    not used, or unknown where data or weights are not here yet.
+    `state` is new, done, failed, running, `goes on after epoch N`, `as job N`, or `taken from run ID`, a finished one;
+    `features` are cached, to compute, not used, or unknown where data or weights are not here yet.
     """
 
     number: int
@@ -149,34 +227,34 @@ class Builder:
         return self.networks[key]
 
 
-def planned_jobs(plan: CommandLineJobs, overrides: list[str], config_dir: str | None, name: str) -> list[PlannedJob]:
+def planned_jobs(plan: CommandLineJobs) -> list[PlannedJob]:
     """Compose every job of a line, and look at what is there of it.
 
     Args:
         plan: from `check_line`, with jobs.
-        overrides: of the line.
-        config_dir, name: of the user's own files, as on the command line.
     """
-    folder = unfinished_folder(plan, overrides) if plan.multirun else None
-    composed = _compose(plan, config_dir, name)
+    folder = unfinished_folder(plan) if plan.multirun else None
+    composed = _compose(plan)
     import_tensorflow()
     builder, jobs = Builder(), []
     seen: dict[str, int] = {}
     for number, (given, node) in enumerate(progress(list(zip(plan.jobs, composed, strict=True)), "planning")):
         own = [override for override in given if not all(override in other for other in plan.jobs)]
         first = seen.setdefault(_hash(node), number)
-        place = (RunFolder(folder / str(number)) if folder else None) if plan.multirun else _single(node)
+        place = (job_folder(plan, folder, number) if folder else None) if plan.multirun else _single(node)
         job = _job(number, own or given, node, place, builder)
+        if plan.multirun and job.state == "new":
+            job = replace(job, state=_taken(plan, node, builder) or job.state)
         jobs.append(job if first == number else replace(job, state=f"as job {first}"))
     return jobs
 
 
-def _compose(plan: CommandLineJobs, config_dir: str | None, name: str) -> list[DictConfig]:
+def _compose(plan: CommandLineJobs) -> list[DictConfig]:
     if not plan.multirun:
         assert plan.composed is not None
         return [plan.composed]
-    with hydra_context(config_dir):
-        compose_job = JobComposer(name)
+    with hydra_context(plan.config_dir):
+        compose_job = JobComposer(plan.name)
         return [compose_job(job) for job in plan.jobs]
 
 
@@ -203,11 +281,23 @@ def _job(
     features = _features(config, dataset, builder)
     apply(freeze_policies(config)[-1], network)
     counts = totals(network)
-    state = _state(place, _hash(composed), dataset)
+    state = _state(place, _hash(composed), dataset, open_tracker(config.tracking))
     return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
 
 
-def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") -> str:
+def _taken(plan: CommandLineJobs, composed: DictConfig, builder: Builder) -> str | None:
+    """Which finished job of another sweep would be taken for a new one."""
+    config = validated(composed)
+    dataset, tracking = builder.dataset(config), config.tracking
+    if dataset is None:
+        return None
+    explained = bool(tracking.explain) and (tracking.explain != "auto" or kind(plan) == "progression")
+    wanted = Wanted(config, _hash(composed), explained, lambda: dataset.digest)
+    found = find_equal(open_tracker(tracking), wanted)
+    return f"taken from run {found.manifest.run_id}" if found and found.manifest else None
+
+
+def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None", tracker: RunStore) -> str:
     """What is in a job's folder."""
     manifest = place.manifest if place else None
     if place is None or manifest is None or hash_today(place, job_hash) != job_hash:
@@ -217,7 +307,7 @@ def _state(place: RunFolder | None, job_hash: str, dataset: "Dataset | None") ->
     if place.is_held:
         return "running"
     if place.status == "FINISHED":
-        return "done"
+        return "done" if is_whole(tracker, place) else "new"
     from cnnexp.training.checkpoint import read_checkpoint
 
     stored = read_checkpoint(place.checkpoint)

@@ -7,7 +7,7 @@ only targets that belong to its leaves (see `cnnexp.config.targets.check_recorde
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,26 +20,37 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import compose_config
+from cnnexp.config.composition import check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
+from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
 from cnnexp.errors import UserError, nearest
-from cnnexp.runs.folder import RunFolder, single_runs
+from cnnexp.files import read_file
+from cnnexp.formats import MOST_BYTES, parse_yaml, walk
+from cnnexp.runs.folder import RunFolder, SweepFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
 
-MOST_BYTES = 1_000_000  # of a text that is read back; ours have a few thousand
-MOST_NODES = 20_000
-MOST_LEVELS = 20
-
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
 WRITTEN = ("manifests", "downloads")  # below `paths.data`, and of a recorded data set never where it says
-PLACES = (*OF_HERE, "dataset.path", "dataset.source", "backbone.weights")  # where the same data and weights lie
+PLACES = (  # where the same data and weights lie, and what this machine can do
+    *OF_HERE,
+    "dataset.path",
+    "dataset.source",
+    "backbone.weights",
+    "trainer.resume",
+    "trainer.threads",
+    "trainer.loader_threads",
+    "trainer.feature_cache_limit",
+    "trainer.image_memory_limit",
+    "trainer.image_cache_limit",
+    "sweep",
+)
 GROUPS = (*SCHEMAS, "freeze_policy", "phases", "trainer", *OF_HERE)
 
 
@@ -50,15 +61,56 @@ def find_single(tracker: RunStore, name: str) -> "RunInfo":
     """The run that `name` means, which is no sweep.
 
     Raises:
-        UserError: there is none, or several; it is the parent run of a sweep; its id is none of MLflow's, which
-            becomes a folder's name here.
+        UserError: as of `find_recorded`; it is the parent run of a sweep.
     """
-    run: RunInfo = tracker.find_run(name)
-    if not re.fullmatch(r"[0-9a-f]{32}", run.run_id):
-        raise UserError(f"{name}: the store answers with the run id {run.run_id[:80]!r}; refused")
-    if run.tags.get("sweep") == "parent":
+    run = find_recorded(tracker, name)
+    if is_sweep(run):
         raise UserError(f"{name}: run {run.run_id} is a sweep, which trained nothing itself; name one of its runs")
     return run
+
+
+def is_sweep(run: "RunInfo") -> bool:
+    """Whether it is the parent run of a sweep."""
+    return run.tags.get("sweep") == "parent"
+
+
+def find_recorded(tracker: RunStore, name: str) -> "RunInfo":
+    """The run, or the parent run of a sweep, that `name` means, see `RunStore.find_run`; or that a folder belongs to.
+
+    Raises:
+        UserError: there is none, or several; its id is none of MLflow's, which becomes a folder's name here.
+    """
+    run: RunInfo = _run_of_folder(tracker, name) or tracker.find_run(name)
+    if not re.fullmatch(r"[0-9a-f]{32}", run.run_id):
+        raise UserError(f"{name}: the store answers with the run id {run.run_id[:80]!r}; refused")
+    return run
+
+
+def find_original(tracker: RunStore, name: str) -> "RunInfo":
+    """`find_recorded`, where `latest` is no run that was made from another one."""
+    run = find_recorded(tracker, name)
+    while name == "latest" and "variation_of" in run.tags:
+        run = tracker.get_run(run.tags["variation_of"])
+    return run
+
+
+def _run_of_folder(tracker: RunStore, name: str) -> "RunInfo | None":
+    """None where `name` is no folder; one that has the form of a run id is meant where there is a folder of a run."""
+    path = Path(name)
+    if not path.is_dir():
+        return None
+    folder = path.resolve().parent if path.resolve().name == ".hydra" else path
+    manifest = RunFolder(folder).manifest
+    run_id = SweepFolder(folder).parent_run_id or (manifest.run_id if manifest else "")
+    if not run_id:
+        if os.sep not in name and name not in (".", ".."):
+            return None
+        raise UserError(f"{name}: no run or sweep is recorded in this folder; name one below paths.runs, or a run id")
+    try:
+        return tracker.find_run(f"runs:/{run_id}")
+    except UserError as error:
+        root = folder.resolve().parent.parent
+        raise UserError(f"{name}: {error}; was it recorded elsewhere, as in paths.root={root}?") from error
 
 
 def read_text(tracker: RunStore, run_id: str, name: str) -> str:
@@ -69,9 +121,10 @@ def read_text(tracker: RunStore, run_id: str, name: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         path: Path = tracker.download(run_id, name, folder)
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise UserError(f"run {run_id}: {name} is no text of at most {MOST_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8", errors="replace")
+        try:
+            return read_file(path, MOST_BYTES).decode("utf-8", "replace")
+        except OSError as error:
+            raise UserError(f"run {run_id}: {name} is no text of at most {MOST_BYTES:,} bytes") from error
 
 
 def read_config(tracker: RunStore, run_id: str) -> dict[str, Any]:
@@ -80,10 +133,10 @@ def read_config(tracker: RunStore, run_id: str) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is no config, or a value holds an interpolation.
     """
-    values = _parse(run_id, "config.yaml", read_text(tracker, run_id, "config.yaml"))
+    values = parse_yaml(read_text(tracker, run_id, "config.yaml"), f"run {run_id}: config.yaml")
     if not isinstance(values, dict):
         raise UserError(f"run {run_id}: config.yaml is no mapping of keys to values")
-    for path, value in _walk(run_id, values):
+    for path, value in walk(values):
         key = ".".join(map(str, path))
         if not all(isinstance(part, str | int) for part in path) or "${" in key:
             raise UserError(f"run {run_id}: config.yaml: {key[:100]!r} is no key of a config")
@@ -98,34 +151,10 @@ def read_overrides(tracker: RunStore, run_id: str) -> list[str]:
     Raises:
         UserError: they are not recorded.
     """
-    values = _parse(run_id, "overrides.yaml", read_text(tracker, run_id, "overrides.yaml"))
+    values = parse_yaml(read_text(tracker, run_id, "overrides.yaml"), f"run {run_id}: overrides.yaml")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise UserError(f"run {run_id}: overrides.yaml is no list of overrides")
     return values
-
-
-def _parse(run_id: str, name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"run {run_id}: {name} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _walk(run_id: str, values: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value below `values` with the keys that lead to it, without recursion: YAML can nest without end."""
-    waiting: list[tuple[tuple[Any, ...], Any]] = [((), values)]
-    for _ in range(MOST_NODES):
-        if not waiting:
-            return
-        path, value = waiting.pop()
-        if len(path) > MOST_LEVELS:
-            break
-        yield path, value
-        if isinstance(value, dict):
-            waiting += [((*path, key), below) for key, below in value.items()]
-        elif isinstance(value, list):
-            waiting += [((*path, number), below) for number, below in enumerate(value)]
-    raise UserError(f"run {run_id}: config.yaml has more than {MOST_NODES:,} values or {MOST_LEVELS} levels; refused")
 
 
 def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -134,13 +163,14 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
     Raises:
         UserError: a target that is neither in its place nor in `allowed`; a key of the schema hidden in `arguments`.
     """
-    for path, value in _walk(run_id, values):
+    for path, value in walk(values):
         if path and path[-1] == "_target_":
             try:
                 check_recorded(tuple(map(str, path)), value, allowed)
             except UserError as error:
                 raise UserError(f"run {run_id}: config.yaml: {error}") from error
-        if path and path[-1] == "arguments" and isinstance(value, dict):
+        own = path and _part(values, str(path[0])).get("_target_") in allowed  # takes what it takes
+        if path and path[-1] == "arguments" and isinstance(value, dict) and not own:
             known = {item.name for kind in SCHEMAS.get(str(path[0]), {}).values() for item in fields(kind)}
             hidden = next((name for name in value if name in known), None)
             if hidden:
@@ -251,7 +281,7 @@ def typed_record(run_id: str, config: DictConfig) -> Config:
 
 
 def variations(overrides: Sequence[str]) -> list[str]:
-    """Those that change more than where data, weights and records lie."""
+    """Those that change more than where data, weights and records lie, and how this machine works."""
 
     def is_place(key: str) -> bool:
         return any(f"{key}.".startswith(f"{place}.") for place in PLACES)
@@ -259,7 +289,18 @@ def variations(overrides: Sequence[str]) -> list[str]:
     return [str(o.input_line) for o in _parse_overrides(overrides) if not is_place(o.key_or_group)]
 
 
+def replaced(line: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides of a line, and after them those that stand in it instead of the ones of the same keys."""
+    anew = {_key(override) for override in overrides}
+    return [*(override for override in line if _key(override) not in anew), *overrides]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    check_text(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -358,6 +399,8 @@ def _find_data(config: DictConfig, values: Mapping[str, Any], given: Collection[
     if "dataset.path" in given:
         return
     recorded, data = node.get("path"), _part(values, "paths").get("data")
+    for name in ("path", "source"):
+        check_place(f"dataset.{name}", node.get(name))
     if isinstance(recorded, str):
         lies = Path(recorded).expanduser().exists()
         below = os.path.relpath(recorded, data) if isinstance(data, str) else os.pardir

@@ -8,12 +8,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import yaml
 
 from cnnexp.config import Config
+from cnnexp.config.limits import check_place
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
@@ -53,8 +54,9 @@ def load_recorded(config: Config, run: str) -> LoadedModel:
 
 
 def _class_names(file: Path) -> list[str]:
-    metadata = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("metadata") or {}
-    names = metadata.get("class_names")
+    described = read_yaml(file)
+    metadata = described.get("metadata") if isinstance(described, dict) else None
+    names = metadata.get("class_names") if isinstance(metadata, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError("its MLmodel has no class names")
     return names
@@ -68,6 +70,7 @@ def find_images(patterns: list[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
+        check_place("IMAGE", pattern)
         path = Path(pattern)
         if path.is_dir():
             matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)

@@ -26,7 +26,7 @@ from cnnexp.tracking.record import config_hash, environment_tags, flatten, redac
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
 
-RESUMED = ("trainer.resume", "sweep.resume")
+STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse")  # what differs between a run and its resumption
 PLACES = ("tracking.uri", "tracking.artifact_root", "dataset.manifests", "dataset.downloads")
 EMPTY = ("null", "{}", "[]", "")
 EMPTY_DEFAULTS: tuple[Any, ...] = (None, {}, [], "", MISSING)
@@ -51,7 +51,7 @@ def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | No
 
 def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
-    name = run_name(job.config.name, job.overrides, job.folder.sweep.shared_overrides)
+    name = run_name(job.config.name, job.overrides, job.sweep.shared_overrides if job.sweep else ())
     tags = {NOTE_TAG: run_note(job.resolved, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
     return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 
@@ -67,7 +67,7 @@ def _params(job: Job) -> dict[str, str]:
         path = key.split(".")
         own_place = key in PLACES and text.removeprefix("sqlite:///").startswith(f"{root}/")
         empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
-        if path[0] != "paths" and key not in RESUMED and not (own_place or empty or _is_said(job.resolved, path)):
+        if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.resolved, path)):
             kept[key] = text
     return kept
 
@@ -99,6 +99,7 @@ def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, 
         **describing_tags(job.resolved),
         "sweep_id": parent or "",
         "overrides": " ".join(job.overrides),
+        **job.flags,
         "config_hash": config_hash(job.resolved),
         "data_digest": dataset.digest if dataset else "",
         "run_dir": str(job.folder),
@@ -146,7 +147,7 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
         if full:
             raise RunError(
                 f"{job.folder}: the disk is full, so the run is {ending}; make room, and go on with it: the same line "
-                "with trainer.resume=true"
+                "with trainer.resume=true, or what `cnnexp doctor` prints"
             ) from error
         raise
     tracker.end_run("FINISHED")

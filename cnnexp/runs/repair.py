@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import time
@@ -14,7 +15,16 @@ from cnnexp.config import Config
 from cnnexp.data.array_store import GIB
 from cnnexp.errors import UserError
 from cnnexp.files import is_locked
-from cnnexp.runs.folder import JOURNAL, RunFolder, single_runs
+from cnnexp.runs.folder import (
+    JOURNAL,
+    SWEEP,
+    RunFolder,
+    SweepFolder,
+    is_reproducing,
+    single_runs,
+    unfinished_reproductions,
+)
+from cnnexp.runs.recorded_line import resuming_line
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.locations import local_folder
 from cnnexp.tracking.protocols import RunTracker
@@ -27,12 +37,14 @@ OLD_S = 3600.0  # from this age on, a half-written file of no known process is a
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table; `wrong` says what is to be done by hand, or would be done without --check."""
+    """One line of the table; `wrong` says what is to be done by hand, or would be done without --check; `line` is what
+    goes on with a run."""
 
     what: str
     found: str
     done: str = ""
     wrong: str | None = None
+    line: str | None = None
 
 
 def examine(config: Config, check: bool) -> Iterator[Finding]:
@@ -124,10 +136,20 @@ def send_journals(tracker: RunTracker, runs: Path, check: bool) -> Iterator[Find
 
 
 def name_unfinished(runs: Path) -> Iterator[Finding]:
-    """Runs that can go on."""
+    """Runs, sweeps and reproductions that can go on, each with the line that does it."""
+    again = dict(unfinished_reproductions(runs))
+    for place, words in again.items():
+        if not is_reproducing(place):
+            yield Finding("unfinished", str(place), "can go on", line=shlex.join(["cnnexp", *words]))
     for folder in single_runs(runs):
-        if folder.status != "FINISHED" and not folder.is_held:
-            yield Finding("unfinished", str(folder), "trainer.resume=true with the same line goes on with it")
+        if folder.path not in again and folder.status != "FINISHED" and not folder.is_held:
+            line = resuming_line(folder) or "the same line with trainer.resume=true"
+            yield Finding("unfinished", str(folder), "can go on", line=line)
+    for file in sorted(runs.glob(f"*/{SWEEP}")):
+        sweep = SweepFolder(file.parent)
+        first = next((job for job in sweep.jobs().values() if job.status != "FINISHED"), None)
+        if first and not sweep.is_held and not first.is_held:
+            yield Finding("unfinished", str(sweep), "can go on", line=resuming_line(first, sweep) or "the same line")
 
 
 def mend_features(config: Config, check: bool) -> Iterator[Finding]:

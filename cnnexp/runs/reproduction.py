@@ -5,7 +5,6 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,17 @@ from cnnexp.errors import UserError
 from cnnexp.metrics.names import image_count
 from cnnexp.process import import_tensorflow
 from cnnexp.report.predictions import Predictions, read_predictions
-from cnnexp.runs.folder import RunFolder
-from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.code import show_changes
+from cnnexp.runs.folder import reproduction_folder
+from cnnexp.runs.job import FLAGS, Job, load_dataset
 from cnnexp.runs.recorded_config import (
     check_targets,
-    find_single,
+    find_original,
+    is_sweep,
     read_config,
     read_overrides,
     read_text,
+    replaced,
     restore_config,
     typed_record,
     variations,
@@ -34,6 +36,7 @@ from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import (
     PACKAGES,
+    REUSED_FROM,
     config_hash,
     cores,
     environment_tags,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 PIN = re.compile(r"([A-Za-z0-9][\w.\-]*)==([\w.!+\-]+)", re.ASCII)
 MOST_NAMED = 8  # packages, images
+LINKS = {False: ("reproduces", "reproduced_by"), True: ("variation_of", "varied_by")}  # tags; True: a variation
 
 IGNORED = re.compile(  # not what a run computes
     r"(^|/)time[/_]|^images_per_s$|^(x/agreement|agreement|memory|system|evaluate)/"
@@ -57,45 +61,86 @@ EXPLAINED = 1e-5  # largest difference of figures of heat maps
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run, its config as it was recorded, and as it is trained again here: composed, and typed.
+
+    `overrides` are those that it was started with, and those of now.
+    """
+
+    run: "RunInfo"
+    values: dict[str, Any]
+    composed: DictConfig
+    config: Config
+    overrides: list[str]
+
+
 def reproduce(tracker: RunStore, name: str, overrides: list[str], tolerance: float, allowed: list[str]) -> bool:
-    """Train a finished run again, into a new run, say what is different, and link the two.
+    """Train a finished run again, or each of a sweep, into a new run, say what is different, and link the two.
+
+    What was stopped goes on where the same is asked for again.
 
     Args:
         tracker: on the store.
-        name: of the run.
-        overrides: where things are here; others vary the run.
+        name: of the run or sweep.
+        overrides: where things are here; with others it is a variation, of which no figure is wrong.
         tolerance: the largest difference of a figure that counts as none.
         allowed: targets of the user's own in its config.
 
     Returns:
-        Whether the data is the same, and every figure.
+        Whether it is a variation, or the data is the same, and every figure.
 
     Raises:
         UserError: no such run, or none that is finished; its config is refused.
     """
-    old = _find_finished(tracker, name)
-    values = read_config(tracker, old.run_id)
-    composed = restore_config(old.run_id, values, overrides)
-    composed.tracking.tags = {**composed.tracking.tags, "reproduces": old.run_id}
-    if composed.tracking.explain == "auto":  # what it decided then
-        composed.tracking.explain = _was_explained(tracker, old)
-    config = typed_record(old.run_id, composed)
+    named = find_original(tracker, name)
+    varied = variations(overrides)
+    jobs = [_restore(tracker, run, overrides) for run in _finished(tracker, named, name)]
     import_tensorflow()
-    check_targets(old.run_id, values, allowed)
-    same_data = _say_what_differs(tracker, old, values, config, overrides)
-    new_id = _train(config, composed, [*read_overrides(tracker, old.run_id), *overrides])
-    agrees = same_figures(tracker, old.run_id, new_id, tolerance)
-    _link(tracker, old.run_id, new_id, agrees and same_data)
-    if not same_data:
-        warn("cnnexp: the data is not that of the run, so this is no reproduction of it")
-    return agrees and same_data
+    for job in jobs:
+        check_targets(job.run.run_id, job.values, allowed)
+    line = ["reproduce", named.run_id, *map(redact, overrides), *(f"--allow-target={target}" for target in allowed)]
+    agreeing = 0
+    with reproduction_folder(Path(jobs[0].config.paths.runs), line) as folder:
+        for number, job in enumerate(jobs):
+            place = folder / str(number) if is_sweep(named) else folder
+            agreeing += _train_and_compare(tracker, job, place, tolerance, varied)
+    if is_sweep(named):
+        done = "were varied" if varied else f"are reproduced with the same figures: {agreeing} of {len(jobs)}"
+        say(f"sweep {named.run_id}: {len(jobs)} jobs {done}")
+    return bool(varied) or agreeing == len(jobs)
 
 
-def _find_finished(tracker: RunStore, name: str) -> "RunInfo":
-    run = find_single(tracker, name)
-    if run.status != "FINISHED":
-        raise UserError(f"{name}: run {run.run_id} is {run.status}; only what a finished run came to can be reproduced")
-    return run
+def _finished(tracker: RunStore, named: "RunInfo", name: str) -> list["RunInfo"]:
+    """The run, or the finished ones of a sweep; of those that a sweep took over, the originals."""
+    if not is_sweep(named):
+        if named.status != "FINISHED":
+            raise UserError(
+                f"{name}: run {named.run_id} is {named.status}; only what a finished run came to can be reproduced; "
+                "`cnnexp doctor` has the line that goes on with it"
+            )
+        return [named]
+    children = tracker.children(named.run_id)
+    finished = [run for run in children if run.status == "FINISHED"]
+    if not finished:
+        raise UserError(
+            f"{name}: sweep {named.run_id}: none of its jobs is finished, so there are no figures to compare"
+        )
+    if others := [run.run_id for run in children if run.status != "FINISHED"]:
+        warn(f"cnnexp: sweep {named.run_id}: left out, since not finished: {_some(others)}")
+    return [tracker.get_run(run.tags.get(REUSED_FROM) or run.run_id) for run in finished]
+
+
+def _restore(tracker: RunStore, run: "RunInfo", overrides: list[str]) -> Recorded:
+    values = read_config(tracker, run.run_id)
+    composed = restore_config(run.run_id, values, overrides)
+    kept = {tag: run.tags[tag] for tag in FLAGS if tag in run.tags}
+    link, _ = LINKS[bool(variations(overrides))]
+    composed.tracking.tags = {**kept, **composed.tracking.tags, link: run.run_id}
+    if composed.tracking.explain == "auto":  # what it decided then
+        composed.tracking.explain = _was_explained(tracker, run)
+    config = typed_record(run.run_id, composed)
+    return Recorded(run, values, composed, config, replaced(read_overrides(tracker, run.run_id), overrides))
 
 
 def _was_explained(tracker: RunStore, run: "RunInfo") -> bool:
@@ -103,14 +148,30 @@ def _was_explained(tracker: RunStore, run: "RunInfo") -> bool:
     return any(name.startswith("explain/") for name in names)
 
 
-def _train(config: Config, composed: DictConfig, overrides: list[str]) -> str:
-    """Run the job in a folder of its own, and return the id of its run."""
+def _train_and_compare(tracker: RunStore, old: Recorded, folder: Path, tolerance: float, varied: list[str]) -> bool:
+    """Run the job in a folder of its own, or take it from there; returns whether data and figures are the same."""
+    dataset = load_dataset(old.config)
+    same_data = _say_what_differs(tracker, old, dataset, varied)
+    new_id = _train(Job.from_hydra(old.composed, folder, old.overrides), dataset.digest)
+    same = same_figures(tracker, old.run.run_id, new_id, tolerance) and same_data
+    _link(tracker, old.run.run_id, new_id, same, varied)
+    if not same_data and not varied:
+        warn("cnnexp: the data is not that of the run, so this is no reproduction of it")
+    return same
+
+
+def _train(job: Job, data_digest: str) -> str:
+    """The id of the new run."""
     from cnnexp.runs.run import run_job
 
-    folder = Path(config.paths.runs) / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    made = job.folder.manifest
+    same = made and (made.config_hash, made.data_digest) == (config_hash(job.resolved), data_digest)
+    if made and same and job.folder.status == "FINISHED":
+        say(f"is trained already, run {made.run_id}")
+        return made.run_id
     with drawing_process():
-        run_job(Job.from_hydra(composed, folder, overrides))
-    return RunFolder(folder).read_result().run_id
+        run_job(job)
+    return job.folder.read_result().run_id
 
 
 def show_packages(tags: Mapping[str, str], requirements: str) -> None:
@@ -262,27 +323,27 @@ def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.9g}"
 
 
-def _say_what_differs(
-    tracker: RunStore, old: "RunInfo", values: dict[str, Any], config: Config, overrides: list[str]
-) -> bool:
+def _say_what_differs(tracker: RunStore, old: Recorded, dataset: "Dataset", varied: list[str]) -> bool:
     """Print what is different here, and return whether the data is the same."""
-    say(f"run {old.run_id}: {old.name}, of {old.start_time:%Y-%m-%d %H:%M} UTC")
-    if varied := variations(overrides):
+    run, config = old.run, old.config
+    say(f"run {run.run_id}: {run.name}, of {run.start_time:%Y-%m-%d %H:%M} UTC")
+    if varied:
         say(f"varied: {redact(' '.join(varied))}; the figures may well differ")
-    if config_hash(values) != old.tags.get("config_hash"):
+    if config_hash(old.values) != run.tags.get("config_hash"):
         warn("cnnexp: config.yaml is not the one that the run names in its tag config_hash: it was changed afterwards")
     if not config.trainer.deterministic:
         warn("cnnexp: trainer.deterministic=false: exact agreement cannot be expected; give a --tolerance")
-    show_packages(old.tags, read_text(tracker, old.run_id, "requirements.txt"))
-    show_code(old.tags)
-    show_machine(old.tags, config.trainer.threads)
+    show_packages(run.tags, read_text(tracker, run.run_id, "requirements.txt"))
+    show_code(run.tags)
+    show_changes(tracker, run, old.values, Path(config.paths.cache))
+    show_machine(run.tags, config.trainer.threads)
     for key in ("dataset.path", "dataset.source", "backbone.weights"):
         group, name = key.split(".")
         if value := getattr(getattr(config, group), name, None):
             say(f"{key}: {redact(value)}")
     with tempfile.TemporaryDirectory() as folder:
-        tested = read_predictions(tracker.download(old.run_id, "predictions.csv", folder))
-    return show_data(old.tags, old.metrics, tested, load_dataset(config))
+        tested = read_predictions(tracker.download(run.run_id, "predictions.csv", folder))
+    return show_data(run.tags, run.metrics, tested, dataset)
 
 
 def same_figures(tracker: RunStore, old_id: str, new_id: str, tolerance: float) -> bool:
@@ -293,12 +354,16 @@ def same_figures(tracker: RunStore, old_id: str, new_id: str, tolerance: float) 
     return not any(figure.differs(tolerance) for figure in figures)
 
 
-def _link(tracker: RunStore, old_id: str, new_id: str, agrees: bool) -> None:
+def _link(tracker: RunStore, old_id: str, new_id: str, agrees: bool, varied: list[str]) -> None:
     """Tags in both runs, and a line in the note of the new one."""
+    link, back = LINKS[bool(varied)]
     said = "with the same figures" if agrees else "with other figures or other data"
-    tags = tracker.get_run(new_id).tags
-    note = f"{tags.get(NOTE_TAG, '')}\n\nReproduces [{old_id}]({tracker.run_link(old_id)}) {said}."
-    tracker.add_tags(new_id, {NOTE_TAG: note, "reproduction": "agrees" if agrees else "differs"})
-    others = tracker.get_run(old_id).tags.get("reproduced_by", "").split()
-    tracker.add_tags(old_id, {"reproduced_by": " ".join([*others, new_id])})
-    say(f"run {new_id} reproduces {old_id} {said}")
+    what, end = ("Reproduces", f" {said}.") if not varied else ("Varies", f": `{redact(' '.join(varied))}`.")
+    line, note = f"{what} [{old_id}]({tracker.run_link(old_id)}){end}", tracker.get_run(new_id).tags.get(NOTE_TAG, "")
+    tags = {NOTE_TAG: note if line in note else f"{note}\n\n{line}", link: old_id}
+    if not varied:
+        tags["reproduction"] = "agrees" if agrees else "differs"
+    tracker.add_tags(new_id, tags)
+    others = tracker.get_run(old_id).tags.get(back, "").split()
+    tracker.add_tags(old_id, {back: " ".join(dict.fromkeys([*others, new_id]))})
+    say(f"run {new_id} varies {old_id}" if varied else f"run {new_id} reproduces {old_id} {said}")

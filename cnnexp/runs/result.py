@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
+from cnnexp.formats import number
 from cnnexp.metrics.names import (
     AGREEMENT,
     EPOCHS,
@@ -17,6 +19,7 @@ from cnnexp.metrics.names import (
     PARAMETERS,
     TEST_ACC,
     TEST_LOSS,
+    TOTAL_SECONDS,
     TRAIN_SECONDS,
     TRAINABLE_PARAMETERS,
     TRAINABLE_TENSORS,
@@ -27,6 +30,7 @@ from cnnexp.metrics.names import (
 )
 from cnnexp.report.compare import Result
 from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import REUSED_FROM
 
 if TYPE_CHECKING:
     from cnnexp.runs.build import RunParts
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
     from cnnexp.runs.job import Job
     from cnnexp.tracking.info import RunInfo
     from cnnexp.training.trainer import FitResult
+
+
+SHARES = (TEST_ACC, FINAL_VAL_ACC)  # of images: at most 1
+COUNTS = (image_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
 
 
 def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
@@ -106,20 +114,40 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path) -> R
     from cnnexp.report.mistakes import MISTAKES  # and OpenCV
 
     reference = info.params.get("reference_accuracy", "null")
+    figures = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
     predictions = None
     if info.status == "FINISHED":
-        place = folder / "predictions" / info.run_id
-        predictions = _download(tracker, info.run_id, "predictions.csv", place)
-        _download(tracker, info.run_id, MISTAKES, place)
+        origin = info.tags.get(REUSED_FROM) or info.run_id
+        place = folder / "predictions" / origin
+        predictions = _download(tracker, origin, "predictions.csv", place)
+        _download(tracker, origin, MISTAKES, place)
     return Result(
         info.run_id,
         info.params.get("name", info.name),
-        int(info.params.get("seed", 0)),
+        int(_number(info, "seed", info.params.get("seed", "0"), int) or 0),
         info.status,
-        reference_accuracy=None if reference == "null" else float(reference),
+        reference_accuracy=None if reference == "null" else _number(info, "reference_accuracy", reference, float),
         predictions_path=predictions,
         order=order,
-    ).with_metrics(info.metrics)
+    ).with_metrics({name: figure for name, figure in figures.items() if figure is not None})
+
+
+def _figure(info: RunInfo, name: str) -> float | None:
+    """A figure of a run; None where it has none."""
+    if name not in info.metrics:
+        return None
+    return _number(info, name, info.metrics[name], int if name in COUNTS else float, 1 if name in SHARES else math.inf)
+
+
+def _number(
+    info: RunInfo, name: str, given: str | float, kind: type[int] | type[float], most: float = math.inf
+) -> float | None:
+    """What a run recorded as a number from 0 to `most`; None and a line where it is none."""
+    found = number(given, kind)
+    if found is None or not 0 <= found <= most:
+        warn(f"cnnexp: run {info.run_id}: {name}={given}: is no such figure; left out")
+        return None
+    return found
 
 
 def _download(tracker: RunStore, run_id: str, name: str, folder: Path) -> Path | None:

@@ -17,15 +17,17 @@ from cnnexp.metrics.names import TOTAL_SECONDS, is_better
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
-from cnnexp.runs.build import RunParts, assemble, check_layer_names, fit
+from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optimizers, fit
+from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
-from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import final_metrics, make_result, monitored, show
+from cnnexp.runs.reuse import made_by
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunTracker
-from cnnexp.tracking.record import config_hash
+from cnnexp.tracking.record import REUSED_FROM, config_hash
 from cnnexp.training.devices import chosen_strategy
 from cnnexp.training.runtime import check_precision, configure_devices, prepare_tensorflow
 from cnnexp.training.trainer import FitResult
@@ -54,25 +56,37 @@ def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
     tracker = open_tracker(config.tracking)
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
-    check_layer_names(config)
+    with job.naming_files():
+        check_layer_names(config)
+        check_optimizers(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
     check_precision(config.trainer.dtype_policy)
     strategy = chosen_strategy(config.trainer.strategy)
-    dataset = load_dataset(config)
-    parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
+    with job.naming_files():
+        dataset = load_dataset(config)
+        parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
     counts = totals(parts.network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
-    manifest = RunManifest(earlier.run_id if earlier else "", config_hash(job.resolved), dataset.digest)
+    manifest = RunManifest(
+        earlier.run_id if earlier else "",
+        config_hash(job.resolved),
+        dataset.digest,
+        made_by=made_by(config),
+        explained=explains(config, job.sweep),
+    )
     job.folder.write_manifest(manifest)  # before there is a run: from here on a kill leaves a folder that can go on
     run_id = open_run(tracker, job, dataset, parent, earlier)
     manifest = replace(manifest, run_id=run_id)
     job.folder.write_manifest(manifest)
     job.folder.reopen()
+    if earlier and earlier.reused_from:
+        tracker.set_tags({REUSED_FROM: ""})
     with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
         log_input(tracker, dataset, config)
+        record_code(tracker, job, anew=earlier is None)
 
         told: set[int] = set()
 
@@ -119,8 +133,8 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
 def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
     tracking, folder = job.config.tracking, job.folder.path
-    chosen_later = tracking.explain == "auto" and job.folder.sweep.chooses
-    explain = bool(tracking.explain) and not chosen_later
+    explain = explains(job.config, job.sweep)
+    chosen_later = bool(tracking.explain) and not explain
     with drawing() as draw:
         scores = artifacts.write(job, parts, fitted, explain, draw)
         if explain:
@@ -139,7 +153,7 @@ def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitRes
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
     """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
     monitor = job.config.trainer.monitor
-    before = job.folder.sweep.best_job(monitor)
+    before = job.sweep.best_job(monitor) if job.sweep else None
     manifest = before.manifest if before else None
     if manifest and manifest.objective is not None and not is_better(monitor, objective, manifest.objective):
         return

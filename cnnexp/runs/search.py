@@ -48,9 +48,11 @@ def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str
     """What a search needs and the plugin does not default to: its direction, that a failed job is no end, its storage.
 
     Raises:
-        UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`.
+        UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`; it has no trial.
     """
     monitor, sweeper = composed.trainer.monitor, composed.hydra.sweeper
+    if sweeper.n_trials < 1:
+        raise UserError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be at least 1")
     direction = "maximize" if rises(monitor) else "minimize"
     for override in overrides:
         if override.startswith("hydra.sweeper.direction=") and override != f"hydra.sweeper.direction={direction}":

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,9 +17,9 @@ from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.folder import SweepFolder, SweepManifest
 from cnnexp.runs.parent import show_progress, sweep_tags
-from cnnexp.runs.planning import adopt_jobs, folder_override
+from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.tasks import train_in_sweep
 from cnnexp.tracking.protocols import RunTracker
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from cnnexp.report.compare import Result
     from cnnexp.tracking.info import Status
 
-
-Kind = Literal["progression", "grid", "search"]
 
 CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
@@ -71,16 +69,12 @@ class Sweep:
             say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
 
 
-def run_sweep(
-    plan: CommandLineJobs, overrides: list[str], folder: Path | None, config_dir: str | None, name: str
-) -> bool:
+def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
     """Open store, folder and parent run, let Hydra run the jobs, and show what came out.
 
     Args:
         plan: from `check_line`.
-        overrides: of the line.
         folder: of the sweep that goes on; None: a new one.
-        config_dir, name: of the user's own files, as on the command line.
 
     Returns:
         Whether every job finished.
@@ -89,75 +83,53 @@ def run_sweep(
         UserError: the store cannot be opened, or another process works in the folder; no job was started.
     """
     settings = plan.shared.hydra
-    added = search.search_overrides(plan.shared, overrides) if not plan.jobs and search.is_search(settings) else []
+    is_search = not plan.jobs and search.is_search(settings)
+    added = search.search_overrides(plan.shared, plan.overrides) if is_search else []
     place = folder or Path(settings.sweep.dir)
-    with _opened(plan.shared, overrides, place) as sweep:
-        adopt_jobs(plan, place, config_dir, name)
+    with _opened(plan, place) as sweep:
+        adopt_jobs(plan, place)
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
-        line = [*overrides, *added, folder_override("sweep", place)]
+        line = [*plan.overrides, *added, folder_override("sweep", place)]
         with drawing_process() if here else nullcontext():
-            hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, config_dir, name)
+            hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
     return not sweep.failed
 
 
 @contextmanager
-def _opened(shared: DictConfig, overrides: list[str], folder: Path) -> Iterator[Sweep]:
+def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     """Make the parent run, or open it again, before any job starts, so that parallel jobs cannot race.
 
     Its id is left where every job finds it, in the sweep's folder. It is closed whatever happens.
     """
     from cnnexp.runs.tracker import open_tracker
     from cnnexp.tracking.notes import NOTE_TAG, sweep_name, sweep_note
-    from cnnexp.tracking.record import environment_tags, redact
+    from cnnexp.tracking.record import environment_tags
 
     search.forget()
+    shared = plan.shared
     tracker = open_tracker(OmegaConf.to_object(shared.tracking))  # type: ignore[arg-type]
     tracker.prepare()
     folder = folder.resolve()
-    params = shared.hydra.sweeper.get("params") or {}
-    line = [redact(override) for override in overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    line, swept = recorded_line(plan), recorded_swept(plan)
     kept = SweepFolder(folder)
     with kept.lock():
         kept.stopped.unlink(missing_ok=True)
-        grid = swept(line, params)
-        name, run_id = sweep_name(line, [o for o in grid if o not in line]), kept.parent_run_id
+        name, run_id = sweep_name(line, [o for o in swept if o not in line]), kept.parent_run_id
         if run_id is not None:
             tracker.resume_run(run_id)
             say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
         else:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
-            tags |= sweep_tags(shared, grid)
+            tags |= sweep_tags(shared, swept)
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
-            kept.begin(run_id, line, name, kind(shared.hydra, line))
+            kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
         try:
             yield Sweep(folder, tracker, run_id, name, line, str(shared.trainer.monitor))
         except BaseException as error:
             status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             tracker.end_run(status, error=f"{type(error).__name__}: {error}")
             raise
-
-
-def swept(line: list[str], params: dict[str, Any]) -> list[str]:
-    """The overrides with several values, those of the command line and those that a file gives the sweeper."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    given = [*(f"{key}={value}" for key, value in params.items()), *line]
-    parsed = OverridesParser.create().parse_overrides(given)
-    return [override.input_line for override in parsed if override.is_sweep_override() and override.input_line]
-
-
-def kind(settings: DictConfig, line: list[str]) -> Kind:
-    """What a sweep is: a list of experiments, maybe each with several seeds, is a progression.
-
-    Args:
-        settings: the node `hydra`.
-        line: the overrides.
-    """
-    if search.is_search(settings):
-        return "search"
-    keys = {override.split("=")[0] for override in swept(line, settings.sweeper.get("params") or {})}
-    return "progression" if "experiment" in keys and keys <= {"experiment", "seed"} else "grid"
 
 
 def _finish(sweep: Sweep) -> None:
@@ -168,8 +140,9 @@ def _finish(sweep: Sweep) -> None:
     results = read_results(sweep.folder)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results
+    places = SweepFolder(sweep.folder).jobs()
     for result in unfinished:
-        warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {sweep.folder / str(result.order)}")
+        warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {places[result.order]}")
     if results:
         comparison = summarise(results)
         show_comparison(comparison)
@@ -211,7 +184,7 @@ def _explain_best(sweep: Sweep) -> None:
     folder = SweepFolder(sweep.folder)
     best = folder.best_job(sweep.monitor) if folder.chooses else None
     if best is not None:
-        explain_job(sweep.tracker, best)
+        explain_job(sweep.tracker, best.origin)
     folder.remove_networks()
 
 

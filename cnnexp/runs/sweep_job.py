@@ -16,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.console import say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
-from cnnexp.runs.folder import RunManifest
-from cnnexp.runs.job import Job, load_dataset
+from cnnexp.runs.folder import RunFolder, RunManifest
+from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import start_run
 from cnnexp.runs.result import make_result
+from cnnexp.runs.reuse import Wanted, find_equal, is_whole, take
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash, redact
 
 log = logging.getLogger(__name__)
@@ -29,25 +31,50 @@ Train = Callable[[Job, str | None, int], float]
 PRELOADED = "cnnexp.runs.preloaded"
 
 
-def run_in_sweep(job: Job, parent: str | None, order: int, train: Train | None = None) -> float:
-    """One job of a sweep. One that is done is skipped; with `sweep.on_failure=stop` none starts after a failure.
+def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
+    """One job of a sweep. One that is done is skipped; one that equals a finished job is taken from there.
+
+    With `sweep.on_failure=stop` none starts after a failure.
 
     Args:
-        parent: the run id of the sweep, `order` the job's number there.
+        job: with `sweep`.
+        order: the job's number there.
         train: how to train it; None: `train_here`.
 
     Returns:
         The job's monitored figure; NaN where it failed or was not started.
     """
+    assert job.sweep is not None
     say(f"[{order}] {' '.join(job.overrides)}")
-    if job.folder.sweep.stopped.exists():
+    if job.sweep.stopped.exists():
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
-    if (done := _done(job)) is not None:
-        say(f"[{order}] is done already, run {done.run_id}")
-        return float("nan") if done.objective is None else done.objective
+    before = job.sweep.jobs().get(order, job.folder)  # elsewhere where `hydra.sweep.subdir` has changed
+    tracker = open_tracker(job.config.tracking)
+    for folder in dict.fromkeys((before, job.folder)):
+        done = _done(job, folder, tracker)
+        if done is not None:
+            say(f"[{order}] is done already, run {done.run_id}")
+            job.sweep.record_job(order, folder, job.overrides)
+            return float("nan") if done.objective is None else done.objective
+    job.sweep.record_job(order, job.folder, job.overrides)
+    taken = None if job.sweep.is_search else _taken(job, order, tracker)
+    if taken is not None:
+        say(f"[{order}] equals run {taken.reused_from}, which is taken for it; sweep.reuse=false trains it")
+        return float("nan") if taken.objective is None else taken.objective
     job.folder.reopen()
-    return (train or train_here)(job, parent, order)
+    return (train or train_here)(job, job.sweep.parent_run_id, order)
+
+
+def _taken(job: Job, order: int, tracker: RunStore) -> RunManifest | None:
+    """What stands for the job now, if a finished run that equals it could be taken."""
+    wanted = Wanted(job.config, config_hash(job.resolved), explains(job.config, job.sweep), lambda: _digest(job))
+    equal = find_equal(tracker, wanted)
+    try:
+        return take(job, order, equal) if equal else None
+    except Exception as error:  # of the store, or a lock: training the job says it again, and goes on with its run
+        warn(f"cnnexp: job {order} is trained, for {equal} cannot be taken for it: {redact(str(error))}")
+        return None
 
 
 def train_here(job: Job, parent: str | None, order: int) -> float:
@@ -66,22 +93,29 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
         return float("nan")
 
 
-def _done(job: Job) -> RunManifest | None:
-    """The finished run in this folder, if it computed what this job is to compute."""
-    manifest = job.folder.manifest
-    if manifest is None or job.folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
-        return None
+def _digest(job: Job) -> str | None:
     try:
-        return manifest if manifest.data_digest == load_dataset(job.config).digest else None
+        return load_dataset(job.config).digest
     except UserError:
         return None  # training it says why
+
+
+def _done(job: Job, folder: RunFolder, tracker: RunStore) -> RunManifest | None:
+    """The finished run in a folder, if it computed what this job is to compute, and was not deleted since."""
+    manifest = folder.manifest
+    if manifest is None or folder.status != "FINISHED" or manifest.config_hash != config_hash(job.resolved):
+        return None
+    if manifest.reused_from and not job.config.sweep.reuse:
+        return None
+    return manifest if manifest.data_digest == _digest(job) and is_whole(tracker, folder) else None
 
 
 def record_failure(job: Job, parent: str | None, order: int, reason: str, trace: str | None = None) -> None:
     """Say that a job failed, and see to it that there is a run which says so too."""
     warn(f"cnnexp: job {order} failed: {redact(reason)}")
     if job.config.sweep.on_failure == "stop":
-        job.folder.sweep.stopped.touch()
+        assert job.sweep is not None
+        job.sweep.stopped.touch()
     if job.folder.status:  # the run was closed when it failed
         return
     manifest, tracker = job.folder.manifest, open_tracker(job.config.tracking)

@@ -3,6 +3,7 @@
 import math
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -10,8 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cnnexp.config import Config
+from cnnexp.config.hydra_driver import own_files, own_flags
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
+from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
 from cnnexp.runs.parent import show_progress
 from cnnexp.runs.search import is_search
@@ -53,19 +56,22 @@ def train_in_sweep(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed, so that the search takes it as failed.
     """
-    job, settings = _job(composed), HydraConfig.get()
+    settings = HydraConfig.get()
+    job = _job(composed, SweepFolder(Path(settings.sweep.dir).resolve()))
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
-    objective = run_in_sweep(job, job.folder.sweep.parent_run_id, int(settings.job.num), train)
+    objective = run_in_sweep(job, int(settings.job.num), train)
+    assert job.sweep is not None
     if not job.folder.journal.exists():  # the store answers
-        show_progress(open_tracker(job.config.tracking), job.folder.sweep, job.config.trainer.monitor)
+        show_progress(open_tracker(job.config.tracking), job.sweep, job.config.trainer.monitor)
     if math.isnan(objective) and is_search(settings):
         raise UserError(f"job {settings.job.num} has no figure")
     return objective
 
 
-def _job(composed: DictConfig) -> Job:
+def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
     settings = HydraConfig.get()
-    return Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task))
+    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task), sweep)
+    return replace(job, flags=own_flags(settings), config_files=own_files(settings))
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:

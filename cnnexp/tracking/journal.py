@@ -11,15 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnnexp.console import warn
+from cnnexp.console import warn, warn_once
 from cnnexp.errors import UserError
-from cnnexp.files import write_atomic
+from cnnexp.files import read_file, write_atomic
 from cnnexp.tracking.record import redact
 
 T = TypeVar("T")
 Record = dict[str, Any]  # "kind" and what belongs to it; see RunWriter
 Send = Callable[[str, Record], None]  # run id, record
 
+MOST_BYTES = 1_000_000_000  # of a journal
 MODEL_SECONDS = 300.0  # for how long a model waits: it is not kept
 PAUSE = 10  # an attempt that failed after t seconds is followed by PAUSE * t without one: training goes on
 OUTAGES = {  # by name, for none of these packages is imported here
@@ -60,13 +61,29 @@ def _lines(run_id: str, records: list[Record]) -> str:
 
 
 def read_records(file: Path) -> tuple[str, list[Record]]:
-    """The run id and the writes; a last line that a kill cut off is left out."""
-    lines = file.read_text().split("\n")[:-1]
+    """The run id and the writes; a last line that a kill cut off is left out, and one that is no write is named.
+
+    Raises:
+        UserError: its first line names no run.
+        OSError: it cannot be read.
+    """
+    lines = read_file(file, MOST_BYTES).decode("utf-8", "replace").split("\n")[:-1]
+    head, *records = [_parsed(line) for line in lines] or [{}]
+    if not isinstance(head.get("run_id"), str):
+        raise UserError(f"{file}: not a journal of a run; remove it")
+    for number, record in enumerate(records, 2):
+        if not isinstance(record.get("kind"), str):
+            warn_once(f"cnnexp: {file}: line {number} is no record; it is left out")
+    return head["run_id"], [record for record in records if isinstance(record.get("kind"), str)]
+
+
+def _parsed(line: str) -> Record:
+    """Empty where the line is no mapping."""
     try:
-        head, *records = map(json.loads, lines)
-        return str(head["run_id"]), records
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: not a journal of a run; remove it") from error
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def send_kept(file: Path, send: Send) -> tuple[int, Exception | None]:

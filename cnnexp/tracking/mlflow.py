@@ -292,7 +292,7 @@ class Tracker(RunReader, RunWriter):
         self.prepare()
         if journal is not None and journal.exists():
             replay(self, journal)
-        client, found = self.client(), self.find_run(run_id)
+        client, found = self.client(), self._find(run_id)
         client.update_run(found.run_id, status="RUNNING")
         if "error" in found.tags:
             client.delete_tag(found.run_id, "error")
@@ -431,4 +431,16 @@ class Tracker(RunReader, RunWriter):
         Raises:
             UserError: the run recorded no model, or the registry refuses it.
         """
-        return register(self.client(), self.find_run(run_id), self.find_logged_model(run_id), name)
+        run = self.find_run(run_id)
+        return register(self.client(), run, self.find_logged_model(run.run_id), name)
+
+    def has_model(self, run_id: str) -> bool:
+        """Whether the run recorded its model, and whole."""
+        self.client()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self.find_logged_model(run_id)
+        except MlflowException:  # it was deleted
+            return False
+        return model is not None and model.status == "READY"

@@ -54,6 +54,7 @@ class NullTracker(RunTracker):
     children = _answering(RunTracker.children, list)
     sweeps = _answering(RunTracker.sweeps, list)
     find_runs = _answering(RunTracker.find_runs, list)
+    has_model = _answering(RunTracker.has_model, bool)
     history = _answering(RunTracker.history, list)
     artifacts = _answering(RunTracker.artifacts, list)
     run_link = _answering(RunTracker.run_link, str)

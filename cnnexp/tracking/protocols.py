@@ -103,6 +103,9 @@ class RunStore(Protocol):
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Step and value of every point of a figure, in the order of the steps."""
 
+    def has_model(self, run_id: str) -> bool:
+        """Whether the run recorded its model, and whole."""
+
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The paths of the files in a folder of the run's artifacts."""
 

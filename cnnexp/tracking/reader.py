@@ -13,7 +13,7 @@ from cnnexp.errors import UserError
 from cnnexp.metrics.names import current, spellings
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.locations import Move, find_move
-from cnnexp.tracking.record import redact, storable_name
+from cnnexp.tracking.record import REUSED_FROM, redact, storable_name
 from cnnexp.tracking.registry import SCHEME, run_of_version
 from cnnexp.tracking.stores import sqlite_file
 from cnnexp.tracking.views import missing_tags, swept_keys, view_links
@@ -101,23 +101,34 @@ class RunReader(ABC):
         return [sys.executable, "-m", "mlflow", "ui", *store, *address]
 
     def find_run(self, text: str) -> RunInfo:
-        """The run that `text` means: a run id, a prefix that only one has, `latest`, or a registered model's.
+        """The run that `text` means: a run id, a prefix that only one has, `latest`, or one of MLflow's addresses.
 
-        `latest` is the run that finished last, parents of sweeps left out. A registered model is given as
-        `models:/NAME/VERSION` or `models:/NAME@ALIAS`; its run may be one of another experiment.
+        `latest` is the run that finished last, parents of sweeps and reproductions left out. The addresses are
+        `runs:/RUN` with or without a path, that of a run's page in the UI, and `models:/...`, see `run_of_version`;
+        these runs may be of other experiments. A job of a sweep for which a finished run was taken leads to that run.
 
         Raises:
             UserError: there is none, or several.
         """
+        found = self._find(text)
+        origin = found.tags.get(REUSED_FROM)
+        return self._find(origin) if origin else found
+
+    def _find(self, text: str) -> RunInfo:
         if text.startswith(SCHEME):
             return self.get_run(run_of_version(self.client(), text))
+        address = re.fullmatch(r"runs:/+([0-9a-f]{1,32})(?:/.*)?|\S*#/experiments/\d+/runs/([0-9a-f]{32})\S*", text)
+        if address:
+            return self._of_any_experiment(address[1] or address[2])
         if text == "latest":
             finished = self._search("attributes.status = 'FINISHED'", "attributes.end_time DESC")
-            found = list(islice((run for run in finished if PARENT_TAG not in run.tags.items()), 1))
+            own = (run for run in finished if PARENT_TAG not in run.tags.items() and "reproduces" not in run.tags)
+            found = list(islice(own, 1))
         elif re.fullmatch(r"[0-9a-f]{1,32}", text):
             found = list(islice(self._search(f"attributes.run_id LIKE '{text}%'"), 4))
         else:
-            raise UserError(f"{text}: not a run; give a run id, the beginning of one, `latest`, or models:/NAME@best")
+            wanted = "give a run id, the beginning of one, `latest`, runs:/RUN or models:/NAME@best"
+            raise UserError(f"{text}: not a run; {wanted}")
         if len(found) > 1:
             ids = ", ".join(run.run_id[: len(text) + 4] for run in found[:3])
             raise UserError(f"{text}: several runs begin like this ({ids}, ...); give more of the run id")
@@ -125,6 +136,12 @@ class RunReader(ABC):
             place = f"tracking.experiment={self.experiment} of tracking.uri={redact(self.uri)}"
             raise UserError(f"{text}: no {'finished' if text == 'latest' else 'such'} run in {place}")
         return found[0]
+
+    def _of_any_experiment(self, run_id: str) -> RunInfo:
+        try:
+            return self.get_run(run_id)
+        except Exception:  # of MLflow: a prefix, or not there, or the store does not answer
+            return self.find_run(run_id)
 
     def get_run(self, run_id: str) -> RunInfo:
         """The run with this id, of any experiment."""

@@ -16,6 +16,7 @@ from typing import Any
 MAX_NAME = 250  # characters of a name that the store takes
 MAX_VALUE = 6000  # characters of a parameter that the store keeps; it would cut the rest without a word
 MAX_TAG = 8000  # characters of a tag
+REUSED_FROM = "reused_from"  # the tag that leads from a job to the finished run that was taken for it; "" for none
 PACKAGES = {  # tag -> the names under which the package may be installed
     "cnnexp": ("cnnexp",),
     "tensorflow": ("tensorflow",),
@@ -177,14 +178,19 @@ def environment_tags() -> dict[str, str]:
         found = next((v for name in names if (v := installed_version(name))), None)
         if found:
             tags[tag] = found
-    source = Path(__file__).resolve()
-    checkout = _git(source.parent, "ls-files", "--error-unmatch", source.name) is not None
-    folder = source.parent if checkout else Path.cwd()
+    folder = code_folder()
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     if commit is not None and changed is not None:
         tags |= {"git_commit": commit, "git_dirty": "true" if changed else "false"}
     return tags
+
+
+def code_folder() -> Path:
+    """A folder of the repository that `git_commit` is of, see `environment_tags`."""
+    source = Path(__file__).resolve()
+    checkout = _git(source.parent, "ls-files", "--error-unmatch", source.name) is not None
+    return source.parent if checkout else Path.cwd()
 
 
 def processor() -> str:
@@ -202,16 +208,21 @@ def cores() -> int:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails, hangs or is missing."""
+    found = run_git(folder, *arguments)
+    return None if found is None else found.strip()
+
+
+def run_git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, bytes that are no UTF-8 as surrogates, or None where it fails, hangs or is missing."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
-            capture_output=True, text=True, timeout=20, check=True, env=environment,
+            capture_output=True, timeout=20, check=True, env=environment,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def installed_version(name: str) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.errors import UserError
+from cnnexp.formats import number
 from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
 from cnnexp.tracking.record import MAX_VALUE, redact
 
@@ -85,17 +86,25 @@ def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
 
 
 def run_of_version(client: Any, text: str) -> str:
-    """The run id behind `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+    """The run id behind `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME/latest` or `models:/MODEL_ID`.
 
     Raises:
         UserError: there is no such model, version or alias.
     """
-    parts = re.fullmatch(re.escape(SCHEME) + r"([^/@]+)(?:/(\d+)|@([\w-]+))", text)
-    if not parts:
+    parts = re.fullmatch(re.escape(SCHEME) + r"([^/@]+)(?:/(\d+|latest)|@([\w-]+))?", text)
+    if not parts or not (parts[2] or parts[3] or parts[1].startswith("m-")):
         raise UserError(f"{text}: not a model; write models:/NAME/VERSION or models:/NAME@{ALIAS}")
     name, version, alias = parts.groups()
     try:
-        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+        if alias:
+            found = client.get_model_version_by_alias(name, alias)
+        elif version == "latest":
+            newest = max((int(made.version) for made in client.search_model_versions(f"name='{name}'")), default=0)
+            found = client.get_model_version(name, str(newest))
+        elif version:
+            found = client.get_model_version(name, version)
+        else:
+            return str(client.get_logged_model(name).source_run_id)
     except Exception as error:  # of MLflow or the network
         raise UserError(f"{text}: no such model: {str(error).splitlines()[0]}") from error
     if not found.run_id:
@@ -123,16 +132,21 @@ def _holder(client: Any, name: str) -> Any:
 
 def _better(tags: dict[str, str], holder: Any) -> tuple[bool, str]:
     """Whether the alias moves to the version with these tags, and in words where it is now."""
-    accuracy = float(tags.get("val_acc", "nan"))
+    accuracy = _told_accuracy(tags)
     if holder is None:
         return True, "is this version, the first"
-    kept = float(holder.tags.get("val_acc", "nan"))
+    kept = _told_accuracy(holder.tags)
     stays = f"stays with version {holder.version}"
     if holder.tags.get("data_digest") != tags.get("data_digest"):
         return False, f"{stays}, which was validated on other data"
     if accuracy > kept or math.isnan(kept):
         return True, f"is this version: validation accuracy {accuracy:.4f}, version {holder.version} had {kept:.4f}"
     return False, f"{stays}: validation accuracy {kept:.4f}, this version has {accuracy:.4f}"
+
+
+def _told_accuracy(tags: dict[str, str]) -> float:
+    found = number(tags.get("val_acc"), float)
+    return math.nan if found is None else found
 
 
 def _description(run: "RunInfo") -> str:

@@ -148,7 +148,9 @@ class PhaseTrainer:
         shown = ShowProgress(last, steps)
         self.began = time.perf_counter()
         self.next_write = self.began + FIRST_CHECKPOINT_S
-        report = EpochReport(self.batches.images_per_epoch, [on_epoch, shown.show_epoch, self._after_epoch])
+        report = EpochReport(
+            self.batches.images_per_epoch, [on_epoch, self._after_epoch, shown.show_epoch]
+        )  # what is printed is kept
         try:
             self.train_model.fit(
                 self._steps(first + done, last),

@@ -2,28 +2,31 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from pathlib import Path
-from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
 
 from cnnexp.data.check.duplicates import HASHED, THUMBNAIL, fingerprint
 from cnnexp.data.headers import ENDINGS, Header, read_header
-from cnnexp.data.images import SURPLUS, ImageError, damage, decode_image, warnings_caught
+from cnnexp.data.images import (
+    LARGE_BYTES,
+    LARGE_PIXELS,
+    MOST_BYTES,
+    SURPLUS,
+    ImageError,
+    damage,
+    decode_image,
+    one_if_large,
+    pixels,
+    warnings_caught,
+)
+from cnnexp.files import read_file
 from cnnexp.process import MOST_PIXELS
 
-MOST_BYTES = 3 * MOST_PIXELS  # of a file: the largest picture, uncompressed
-LARGE_PIXELS = 2**24  # pictures from here on are decoded one after the other
-LARGE_BYTES = 3 * LARGE_PIXELS
 NO_THUMBNAIL = bytes(THUMBNAIL**2)
 CHUNK = 128  # files between two looks at what the libraries printed
-
-_one_large = RLock()
 
 
 class FileInspection(NamedTuple):
@@ -49,13 +52,8 @@ class FileInspection(NamedTuple):
 def inspect_file(path: str) -> FileInspection:
     """Read a file and try to decode it; what is absurdly large is refused by its size or its header."""
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return FileInspection(problem="it is no regular file")
-        if status.st_size > MOST_BYTES:
-            return FileInspection(problem=f"it has {status.st_size:,} bytes, more than {MOST_BYTES:,}")
-        with _one_large if status.st_size > LARGE_BYTES else nullcontext():
-            return _look_into(path, Path(path).read_bytes())
+        with one_if_large(LARGE_PIXELS if os.stat(path).st_size > LARGE_BYTES else 0):
+            return _look_into(path, read_file(path, MOST_BYTES))
     except OSError as error:
         return FileInspection(problem=error.strerror or str(error))
 
@@ -63,18 +61,18 @@ def inspect_file(path: str) -> FileInspection:
 def _look_into(path: str, data: bytes) -> FileInspection:
     found = FileInspection(hashlib.sha256(data).hexdigest())
     header = read_header(data)
-    pixels = header.width * header.height if header else 0
+    count = pixels(header)
     if header:
         shown = (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
         found = found._replace(format=header.format, width=shown[0], height=shown[1], notes=_notes(path, header))
         size = f"{header.width:,} x {header.height:,}"
-        if not pixels:
+        if not count:
             return found._replace(problem=f"it has no pixels ({size})")
-        if pixels > MOST_PIXELS:
+        if count > MOST_PIXELS:
             return found._replace(problem=f"it says that it has {size} pixels, more than {MOST_PIXELS:,}")
     try:
-        with _one_large if pixels > LARGE_PIXELS else nullcontext():
-            image = decode_image(path, data, least=2 * HASHED)
+        with one_if_large(count):
+            image = decode_image(path, data, header, least=2 * HASHED)
             bits, thumbnail = fingerprint(image)
     except ImageError as error:
         return found._replace(problem=error.reason)

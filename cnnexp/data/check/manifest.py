@@ -1,6 +1,5 @@
 """What was found in the files of a folder, kept so that a file is looked at once: a file for each folder of images."""
 
-import csv
 import hashlib
 import io
 import json
@@ -17,6 +16,7 @@ from cnnexp.data.check.duplicates import THUMBNAIL
 from cnnexp.data.check.look import FileInspection, thumbnails
 from cnnexp.data.opencv import cv2
 from cnnexp.files import write_atomic
+from cnnexp.formats import csv_bytes
 
 VERSION = [1, cv2.__version__]  # raise the number when the same file gives another `FileInspection`
 COLUMNS = ("name", "split", "label", "sha256", "width", "height", "format", "notes", "problem", "duplicate_of")
@@ -89,11 +89,7 @@ def write_manifest(file: Path, manifest: Manifest) -> None:
 
 def write_csv(file: Path, rows: Iterable[Sequence[str | int]]) -> None:
     """A table of all files, one row each with the `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    _write(file, text.getvalue().encode(errors="surrogateescape"))
+    _write(file, csv_bytes([COLUMNS, *rows], end="\n"))
 
 
 def _write(file: Path, content: bytes) -> None:

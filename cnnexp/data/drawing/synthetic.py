@@ -7,13 +7,11 @@ points at something that cannot help.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +23,8 @@ from cnnexp.data.drawing.evidence import evidence
 from cnnexp.data.drawing.scenery import background, decoys, distractors, occluders, photograph
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
-from cnnexp.files import exclusive
+from cnnexp.files import atomic_folder, exclusive
+from cnnexp.formats import read_json
 
 DRAWN_BY = "cnnexp.data.synthetic"  # the mark in a folder of drawings; what bears it may be drawn anew
 VERSION = 1  # of the drawing code: raise it when the same seed gives other pictures
@@ -146,7 +145,7 @@ def draw_dataset(folder: Path, options: SyntheticConfig) -> None:
     data set holds the smaller one.
 
     Args:
-        folder: where to; a data set drawn there before is replaced.
+        folder: where to; a data set drawn there before is replaced. The caller keeps other processes out.
         options: of which `train`, `validation`, `test`, `size`, `seed` and `decoys` say what is drawn.
 
     Raises:
@@ -156,17 +155,9 @@ def draw_dataset(folder: Path, options: SyntheticConfig) -> None:
     folder = Path(folder).absolute()
     if folder.exists() and _recorded(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"dataset.path={folder}: holds other files than drawn pictures; give another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic_folder(folder, replace=True) as unfinished:
         _draw_all(unfinished, options)
         (unfinished / "dataset.json").write_text(json.dumps(_facts(options), indent=2) + "\n")
-        unfinished.chmod(0o755)  # mkdtemp lets nobody else in
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def is_drawn(folder: Path, options: SyntheticConfig) -> bool:
@@ -197,13 +188,13 @@ def _facts(options: SyntheticConfig) -> dict[str, object]:
     return facts | {name: getattr(options, name) for name in names}
 
 
-def _recorded(folder: Path) -> dict[str, object] | None:
+def _recorded(folder: Path) -> dict[str, Any] | None:
     """What `dataset.json` says, or None where there is none of ours."""
     try:
-        found = json.loads((folder / "dataset.json").read_text())
-    except (OSError, ValueError):
+        found = read_json(folder / "dataset.json", dict[str, Any])
+    except UserError:
         return None
-    return found if isinstance(found, dict) and found.get("drawn_by") == DRAWN_BY else None
+    return found if found.get("drawn_by") == DRAWN_BY else None
 
 
 def _draw_all(folder: Path, options: SyntheticConfig) -> None:

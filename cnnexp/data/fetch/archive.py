@@ -14,7 +14,7 @@ from typing import IO
 
 from cnnexp.console import byte_progress
 from cnnexp.errors import UserError
-from cnnexp.files import atomic_folder, exclusive
+from cnnexp.files import atomic_folder, exclusive, open_file
 
 ZIP_START = b"PK"
 MOST_FILES = 5_000_000
@@ -32,8 +32,8 @@ class ArchiveError(UserError):
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip or a tar, compressed or not, whatever its name; a part of a zip is one too."""
     try:
-        with path.open("rb") as file:
-            return file.read(2) == ZIP_START or tarfile.is_tarfile(path)
+        with open_file(path) as file:
+            return _begins_as_zip(file) or tarfile.is_tarfile(file)
     except (OSError, *DAMAGE):
         return False
 
@@ -116,14 +116,13 @@ Member = tuple[str, int, Callable[[], IO[bytes] | None]]  # name, size in bytes,
 def _reading(path: Path) -> Iterator[Iterator[Member]]:
     """The files of an archive, one after the other."""
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(2) == ZIP_START
-        if is_zip:
-            with zipfile.ZipFile(path) as zipped:
-                yield _checked(path, _zip_members(path, zipped))
-        else:
-            with tarfile.open(path, "r:*") as tar:
-                yield _checked(path, _tar_members(path, tar))
+        with open_file(path) as file:
+            if _begins_as_zip(file):
+                with zipfile.ZipFile(file) as zipped:
+                    yield _checked(path, _zip_members(path, zipped))
+            else:
+                with tarfile.open(fileobj=file, mode="r:*") as tar:
+                    yield _checked(path, _tar_members(path, tar))
     except (OSError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 give none
             raise
@@ -131,6 +130,12 @@ def _reading(path: Path) -> Iterator[Iterator[Member]]:
         raise ArchiveError(f"{path}: is no archive that can be read, or is damaged ({reason}); get it again") from error
     except RuntimeError as error:  # zipfile: it is encrypted in a way that shows only here
         raise ArchiveError(f"{path}: {error}; unpack it yourself") from error
+
+
+def _begins_as_zip(file: IO[bytes]) -> bool:
+    start = file.read(len(ZIP_START))
+    file.seek(0)
+    return start == ZIP_START
 
 
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> Iterator[Member]:

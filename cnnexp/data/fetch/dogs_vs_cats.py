@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from cnnexp.data.fetch.download import ExpectedFile, download, file_name, file_s
 from cnnexp.data.images import ImageError, read_image
 from cnnexp.data.splits import combined_digest, file_digests
 from cnnexp.errors import UserError
-from cnnexp.files import atomic_folder, exclusive
+from cnnexp.files import FileRefusedError, atomic_folder, exclusive, open_file
+from cnnexp.formats import read_json
 
 ANIMALS = ("cat", "dog")
 NUMBERS = {"train": range(1000), "validation": range(1000, 1500), "test": range(1500, 2000)}  # of each animal
@@ -83,10 +85,10 @@ def _is_prepared(origin: str, place: Path, path: Path) -> bool:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("prepared_by") != PREPARED_BY:
+        manifest = read_json(path / MANIFEST, dict[str, Any])
+    except UserError:
+        manifest = {}
+    if manifest.get("prepared_by") != PREPARED_BY or not {"source", "digest"} <= set(manifest):
         raise UserError(
             f"dataset.path={path}: holds something that was not made from dataset.source={origin}; leave "
             "dataset.source out to use it as it is, or give another dataset.path"
@@ -255,7 +257,8 @@ def _copy(place: Path, targets: dict[str, Path]) -> None:
         unpack(place, targets)
         return
     for name, target in progress(list(targets.items()), "copying photos"):
-        shutil.copyfile(place / name, target)
+        with suppress(FileRefusedError), open_file(place / name):  # a pipe or device is as if it were missing
+            shutil.copyfile(place / name, target)
 
 
 def _digest(folder: Path, names: dict[str, str]) -> str:

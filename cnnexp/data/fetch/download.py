@@ -1,25 +1,27 @@
 """Downloads that can be cut, resumed and checked: a file is there when all of it is, and is what was promised."""
 
+import base64
 import hashlib
 import json
 import re
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPMessage, InvalidURL
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from cnnexp import __version__
 from cnnexp.console import byte_progress, warn
 from cnnexp.errors import UserError
-from cnnexp.files import exclusive, write_atomic
+from cnnexp.files import exclusive, open_file, write_atomic
+from cnnexp.formats import read_json
 
 SCHEMES = ("http", "https", "file")
 WAITS_S = (0.5, 1.0, 2.0, 4.0)  # before another attempt, as long as none gets further than those before it
@@ -46,20 +48,36 @@ def is_url(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
+def address(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is parsed only here
+    except ValueError as error:
+        raise UserError(f"{url.partition('://')[0]}://...: is no address ({error})") from error
+    return parts
+
+
 def shown(url: str) -> str:
     """A URL for messages: without user, password and query, which may hold keys."""
-    parts = urlsplit(url)
+    parts = address(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def file_name(url: str, promise: ExpectedFile) -> str:
     """A name for the file of a URL, with a part of the digest of its content; where that is not known, of the URL."""
-    name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-80:].lstrip(".") or "archive"
+    name = re.sub(r"[^\w.-]", "_", unquote(address(url).path).rpartition("/")[2])[-80:].lstrip(".") or "archive"
     return f"{(promise.sha256 or _digest_of(url))[:8]}-{name}"
 
 
 def download(url: str, path: Path, promise: ExpectedFile = ExpectedFile()) -> None:
     """Get a file by http, https or file, unless it is there; proxies are taken from the environment.
+
+    User and password in the address are sent as Basic authorization (RFC 7617), to its host alone.
 
     What comes is kept in `path.part`, and what tells its version in `path.part.json`: a download that was cut, even
     by a kill, goes on where it stopped, if the server can do that and the file there has not changed (RFC 9110,
@@ -69,7 +87,7 @@ def download(url: str, path: Path, promise: ExpectedFile = ExpectedFile()) -> No
         UserError: a URL of another kind; the server refuses; the connection stays lost; another size or digest
             than promised (then what came is deleted); the disk is full.
     """
-    if urlsplit(url).scheme.lower() not in SCHEMES:
+    if address(url).scheme.lower() not in SCHEMES:
         raise UserError(f"{shown(url)}: cannot be downloaded; give an address that begins with http:// or https://")
     with exclusive(path, "dataset.downloads"):
         if path.is_file():
@@ -90,11 +108,11 @@ class _Part:
         self.file = path.with_name(f"{path.name}.part")
         self.note = path.with_name(f"{path.name}.part.json")
         try:
-            facts = json.loads(self.note.read_text())
+            facts = read_json(self.note, dict[str, Any])
             same = facts["url"] == _digest_of(url)
             self.validators: dict[str, str] = {name: str(facts[name]) for name in VALIDATORS if name in facts}
             self.total: int | None = None if facts["total"] is None else int(facts["total"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, ValueError, KeyError, TypeError):
             same = False
         if not same or (self.total is not None and self.size() > self.total):
             self.begin(None, {})
@@ -182,7 +200,7 @@ def _open(part: _Part, start: int, promise: ExpectedFile) -> Any:
         headers["Range"] = f"bytes={start}-"
         headers |= {"If-Range": version} if version else {}
     try:
-        return build_opener(_HttpOnly).open(Request(part.url, headers=headers), timeout=TIMEOUT_S)
+        return build_opener(_HttpOnly).open(_request(part.url, headers), timeout=TIMEOUT_S)
     except HTTPError as error:
         with error:
             if error.code == 416:  # the file there ends before our part does
@@ -199,6 +217,24 @@ def _open(part: _Part, start: int, promise: ExpectedFile) -> Any:
         raise _Dropped(_first_line(error.reason)) from error
     except (OSError, HTTPException) as error:
         raise _Dropped(_first_line(error)) from error
+
+
+def _request(url: str, headers: Mapping[str, str]) -> Request:
+    """A request in which user and password are no part of the address; urllib would take them for the host's name."""
+    parts = address(url)
+    who, _, host = parts.netloc.rpartition("@")
+    request = Request(parts._replace(netloc=host).geturl(), headers=dict(headers))
+    if who:
+        name, _, password = who.partition(":")
+        told = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {told}")
+    return request
+
+
+def _host(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: who is told the password."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _check_range(part: _Part, start: int, headers: Message) -> None:
@@ -232,7 +268,14 @@ class _HttpOnly(HTTPRedirectHandler):
     ) -> Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise UserError(f"{shown(req.full_url)}: leads to {shown(newurl)}, which is no http or https address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        target = _request(newurl, {})  # which may bring a password of its own
+        request = super().redirect_request(req, fp, code, msg, headers, target.full_url)
+        told = target.get_header("Authorization")
+        if not told and _host(req.full_url) == _host(target.full_url):
+            told = req.get_header("Authorization")
+        if request and told:
+            request.add_unredirected_header("Authorization", told)
+        return request
 
 
 # ------------------------------------------------------------------------------------------------ check
@@ -267,7 +310,7 @@ def file_sha256(path: Path) -> str:
         OSError: it cannot be read.
     """
     whole = hashlib.sha256()
-    with path.open("rb") as file, byte_progress(f"checking {path.name}", path.stat().st_size) as advance:
+    with open_file(path) as file, byte_progress(f"checking {path.name}", path.stat().st_size) as advance:
         while chunk := file.read(1 << 20):
             whole.update(chunk)
             advance(len(chunk))

@@ -1,6 +1,7 @@
 """A CSV file as data set: a row for each image, with its path, its label and, if wanted, its split."""
 
 import csv
+import io
 import os
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 
 from cnnexp.data.splits import SPLIT_FOLDERS, LabelledFiles
 from cnnexp.errors import UserError
+from cnnexp.files import FileRefusedError, read_file
 
+MOST_BYTES = 1_000_000_000
 COLUMNS = "path,label or path,label,split"
 SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 
@@ -29,14 +32,16 @@ def read_table(file: Path) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
             fewer than two classes; a class without images in a split.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = csv.DictReader(text, strict=True)
-            columns = [name.strip().lower() for name in rows.fieldnames or ()]
-            rows.fieldnames = columns
-            for needed in ("path", "label"):
-                if columns.count(needed) != 1:
-                    raise UserError(f"dataset.path={file}: has no column '{needed}'; its first line must be {COLUMNS}")
-            found = [(rows.line_num, row) for row in rows]
+        text = io.StringIO(read_file(file, MOST_BYTES).decode("utf-8-sig"), newline="")
+        rows = csv.DictReader(text, strict=True)
+        columns = [name.strip().lower() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        for needed in ("path", "label"):
+            if columns.count(needed) != 1:
+                raise UserError(f"dataset.path={file}: has no column '{needed}'; its first line must be {COLUMNS}")
+        found = [(rows.line_num, row) for row in rows]
+    except FileRefusedError as error:
+        raise UserError(f"dataset.path={file}: {error.strerror}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"dataset.path={file}: is no CSV file in UTF-8 ({error}); write {COLUMNS}") from error
     return _listings(file, [_row(file, line, row) for line, row in found])
