@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
 
 def _show(jobs: list[PlannedJob], as_json: bool) -> None:
     if as_json:
-        say(json.dumps([asdict(job) for job in jobs], indent=2))
+        print(json.dumps([asdict(job) for job in jobs], indent=2))
         return
     rows = [
         [
