@@ -127,6 +127,32 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         file_names(tar_with(tmp_path / "x.tar", member, (tarfile.TarInfo("./a.jpg"), b"2")))
 
 
+def test_what_is_refused_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No refusal stands within the words for an archive that is damaged."""
+    link = tarfile.TarInfo("a/link.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    twice = tmp_path / "twice.zip"
+    with zipfile.ZipFile(twice, "w") as zipped:
+        for name in ("a/1.jpg", "./a/1.jpg"):
+            zipped.writestr(name, b"1")
+    said = {
+        made(tmp_path / "out.zip", {"../evil.jpg": b"1"}): (
+            "'../evil.jpg' leads out of the archive's folder; nothing was unpacked"
+        ),
+        twice: "holds a/1.jpg twice; get another archive",
+        tar_with(tmp_path / "link.tar", (link, b"")): "'a/link.jpg' is a link or device; get another archive",
+        made(tmp_path / "bomb.zip", {"a/1.jpg": bytes(300_000)}): (
+            "300,000 bytes and more would come out of 443, as of no archive of photos; it is not unpacked"
+        ),
+    }
+    monkeypatch.setattr(archive, "SMALL", 1000)
+    for path, words in said.items():
+        with pytest.raises(ArchiveError) as caught:
+            unpack_all(path, tmp_path / "unpacked")
+        words = words.replace("443", f"{path.stat().st_size:,}")
+        assert str(caught.value) == f"{path}: {words}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.8])
 def test_a_cut_archive_is_one_line(tmp_path: Path, kind: str, part: float) -> None:

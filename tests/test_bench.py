@@ -261,8 +261,10 @@ def test_files_are_decoded_again_in_each_pass_only_without_a_cache(keep, photos,
     from cnnexp.data import images
 
     decoded: list[str] = []
-    original = images.read_image
-    monkeypatch.setattr(images, "read_image", lambda path, least: decoded.append(path) or original(path, least))
+    original = images.decode_image
+    monkeypatch.setattr(
+        images, "decode_image", lambda path, *more, **named: decoded.append(path) or original(path, *more, **named)
+    )
     split = data.split_of(photos)
     passes = data.ours(split, keep=keep)
     assert [data.consume(passes, 1), data.consume(passes, 2)] == [20, 40]

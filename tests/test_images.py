@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cnnexp.data import images, opencv
+from cnnexp.data.headers import Header
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
@@ -338,3 +339,10 @@ def test_large_pictures_are_read_one_after_the_other(tmp_path: Path, monkeypatch
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: read_square(path, 8), range(8)))
     assert most == [1] * 8
+
+
+def test_what_is_decoded_to_a_part_is_not_large() -> None:
+    photo = Header("JPEG", 8000, 6000, "RGB")
+    assert images.decoded_pixels(photo, 150) == 1000 * 750  # an eighth of each side
+    assert images.decoded_pixels(photo, None) == images.decoded_pixels(photo._replace(format="PNG"), 150) == 48_000_000
+    assert images.decoded_pixels(None, 150) == 0

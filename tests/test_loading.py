@@ -18,7 +18,7 @@ from cnnexp.data import array_store, loading
 from cnnexp.data import images as images_module
 from cnnexp.data.augment import Strong
 from cnnexp.data.dataset import Split
-from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels, warnings_caught
+from cnnexp.data.images import ImageError, read_square, resize, to_channels, warnings_caught
 from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.data.opencv import cv2
 from cnnexp.data.parallel import in_order, in_parts
@@ -70,12 +70,13 @@ def test_what_is_no_warning_of_a_decoder_is_shown(capfd: pytest.CaptureFixture[s
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were decoded."""
     found: list[str] = []
+    decode_image = images_module.decode_image
 
-    def counted(path: str, least: int | None = None) -> np.ndarray:
+    def counted(path: str, *more: Any, **options: Any) -> np.ndarray:
         found.append(path)
-        return read_image(path, least)
+        return decode_image(path, *more, **options)
 
-    monkeypatch.setattr(images_module, "read_image", counted)
+    monkeypatch.setattr(images_module, "decode_image", counted)
     return found
 
 

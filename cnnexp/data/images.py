@@ -82,7 +82,7 @@ def decode_image(path: str, data: bytes, header: Header | None, least: int | Non
     if data.startswith(PNG_START) and (fault := png_fault(data)):  # libpng would say so on the console
         raise refusal(path, f"it is damaged: {fault}")
     try:
-        image = _decoded(data, header, _decoding(header, least))
+        image = _decoded(data, decoded_pixels(header, least), _decoding(header, least))
     except cv2.error as error:
         too_large = "CV_IO_MAX_IMAGE" in error.err
         raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels" if too_large else error.err) from error
@@ -92,13 +92,13 @@ def decode_image(path: str, data: bytes, header: Header | None, least: int | Non
     return _to_rgb(image)
 
 
-def _decoded(data: bytes, header: Header | None, flags: int) -> np.ndarray | None:
+def _decoded(data: bytes, pixels: int, flags: int) -> np.ndarray | None:
     """(H, W, 3) uint8 BGR, or None for what is no image.
 
     What `imdecode` gives is a copy of what it decoded, `imread` decodes to where it stays: large pictures, on Linux, go
     by a file in memory.
     """
-    if not (header and LARGE_PIXELS <= pixels(header) <= MOST_PIXELS and hasattr(os, "memfd_create")):
+    if not (LARGE_PIXELS <= pixels <= MOST_PIXELS and hasattr(os, "memfd_create")):
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     with open(os.memfd_create("picture"), "w+b", buffering=0) as file:
         written = 0
@@ -108,9 +108,12 @@ def _decoded(data: bytes, header: Header | None, flags: int) -> np.ndarray | Non
     return image if image is not None and image.size else None
 
 
-def pixels(header: Header | None) -> int:
-    """Of a picture; 0 where nothing is known of it."""
-    return header.width * header.height if header else 0
+def decoded_pixels(header: Header | None, least: int | None) -> int:
+    """Of what `decode_image` gives; 0 where nothing is known of it."""
+    if not header:
+        return 0
+    part = next(part for part, flag in REDUCED if flag == _decoding(header, least))
+    return (header.width // part) * (header.height // part)
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:
@@ -226,7 +229,7 @@ def read_square(path: str, size: int, channels: int = 3) -> np.ndarray:
     """
     data = _read(path)
     header = read_header(data)
-    with one_if_large(pixels(header)):
+    with one_if_large(decoded_pixels(header, size)):
         return to_channels(resize(decode_image(path, data, header, least=size), size), channels)
 
 

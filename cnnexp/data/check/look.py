@@ -19,7 +19,6 @@ from cnnexp.data.images import (
     damage,
     decode_image,
     one_if_large,
-    pixels,
     warnings_caught,
 )
 from cnnexp.files import read_file
@@ -61,7 +60,7 @@ def inspect_file(path: str) -> FileInspection:
 def _look_into(path: str, data: bytes) -> FileInspection:
     found = FileInspection(hashlib.sha256(data).hexdigest())
     header = read_header(data)
-    count = pixels(header)
+    count = header.width * header.height if header else 0
     if header:
         shown = (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
         found = found._replace(format=header.format, width=shown[0], height=shown[1], notes=_notes(path, header))
