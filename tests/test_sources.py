@@ -116,7 +116,7 @@ def test_what_is_not_given_is_as_the_schema_says(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert ids(folder(path=path)) == ids(folder(path=path, **FRACTIONS))
     assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]  # no folder of a config
-    with pytest.raises(UserError, match=r"^dataset\.on_bad=ignore: must be one of error, skip$"):
+    with pytest.raises(UserError, match=r"^dataset\.on_bad=ignore: must be one of error, skip\. "):
         folder(path=path, on_bad="ignore")
     with pytest.raises(TypeError, match="unexpected keyword argument 'pathh'"):
         folder(pathh=path)
