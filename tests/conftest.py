@@ -142,6 +142,12 @@ def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def no_store_of_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's own functions, as `mlflow.set_tracking_uri`, leave their store in the environment of this process."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def nothing_said_yet() -> None:
     """No test misses a line because another one had it."""
     from cnnexp.console import warn_once

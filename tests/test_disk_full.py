@@ -32,7 +32,7 @@ def test_a_run_that_finds_no_room_fails_in_one_line_and_goes_on(
     line += ["backbone.filters=[8]", f"paths.root={small_disk}", f"paths.data={drawn_root}/data", "head.units=128"]
     code, out, err = cnnexp(*line)
     (folder,) = (small_disk / "runs").iterdir()
-    remedy = "make room, and go on with it: the same line with trainer.resume=true"
+    remedy = "make room, and go on with it: the same line with trainer.resume=true, or what `cnnexp doctor` prints"
     assert (code, err) == (1, f"cnnexp: {folder}: the disk is full, so the run is FAILED; {remedy}\n")
     assert out.count("epoch ") == 1
     assert not list(small_disk.rglob(".*.png*")) and not (folder / "result.json.tmp").exists()

@@ -84,7 +84,7 @@ def folder_of(outputs: Path, run_id: str) -> RunFolder:
 def test_a_sweep_is_compared(cnnexp: Run, find: Find) -> None:
     """With the figures that were recorded."""
     jobs = [find("job", seed=seed) for seed in (2, 3)]
-    code, out, err = cnnexp("compare", "--sweep", str(jobs[0].parent_run_id), "--json")
+    code, out, err = cnnexp("compare", "--sweep", str(jobs[0].parent_run_id), "--json", "sweep.report=progression")
     assert code == 0, err
     (row,) = json.loads(out)["rows"]
     assert row["run_ids"] == [job.run_id for job in jobs] and row["seeds"] == [2, 3]

@@ -128,7 +128,7 @@ def parent(tracker: Tracker, tmp_path: Path) -> Sweep:
     run_id = tracker.start_run("sweep", {}, {"sweep": "parent"})
     own = Tracker(tracker.uri, tracker.experiment, "a")
     own._run_id = run_id
-    return Sweep(tmp_path, own, run_id, "sweep", [], "val/acc")
+    return Sweep(tmp_path, own, run_id, "sweep", [], [], "val/acc", "grid")
 
 
 def test_a_sweep_registers_its_best_job(

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from cnnexp.commands.arguments import CommandParser
-from cnnexp.console import say, table
+from cnnexp.console import table
 from cnnexp.errors import UserError
 from cnnexp.runs.planning import PlannedJob, check_line, planned_jobs
 
