@@ -81,7 +81,9 @@ def test_jobs_are_found_by_what_is_recorded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["null", "[]", '{"overrides": 5}', '{"overrides": [1]}', "{", '{"swept": null}'])
 def test_a_damaged_record_is_no_sweep(tmp_path: Path, content: str) -> None:
     (tmp_path / SWEEP).write_text(content)
-    assert SweepFolder(tmp_path).parent_run_id is None and not SweepFolder(tmp_path).was_begun_with([], [])
+    assert not SweepFolder(tmp_path).was_begun_with([], [])
+    with pytest.raises(UserError, match=r"sweep\.json: "):  # no job runs there without its parent
+        _ = SweepFolder(tmp_path).parent_run_id
 
 
 def test_which_lines_go_on_with_a_sweep(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_sweep_with_folders_of_ones_own_is_whole(
     (parent,) = tracker(tmp_path).sweeps(5)
     children = tracker(tmp_path).children(parent.run_id)
     assert parent.tags["sweep.state"] == "2 of 2 jobs finished" and parent.status == "FINISHED"
-    assert [run.name for run in children] == [f"custom seed={seed}" for seed in (4, 5)]
+    assert [run.name for run in children] == [f"seed={seed} (custom)" for seed in (4, 5)]
     rows = (folder / "comparison.csv").read_text().splitlines()
     assert len(rows) == 2 and len(list((folder / JOBS).iterdir())) == 2
 
