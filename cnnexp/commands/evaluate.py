@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commands.arguments import JSON, RUN, CommandParser, add_allow_target, check_choice
-from cnnexp.config.composition import load_config
+from cnnexp.config.composition import bare_key, load_config
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
@@ -103,7 +103,7 @@ def _parse(arguments: list[str]) -> Namespace:
         raise UserError("cnnexp evaluate: give one run, as `cnnexp evaluate latest`")
     check_choice("--split", request.split, "split", SPLITS)
     for override in request.overrides:
-        key = override.lstrip("+~").split("=")[0]
+        key = bare_key(override)
         if not any(key == known or key.startswith(f"{known}.") for known in CHANGEABLE):
             raise UserError(f"{override}: the model is as it was trained; allowed: {', '.join(CHANGEABLE)}")
     return request

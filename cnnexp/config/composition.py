@@ -364,9 +364,9 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     deleted = re.match(r"Could not delete from config. '(.*)' does not exist", text)
     key = deleted[1] if deleted else getattr(cause, "full_key", None)
     if key is None:
-        given = next((o for o in overrides if text.startswith(f"Multiple values for {_key(o)}.")), None)
+        given = next((o for o in overrides if text.startswith(f"Multiple values for {bare_key(o)}.")), None)
         return f"{given}: has its place already; write {given.lstrip('+')}" if given else text
-    given = next((o for o in overrides if f"{_key(o)}.".startswith(f"{key}.")), key)
+    given = next((o for o in overrides if f"{bare_key(o)}.".startswith(f"{key}.")), key)
     if given.startswith("~") and not deleted:
         return f"{given}: a key of the schema cannot be taken away; give it another value"
     if deleted or re.match(r"Key '.*' (is )?not in", text):
@@ -377,7 +377,8 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     return f"{given}: {text[0].lower()}{text[1:]}"
 
 
-def _key(override: str) -> str:
+def bare_key(override: str) -> str:
+    """The key of an override, without the signs that add it or take it away."""
     return override.lstrip("+~").split("=")[0]
 
 
@@ -387,7 +388,7 @@ def _keys_beside(key: str, overrides: Sequence[str]) -> list[str]:
     Empty where any key may stand, as in `arguments`.
     """
     parent, _, _ = key.rpartition(".")
-    chosen = [o for o in overrides if "." not in _key(o) and not o.startswith(key)]
+    chosen = [o for o in overrides if "." not in bare_key(o) and not o.startswith(key)]
     try:
         node: Any = compose("config", overrides=chosen, return_hydra_config=True)
     except HydraException:

@@ -33,7 +33,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -73,16 +73,14 @@ class OwnFiles(FileConfigSource):
         """
         if self.path == str(conf_dir()):
             return super().load_config(config_path)
-        file = Path(self.path) / self._normalize_file_name(config_path)
+        file = Path(self.path).resolve() / self._normalize_file_name(config_path)
+        if file.is_file():
+            read_yaml(file, merges=True)  # with bounds, which Hydra's own reading does not have
         try:
             result = super().load_config(config_path)
-        except yaml.MarkedYAMLError as error:
+        except yaml.MarkedYAMLError as error:  # a key that stands there twice
             line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
             raise UserError(f"{file}: {line}{error.problem}") from error
-        except (UnicodeDecodeError, yaml.YAMLError, OSError) as error:
-            if isinstance(error, ConfigLoadError):
-                raise
-            raise UserError(f"{file}: is no YAML file: {str(error).splitlines()[0]}") from error
         group, _, name = config_path.removesuffix(".yaml").partition("/")
         if isinstance(result.config, DictConfig) and result.header.get("package") in (None, group):
             try:
@@ -172,8 +170,7 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
     try:
-        with _files_checked():
-            yield hydra
+        yield hydra
     finally:
         restore_gh_from_backup(before)
 
@@ -212,27 +209,6 @@ def rerun_of(pickle: str) -> str:
     folder = Path(pickle).resolve().parent
     run = shlex.quote(os.path.relpath(folder.parent)) if folder.name == ".hydra" else "RUN"
     return f"cnnexp reproduce {run}"
-
-
-@contextmanager
-def _files_checked() -> Iterator[None]:
-    """Each YAML file that is not ours is first read with bounds: Hydra's own reading has none."""
-    source = SourcesRegistry.instance().resolve("file")
-    real = source.load_config
-
-    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
-        folder = Path(self.path).resolve()
-        if folder != conf_dir():
-            file = folder / self._normalize_file_name(config_path)
-            if file.is_file():
-                read_yaml(file, merges=True)
-        return real(self, config_path)
-
-    source.load_config = load_config  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        source.load_config = real  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------------------------------- running

@@ -20,7 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import check_text, compose_config
+from cnnexp.config.composition import bare_key, check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
@@ -291,12 +291,8 @@ def variations(overrides: Sequence[str]) -> list[str]:
 
 def replaced(line: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """The overrides of a line, and after them those that stand in it instead of the ones of the same keys."""
-    anew = {_key(override) for override in overrides}
-    return [*(override for override in line if _key(override) not in anew), *overrides]
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+    anew = {bare_key(override) for override in overrides}
+    return [*(override for override in line if bare_key(override) not in anew), *overrides]
 
 
 def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
