@@ -331,7 +331,7 @@ def test_the_chart_of_a_page_has_no_title(tmp_path: Path) -> None:
 
 def test_old_results_are_read_with_their_figure(tmp_path: Path) -> None:
     """Those of before hold neither the monitored figure nor its name."""
-    from cnnexp.runs.comparison import read_results
+    from cnnexp.runs.comparison import distinguish, read_jobs
     from cnnexp.runs.folder import RunFolder, RunManifest
 
     folder = RunFolder(tmp_path / "0")
@@ -343,5 +343,5 @@ def test_old_results_are_read_with_their_figure(tmp_path: Path) -> None:
     (folder.path / ".hydra").mkdir()
     (folder.path / ".hydra" / "overrides.yaml").write_text("[seed=0]")
     folder.write_manifest(RunManifest("r", "", "", 0.25))
-    (read,) = read_results(tmp_path)
+    (read,) = distinguish(*read_jobs(tmp_path))
     assert (read.monitor, read.objective) == ("val/loss", 0.25)

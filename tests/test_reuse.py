@@ -134,7 +134,7 @@ def test_a_job_that_stands_twice_in_a_line_is_counted_once(cnnexp: Run, drawn_ro
     code, out, err = cnnexp("train", *small(drawn_root, "seed=4,5,4", "tracking=none"))
     assert code == 0 and out.count("epoch   1/2") == 2 and out.count("which is taken for it") == 1, err
     (folder,) = folders(tmp_path)
-    results = [job.read_result() for job in SweepFolder(folder).jobs().values()]
+    results = _results(folder)
     assert [made.seed for made in results] == [4, 5, 4] and len({made.run_id for made in results}) == 3
     assert summarise(results).rows[0].seeds == (4, 5)
 

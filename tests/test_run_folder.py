@@ -13,7 +13,7 @@ from made_runs import result
 from cnnexp.errors import UserError
 from cnnexp.report.compare import summarise
 from cnnexp.report.tables import table_rows
-from cnnexp.runs.comparison import read_results
+from cnnexp.runs.comparison import distinguish, read_jobs
 from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest, find_sweeps
 from cnnexp.runs.result import read_result
 from cnnexp.tracking.info import RunInfo
@@ -113,7 +113,7 @@ def test_a_result_of_another_shape_is_one_line(
     (tmp_path / "0" / "result.json").write_text(content)
     with pytest.raises(UserError, match=r"result\.json: "):
         RunFolder(tmp_path / "0").read_result()
-    assert [found.name for found in read_results(tmp_path)] == ["r1"]
+    assert [found.name for found in distinguish(*read_jobs(tmp_path))] == ["r1"]
     assert "result.json" in capsys.readouterr().err
     assert RunFolder(tmp_path / "0").status in (None, "FINISHED")
 
@@ -157,7 +157,7 @@ def test_figures_that_are_none_are_left_out_with_a_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = read_result(None, recorded(params, FIGURES | metrics), 0, tmp_path)  # type: ignore[arg-type]
+    found = read_result(None, recorded(params, FIGURES | metrics), 0, tmp_path, ())  # type: ignore[arg-type]
     assert not getattr(found, field)
     assert found.interval is None or found.test_accuracy == 0.75
     assert f"cnnexp: run {'0' * 32}: {said}: is no such figure; left out\n" == capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_figures_that_are_none_are_left_out_with_a_line(
 
 def test_figures_of_a_store_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     params = {"seed": "3", "reference_accuracy": "0.5", "name": "n"}
-    found = read_result(None, recorded(params, FIGURES), 0, tmp_path)  # type: ignore[arg-type]
+    found = read_result(None, recorded(params, FIGURES), 0, tmp_path, ())  # type: ignore[arg-type]
     assert (found.name, found.seed, found.reference_accuracy) == ("n", 3, 0.5)
     assert (found.test_accuracy, found.test_total, found.epochs, found.total_parameters) == (0.75, 20, 3, 7)
     assert capsys.readouterr().err == ""

@@ -21,6 +21,7 @@ from cnnexp.report import figures
 from cnnexp.report.figures import MOST_ERRORS, draw_errors
 from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
 from cnnexp.report.predictions import (
+    PREDICTIONS,
     VAL_PREDICTIONS,
     Predictions,
     read_predictions,
@@ -48,7 +49,7 @@ FILES = (
     "reliability.png",
     "roc_pr.png",
     ERRORS,
-    "predictions.csv",
+    PREDICTIONS,
     VAL_PREDICTIONS,
     MISTAKES,
     HEAT_MAPS,
@@ -93,11 +94,11 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
     draw(figures.draw_curves, folder / "curves.png", history, title)
     for name, split, outputs in (
         (VAL_PREDICTIONS, dataset.validation, fitted.validation_probabilities),
-        ("predictions.csv", dataset.test, fitted.probabilities),
+        (PREDICTIONS, dataset.test, fitted.probabilities),
     ):
         if len(outputs):
             write_predictions(folder / name, split.ids, split.labels, class_probabilities(outputs), dataset.class_names)
-    predictions = read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(folder / PREDICTIONS)
     metrics = error_metrics(predictions)
     _draw_scores(draw, folder, title, predictions)
     _keep_mistakes(folder / MISTAKES, predictions, images)

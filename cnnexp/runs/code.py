@@ -62,7 +62,7 @@ def record_code(tracker: RunLog, job: Job, anew: bool) -> None:
     if not job.config.tracking.code or (folder / PATCH).exists() or (folder / CODE).exists():
         return
     patch = patch_since("HEAD")
-    texts = {f"{CODE}/{name}": redact(_read(path)) for name, path in own_files(job).items()}
+    texts = {f"{CODE}/{name}": redact(_read(path)) for name, path in kept_files(job).items()}
     if patch and len(_bytes(patch)) > MOST_BYTES:
         warn(f"cnnexp: {PATCH} would have {len(_bytes(patch)):,} bytes, more than {MOST_BYTES:,}: it is not recorded")
     elif patch:
@@ -72,7 +72,7 @@ def record_code(tracker: RunLog, job: Job, anew: bool) -> None:
         tracker.log_artifact(folder / name, folder=str(Path(name).parent) if "/" in name else None)
 
 
-def own_files(job: Job) -> dict[str, Path]:
+def kept_files(job: Job) -> dict[str, Path]:
     """The files that took part and are of the user's own, by their names in `code/`; those that are too long are left
     out, which is said."""
     found = {f"conf/{name}": path for name, path in job.config_files.items()} | target_files(job.resolved)

@@ -24,18 +24,9 @@ from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import PACKAGES, environment_tags
 
 
-def read_results(sweep_folder: Path) -> list[Result]:
-    """What the jobs of a sweep left in their folders, in the order of the jobs; what cannot be read is named."""
-    return distinguish(*_ended(sweep_folder))
-
-
-def compare_jobs(sweep_folder: Path, report: Report) -> Comparison | Grid:
-    """The jobs of a sweep, by what they left in their folders; at least one has ended."""
-    return compare(*_ended(sweep_folder), report)
-
-
-def _ended(sweep_folder: Path) -> tuple[list[Result], list[list[str]]]:
-    """What the jobs of a sweep left, and their overrides."""
+def read_jobs(sweep_folder: Path) -> tuple[list[Result], list[list[str]]]:
+    """What the jobs of a sweep left in their folders, and their overrides, in the order of the jobs; what cannot be
+    read is named."""
     sweep, results, lines = SweepFolder(sweep_folder), [], []
     for number, job in sweep.jobs().items():
         if not job.has_ended:
@@ -207,7 +198,7 @@ def draw_chart(path: Path, comparison: Comparison | Grid, title: str) -> bytes:
 
 def draw_so_far(folder: Path, name: str, report: Report) -> None:
     """Draw comparison.png of the jobs of a sweep that are done so far, if there are any."""
-    results, lines = _ended(folder)
+    results, lines = read_jobs(folder)
     if results:
         title = f"{name}: {len(results)} runs so far"
         draw_chart(folder / "comparison.png", compare(results, lines, report), title)

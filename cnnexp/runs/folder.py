@@ -22,6 +22,7 @@ from cnnexp.files import is_locked, locked_if_free, write_atomic
 from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
+from cnnexp.report.predictions import PREDICTIONS
 
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
@@ -119,7 +120,7 @@ class RunFolder(LockedFolder):
     @property
     def predictions(self) -> Path:
         """The answers to the test images, see `cnnexp.report.predictions`."""
-        return self.path / "predictions.csv"
+        return self.path / PREDICTIONS
 
     @property
     def overrides(self) -> list[str]:
@@ -241,22 +242,26 @@ class SweepFolder(LockedFolder):
     @property
     def parent_run_id(self) -> str | None:
         """None where this is no sweep."""
-        return self.manifest.parent_run_id if self.manifest else None
+        manifest = self.manifest
+        return manifest.parent_run_id if manifest else None
 
     @property
     def shared_overrides(self) -> list[str]:
         """The line, as far as all jobs share it; empty where this is no sweep."""
-        return self.manifest.overrides if self.manifest else []
+        manifest = self.manifest
+        return manifest.overrides if manifest else []
 
     @property
     def chooses(self) -> bool:
         """Whether this is a grid or a search, of which one job is chosen."""
-        return bool(self.manifest and self.manifest.kind in ("grid", "search"))
+        manifest = self.manifest
+        return manifest is not None and manifest.kind in ("grid", "search")
 
     @property
     def is_search(self) -> bool:
         """Whether a sweeper chooses the jobs as it goes."""
-        return bool(self.manifest and self.manifest.kind == "search")
+        manifest = self.manifest
+        return manifest is not None and manifest.kind == "search"
 
     def was_begun_with(self, line: Sequence[str], swept: Sequence[str]) -> bool:
         """Whether this is the sweep of a line, in whatever order its overrides stand; one that is damaged is none.
@@ -297,7 +302,8 @@ class SweepFolder(LockedFolder):
         The jobs of a sweep of an earlier version lie in folders that are called like their numbers.
         """
         found: dict[int, RunFolder] = {}
-        if self.manifest is None or self.manifest.swept is None:
+        manifest = self.manifest
+        if manifest is None or manifest.swept is None:
             found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
         for file in self.path.glob(f"{JOBS}/*.json"):
             with suppress(OSError, ValueError, TypeError, KeyError):

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -23,6 +22,7 @@ from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import group_options, hydra_context, own_flags
 from cnnexp.console import warn
 from cnnexp.errors import UserError
+from cnnexp.formats import read_yaml
 from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.runs.job import FLAGS
 from cnnexp.runs.recorded_config import (
@@ -271,7 +271,6 @@ def resuming_line(folder: RunFolder, sweep: SweepFolder | None = None) -> str | 
 def _settings(folder: RunFolder) -> Any:
     """The node `hydra` of the run, as Hydra wrote it down."""
     try:
-        text = (folder.path / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
-        return OmegaConf.create(yaml.safe_load(text)).hydra
-    except (OSError, yaml.YAMLError, AttributeError):
+        return OmegaConf.create(read_yaml(folder.path / ".hydra" / "hydra.yaml")).hydra
+    except (UserError, OmegaConfBaseException, AttributeError):
         return None

@@ -16,7 +16,7 @@ from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import image_count
 from cnnexp.process import import_tensorflow
-from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.report.predictions import PREDICTIONS, Predictions, read_predictions
 from cnnexp.runs.code import show_changes
 from cnnexp.runs.folder import reproduction_folder
 from cnnexp.runs.job import FLAGS, Job, load_dataset
@@ -342,7 +342,7 @@ def _say_what_differs(tracker: RunStore, old: Recorded, dataset: "Dataset", vari
         if value := getattr(getattr(config, group), name, None):
             say(f"{key}: {redact(value)}")
     with tempfile.TemporaryDirectory() as folder:
-        tested = read_predictions(tracker.download(run.run_id, "predictions.csv", folder))
+        tested = read_predictions(tracker.download(run.run_id, PREDICTIONS, folder))
     return show_data(run.tags, run.metrics, tested, dataset)
 
 

@@ -138,19 +138,21 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
 
 
 def _finish(sweep: Sweep) -> None:
-    from cnnexp.runs.comparison import compare_jobs, facts_of_jobs, read_results, show_comparison, write_report
+    from cnnexp.runs.comparison import compare, distinguish, facts_of_jobs, read_jobs, show_comparison, write_report
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
-    results = read_results(sweep.folder)
+    folder = SweepFolder(sweep.folder)
+    ended, lines = read_jobs(sweep.folder)
+    results = distinguish(ended, lines)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results
-    places = SweepFolder(sweep.folder).jobs()
+    places = folder.jobs()
     for result in unfinished:
         warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {places[result.order]}")
     if results:
-        comparison = compare_jobs(sweep.folder, sweep.report)
+        comparison = compare(ended, lines, sweep.report)
         show_comparison(comparison)
-        facts = facts_of_jobs(SweepFolder(sweep.folder), sweep.line, sweep.swept)
+        facts = facts_of_jobs(folder, sweep.line, sweep.swept)
         for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs", facts):
             sweep.tracker.log_artifact(file)
         say(f"chart {sweep.folder / 'comparison.png'}")
@@ -165,7 +167,7 @@ def _finish(sweep: Sweep) -> None:
     _explain_best(sweep)
     if (file := sweep.folder / "optimization_results.yaml").is_file():  # by the search's plugin
         sweep.tracker.log_artifact(file)
-    show_progress(sweep.tracker, SweepFolder(sweep.folder), sweep.monitor)
+    show_progress(sweep.tracker, folder, sweep.monitor)
     if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")
     else:
