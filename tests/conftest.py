@@ -143,7 +143,9 @@ def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_store_of_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's own functions, as `mlflow.set_tracking_uri`, leave their store in the environment of this process."""
+    """`mlflow.set_tracking_uri` leaves its store in this process, where it hides what the environment says."""
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

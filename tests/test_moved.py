@@ -176,12 +176,8 @@ def test_all_commands_on_a_copy(cnnexp: Run, tmp_path: Path, no_training: None) 
 
     import mlflow
 
-    uri = mlflow.get_tracking_uri()
-    try:
-        mlflow.set_tracking_uri(f"sqlite:///{two}/mlflow.db")
-        assert mlflow.pyfunc.load_model(f"runs:/{run_id}/model").metadata.run_id == run_id
-    finally:
-        mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(f"sqlite:///{two}/mlflow.db")
+    assert mlflow.pyfunc.load_model(f"runs:/{run_id}/model").metadata.run_id == run_id
 
 
 def test_doctor_mends_and_names_what_cannot_be_reached(cnnexp: Run, tmp_path: Path) -> None:
