@@ -34,12 +34,32 @@ PLAIN_INTERVAL_S = 10.0  # seconds between the lines of a progress report that i
 # what would do something to a terminal in place of being seen there (C0, DEL, C1), end the line or turn its direction;
 # and what stands for bytes of a name that are no UTF-8
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+SECRET = "***"  # stands for what is shown to nobody
+USER = re.compile(r"""(\w://[^\s:/@"']*):[^\s"'/]*@|(\w://[^\s:/@"']*):[^\s"']*@""")
+QUERY = re.compile(r"""(\w://[^\s"'?]*\?)([^\s"'#]*)""")
 ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
-    r"""One line of text for a person: control characters, and bytes that are no UTF-8, as `\n` or `\xNN`."""
-    return UNSEEN.sub(lambda found: _escaped(found[0]), text)
+    r"""One line for a person, `redact`ed; control characters, and bytes that are no UTF-8, as `\n` or `\xNN`."""
+    return UNSEEN.sub(lambda found: _escaped(found[0]), redact(text))
+
+
+def redact(text: str) -> str:
+    """`text` with `***` for the password of every URL in it, and for each value of its query, whatever they are called.
+
+    A second time it changes nothing.
+    """
+    if "://" not in text:
+        return text
+    text = USER.sub(lambda found: f"{found[1] or found[2]}:{SECRET}@", text)
+    return QUERY.sub(lambda found: found[1] + _without_values(found[2]), text)
+
+
+def _without_values(query: str) -> str:
+    """Names stay; a part without a name may be a key itself."""
+    parts = (part.partition("=") for part in re.split("[&;]", query))
+    return "&".join(f"{name}={SECRET}" if equals else SECRET * bool(name) for name, equals, _ in parts)
 
 
 def _escaped(letter: str) -> str:

@@ -67,8 +67,8 @@ def test_flatten():
 
 def test_passwords_are_left_out():
     assert record.redact("postgresql://me:pw@h:5432/db") == "postgresql://me:***@h:5432/db"
-    assert record.redact("mysql+pymysql://me:p/w:@x@h/db?ssl=1") == "mysql+pymysql://me:***@h/db?ssl=1"
-    assert record.redact("postgresql://h/db?user=me&password=pw&x=1") == "postgresql://h/db?user=me&password=***&x=1"
+    assert record.redact("mysql+pymysql://me:p/w:@x@h/db?ssl=1") == "mysql+pymysql://me:***@h/db?ssl=***"
+    assert record.redact("postgresql://h/db?user=me&password=pw&x=1") == "postgresql://h/db?user=***&password=***&x=***"
     for harmless in ("http://h:5000/x", "sqlite:///a/b.db", "https://h/a@b", "postgresql://me@h/db"):
         assert record.redact(harmless) == harmless
     assert record.flatten({"tracking": {"uri": "http://me:pw@h"}}) == {"tracking.uri": "http://me:***@h"}

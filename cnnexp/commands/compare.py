@@ -4,12 +4,11 @@ from pathlib import Path
 
 from cnnexp.commands.arguments import JSON, RUN, CommandParser
 from cnnexp.config.composition import load_config
-from cnnexp.console import say, warn
+from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import redact
 
 TEXT = """\
 Table, chart and page of a sweep (the newest if nothing is named) or of the named runs. A list of experiments is a

@@ -8,10 +8,9 @@ import urllib.request
 
 from cnnexp.commands.arguments import CommandParser, split_overrides
 from cnnexp.config.composition import load_config
-from cnnexp.console import say
+from cnnexp.console import redact, say
 from cnnexp.errors import UserError
 from cnnexp.runs.tracker import open_tracker
-from cnnexp.tracking.record import redact
 from cnnexp.tracking.stores import sqlite_file
 
 SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here

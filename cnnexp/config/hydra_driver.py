@@ -5,11 +5,15 @@ Hydra 1.3 offers `hydra.main`, which reads `sys.argv`, ends the process where a 
 """
 
 import argparse
+import io
+import logging
 import os
 import shlex
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -18,14 +22,16 @@ from typing import Any
 
 import yaml
 from hydra import version
+from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser, run_and_report
+from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
 from hydra.conf import HydraConf
+from hydra.core import utils as hydra_core
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -39,6 +45,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cnnexp import config
 from cnnexp.config.limits import check_place
+from cnnexp.console import redact
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 
@@ -211,6 +218,59 @@ def rerun_of(pickle: str) -> str:
     return f"cnnexp reproduce {run}"
 
 
+# ------------------------------------------------------------------------------------------------------- records
+
+
+def redacted_yaml(composed: DictConfig) -> str:
+    """A config as YAML, as it was written: its interpolations stay, its addresses are `redact`ed."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(below) for key, below in value.items()}
+        if isinstance(value, list):
+            return [clean(below) for below in value]
+        return redact(value) if isinstance(value, str) else value
+
+    return OmegaConf.to_yaml(OmegaConf.create(clean(OmegaConf.to_container(composed, resolve=False))))
+
+
+def _save_config(composed: DictConfig, name: str, folder: Path) -> None:
+    """What Hydra writes into `.hydra`, in its place and form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(redacted_yaml(composed), encoding="utf-8")
+
+
+hydra_core._save_config = _save_config  # in a launcher's processes too, which import this file for `OwnFiles`
+
+
+@contextmanager
+def _redacted() -> Iterator[None]:
+    """While Hydra runs: no line of a log, and no config that a sweeper saves, holds a secret of an address."""
+    factory, save = logging.getLogRecordFactory(), OmegaConf.save
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = factory(*args, **kwargs)
+        if "://" in (text := made.getMessage()):
+            made.msg, made.args = redact(text), ()
+        if made.exc_info and made.exc_info[0]:
+            made.exc_text = redact("".join(traceback.format_exception(*made.exc_info)).rstrip())
+        return made
+
+    def save_redacted(composed: Any, f: Any, resolve: bool = False) -> None:
+        if isinstance(f, str | Path) and isinstance(composed, DictConfig) and not resolve:
+            Path(f).write_text(redacted_yaml(composed), encoding="utf-8")
+        else:
+            save(composed, f, resolve)
+
+    logging.setLogRecordFactory(record)
+    OmegaConf.save = staticmethod(save_redacted)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
+        OmegaConf.save = staticmethod(save)  # type: ignore[method-assign, assignment]
+
+
 # ------------------------------------------------------------------------------------------------------- running
 
 
@@ -221,20 +281,20 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
         What `task` returned.
 
     Raises:
-        UserError: `task` raised it. Any other error Hydra prints, shortened, and ends the process.
+        Exception: `task` raised it, or Hydra did.
     """
-    refused: list[UserError] = []
+    refused: list[Exception] = []
 
     def caught(composed: DictConfig) -> float:
         try:
             return task(composed)
-        except UserError as error:  # Hydra would print a line of its own about it
+        except Exception as error:  # Hydra would print a line of its own about it
             refused.append(error)
             return float("nan")
 
-    with hydra_context(config_dir) as hydra:
+    with hydra_context(config_dir) as hydra, _redacted():
         line = [*overrides, "hydra.mode=RUN"]
-        done = run_and_report(lambda: hydra.run(config_name=config_name, task_function=caught, overrides=line))
+        done = hydra.run(config_name=config_name, task_function=caught, overrides=line)
     if refused:
         raise refused[0]
     return float(done.return_value)
@@ -243,8 +303,8 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
 def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, config_name: str) -> None:
     """Let Hydra run the jobs of a sweep by its sweeper and launcher; `task` is called for each, maybe elsewhere."""
     line = [*overrides, "hydra.mode=MULTIRUN"]
-    with hydra_context(config_dir) as hydra, _jobs_checked():
-        run_and_report(lambda: hydra.multirun(config_name=config_name, task_function=task, overrides=line))
+    with hydra_context(config_dir) as hydra, _jobs_checked(), _redacted():
+        hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 
 
 @contextmanager
@@ -272,6 +332,7 @@ class LightResults(Callback):
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Called by Hydra, in the process of the job."""
         job_return.cfg = job_return.hydra_cfg = None
+        job_return.overrides = [redact(override) for override in job_return.overrides or ()]
 
 
 # ------------------------------------------------------------------------------------------------- the command line
@@ -291,14 +352,20 @@ def answer(arguments: Sequence[str]) -> None:
     config.register()
     _read_own_files()
     version.setbase("1.3")
-    parser = arguments_parser()
-    _run_hydra(
-        args=parser.parse_args(list(arguments)),
-        args_parser=parser,
-        task_function=_no_task,
-        config_path=str(conf_dir()),
-        config_name="config",
-    )
+    parser, report = arguments_parser(), hydra_utils.run_and_report
+    hydra_utils.run_and_report = lambda func: func()  # which would print a traceback, and end the process
+    try:
+        with redirect_stdout(io.StringIO()) as held:
+            _run_hydra(
+                args=parser.parse_args(list(arguments)),
+                args_parser=parser,
+                task_function=_no_task,
+                config_path=str(conf_dir()),
+                config_name="config",
+            )
+    finally:
+        hydra_utils.run_and_report = report
+        sys.stdout.write(redact(held.getvalue()))
 
 
 def _no_task(composed: DictConfig) -> None:

@@ -82,7 +82,7 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
     folder, network, dataset, images = job.folder.path, parts.network, parts.dataset, parts.data.test.images
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "config.yaml": yaml.safe_dump(job.resolved, sort_keys=False),
+        "config.yaml": yaml.safe_dump(job.shown, sort_keys=False),
         "overrides.yaml": yaml.safe_dump(job.overrides),
         "summary.txt": summary_text(network),
         "requirements.txt": requirements_text(),

@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnexp.console import say, warn
+from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
 from cnnexp.runs.job import Job
 from cnnexp.tracking.protocols import RunLog, RunStore
-from cnnexp.tracking.record import code_folder, redact, run_git
+from cnnexp.tracking.record import code_folder, run_git
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo

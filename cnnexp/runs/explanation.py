@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from cnnexp.config import Config
-from cnnexp.console import say, shorten, warn
+from cnnexp.console import redact, say, shorten, warn
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
@@ -13,7 +13,6 @@ from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
 from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import redact
 
 
 def explain_job(tracker: RunStore, folder: RunFolder) -> None:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, validated
 from cnnexp.config.targets import partial_from_config
+from cnnexp.console import SECRET, redact
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.tracking.notes import run_name
-from cnnexp.tracking.record import redact
+from cnnexp.tracking.record import redacted
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
@@ -27,8 +28,8 @@ FLAGS = ("config_dir", "config_name")  # tags: the line's flags, without which i
 class Job:
     """What a run is made from.
 
-    `resolved` is the composed config as plain values and `overrides` what the command line gave, both without
-    passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of. `flags` are those of
+    `resolved` is the composed config as plain values, `recorded` the same as it may be written down, and `overrides`
+    what the command line gave, all without passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of. `flags` are those of
     `FLAGS` that were given, and `config_files` the files of the user's own that the config is composed from, by their
     names there.
     """
@@ -40,6 +41,7 @@ class Job:
     sweep: SweepFolder | None = None
     flags: dict[str, str] = field(default_factory=dict)
     config_files: dict[str, Path] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def naming_files(self) -> Iterator[None]:
@@ -59,17 +61,39 @@ class Job:
         cls, composed: DictConfig, folder: Path, overrides: list[str], sweep: SweepFolder | None = None
     ) -> "Job":
         """Type and check what Hydra composed."""
-        resolved = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(resolved, dict)
-        values = {str(key): value for key, value in resolved.items()}
-        values["tracking"]["uri"] = redact(values["tracking"]["uri"] or "") or None
-        own = RunFolder(folder.resolve())
-        return cls(validated(composed), values, [redact(override) for override in overrides], own, sweep)
+        resolved: Any = OmegaConf.to_container(composed, resolve=True)
+        own, line = RunFolder(folder.resolve()), [redact(override) for override in overrides]
+        return cls(validated(composed), redacted(resolved), line, own, sweep, recorded=recorded_values(composed))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The config as it is recorded."""
+        return self.recorded or self.resolved
 
     @property
     def run_name(self) -> str:
         """What the run is called in the store, and above its pictures; the same line has the same name again."""
         return run_name(self.config.name, self.overrides, self.sweep.shared_overrides if self.sweep else ())
+
+
+def recorded_values(composed: DictConfig) -> dict[str, Any]:
+    """The config as plain values that may be written down: `***` for every text that `${oc.env:NAME}` gave, also where
+    another key leads to it, and for the secrets of addresses."""
+
+    def marked(raw: Any, value: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(value, dict):
+            return {key: marked(below, value.get(key)) for key, below in raw.items()}
+        if isinstance(raw, list) and isinstance(value, list) and len(raw) == len(value):
+            return [marked(*pair) for pair in zip(raw, value, strict=True)]
+        if isinstance(value, bool | int | float):
+            return value  # typed; a number is no secret, and the run is repeated by it
+        return SECRET if isinstance(raw, str) and "${oc.env:" in raw else raw
+
+    resolved: Any = OmegaConf.to_container(composed, resolve=True)
+    raw: Any = OmegaConf.to_container(composed, resolve=False)
+    if "${oc.env:" in str(raw):
+        resolved = OmegaConf.to_container(OmegaConf.create(marked(raw, resolved)), resolve=True)
+    return dict(redacted(resolved))
 
 
 def explains(config: Config, sweep: SweepFolder | None) -> bool:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from cnnexp.console import warn
+from cnnexp.console import redact, warn
 from cnnexp.metrics.names import FAILED_JOBS, FINAL_VAL_ACC, FINAL_VAL_LOSS, JOBS
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.tracking.notes import override_key, own_overrides
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import redact
 
 BEST = {FINAL_VAL_ACC: "best/val_acc", FINAL_VAL_LOSS: "best/val_loss"}
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config import Config, validated
 from cnnexp.config.composition import CommandLineJobs, JobComposer, job_subdirs, order_jobs, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
-from cnnexp.console import progress, say
+from cnnexp.console import progress, redact, say
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
@@ -20,7 +20,7 @@ from cnnexp.runs.search import is_search, repeats_itself
 from cnnexp.runs.settings import report_of
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import config_hash, redact
+from cnnexp.tracking.record import config_hash
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset

@@ -25,6 +25,7 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
+from cnnexp.console import SECRET
 from cnnexp.errors import UserError, nearest
 from cnnexp.files import read_file
 from cnnexp.formats import MOST_BYTES, parse_yaml, walk
@@ -212,7 +213,17 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
             _apply(config, override)
     if "dataset" not in anew:
         _find_data(config, values, given)
+    _check_secrets(run_id, config)
     return config
+
+
+def _check_secrets(run_id: str, config: DictConfig) -> None:
+    """Refuse a value of which a part was not written down, unless it is of this installation."""
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    for path, value in walk({name: value for name, value in values.items() if name not in OF_HERE}):
+        if isinstance(value, str) and SECRET in value:
+            key = ".".join(map(str, path))
+            raise UserError(f"run {run_id}: {key}={value}: *** was not recorded; give it again: {key}=VALUE")
 
 
 def hash_today(folder: RunFolder, wanted: str) -> str | None:

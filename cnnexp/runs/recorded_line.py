@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnexp.config import SCHEMAS
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import group_options, hydra_context, own_flags
-from cnnexp.console import warn
+from cnnexp.console import redact, warn
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.runs.folder import RunFolder, SweepFolder
@@ -35,7 +35,6 @@ from cnnexp.runs.recorded_config import (
     replaced,
 )
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import redact
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
@@ -84,7 +83,7 @@ def shell_line(words: Sequence[str]) -> str:
     if not line.isprintable():
         raise UserError(f"{line[:200]!r}: has control characters; refused")
     if "***" in line:
-        warn("cnnexp: *** stands where there was a password; write it there")
+        warn("cnnexp: *** stands where there was a password or a key; write it there")
     return line
 
 
@@ -258,14 +257,23 @@ def resuming_line(folder: RunFolder, sweep: SweepFolder | None = None) -> str | 
     settings = _settings(folder)
     if settings is None:
         return None
-    flags, own = _flags(own_flags(settings)), list(map(redact, settings.overrides.hydra))
+    flags, own = _flags(own_flags(settings)), list(map(redact, _as_written(settings.overrides.hydra)))
     chosen = [
         override for override in own if not override.startswith(("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir="))
     ]
     if sweep:
         return shlex.join(["cnnexp", "train", "-m", *flags, *sweep.shared_overrides, *chosen])
-    line = [redact(override) for override in settings.overrides.task if not override.startswith("trainer.resume=")]
+    line = [
+        redact(override)
+        for override in _as_written(settings.overrides.task)
+        if not override.startswith("trainer.resume=")
+    ]
     return shlex.join(["cnnexp", "train", *flags, *line, *chosen, "trainer.resume=true"])
+
+
+def _as_written(overrides: Any) -> list[str]:
+    """Those of a list, of which reading one by one would resolve `${oc.env:NAME}`."""
+    return [str(override) for override in OmegaConf.to_container(overrides, resolve=False)]
 
 
 def _settings(folder: RunFolder) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from cnnexp.config import Config
-from cnnexp.console import say, warn
+from cnnexp.console import redact, say, warn
 from cnnexp.errors import RunError, UserError
 from cnnexp.files import is_disk_full
 from cnnexp.report.compare import Result
@@ -21,7 +21,7 @@ from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
 from cnnexp.tracking.notes import NOTE_TAG, describing_tags, run_note
 from cnnexp.tracking.protocols import RunLog, RunTracker
-from cnnexp.tracking.record import config_hash, environment_tags, flatten, redact
+from cnnexp.tracking.record import config_hash, environment_tags, flatten
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
@@ -53,7 +53,7 @@ def open_run(tracker: RunTracker, job: Job, dataset: "Dataset", parent: str | No
 def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str | None) -> str:
     """Open a new run with the params, tags and note of `job`, and return its id; without `dataset` it has no digest."""
     name = job.run_name
-    tags = {NOTE_TAG: run_note(job.resolved, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
+    tags = {NOTE_TAG: run_note(job.shown, job.overrides, job.folder.path), **_tags(job, dataset, parent)}
     return tracker.start_run(name, _params(job), tags, parent, job.folder.journal)
 
 
@@ -63,12 +63,12 @@ def _params(job: Job) -> dict[str, str]:
     That is an empty value which is the default, a place below `paths.root`, and a target that a name says already.
     The whole config is an artifact.
     """
-    root, kept = str(job.resolved["paths"]["root"]), {}
-    for key, text in flatten(job.resolved).items():
+    root, kept = str(job.shown["paths"]["root"]), {}
+    for key, text in flatten(job.shown).items():
         path = key.split(".")
         own_place = key in PLACES and text.removeprefix("sqlite:///").startswith(f"{root}/")
         empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
-        if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.resolved, path)):
+        if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.shown, path)):
             kept[key] = text
     return kept
 
@@ -97,7 +97,7 @@ def _is_said(values: Mapping[str, Any], path: Sequence[str]) -> bool:
 
 def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, str]:
     return {
-        **describing_tags(job.resolved),
+        **describing_tags(job.shown),
         "sweep_id": parent or "",
         "overrides": " ".join(job.overrides),
         **job.flags,
@@ -113,7 +113,7 @@ def note(job: Job, result: Result) -> str:
     """The note of a run that is finished."""
     assert result.test_accuracy is not None and result.val_accuracy is not None
     accuracies = result.test_accuracy, result.val_accuracy
-    return run_note(job.resolved, job.overrides, job.folder.path, accuracies, result.interval)
+    return run_note(job.shown, job.overrides, job.folder.path, accuracies, result.interval)
 
 
 def log_input(tracker: RunLog, dataset: "Dataset", config: Config) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cnnexp.config import Config
-from cnnexp.console import say, table, warn
+from cnnexp.console import redact, say, table, warn
 from cnnexp.drawing import drawing_process
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import image_count
@@ -41,7 +41,6 @@ from cnnexp.tracking.record import (
     cores,
     environment_tags,
     processor,
-    redact,
     requirements_text,
 )
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.console import say, warn
+from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
 from cnnexp.runs.folder import RunFolder, RunManifest
@@ -23,7 +23,7 @@ from cnnexp.runs.result import make_result
 from cnnexp.runs.reuse import Wanted, find_equal, is_whole, take
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
-from cnnexp.tracking.record import config_hash, redact
+from cnnexp.tracking.record import config_hash
 
 log = logging.getLogger(__name__)
 Train = Callable[[Job, str | None, int], float]

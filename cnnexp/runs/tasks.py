@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config
 from cnnexp.config.hydra_driver import own_files, own_flags
@@ -70,8 +70,13 @@ def train_in_sweep(composed: DictConfig) -> float:
 
 def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
     settings = HydraConfig.get()
-    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), list(settings.overrides.task), sweep)
+    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), _as_written(settings), sweep)
     return replace(job, flags=own_flags(settings), config_files=own_files(settings))
+
+
+def _as_written(settings: HydraConf) -> list[str]:
+    """The overrides of the job, of which reading one by one would resolve `${oc.env:NAME}`."""
+    return [str(o) for o in OmegaConf.to_container(settings.overrides.task, resolve=False)]  # type: ignore[arg-type, union-attr]
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:

@@ -3,11 +3,10 @@
 import os
 
 from cnnexp.config.training import TrackingConfig
-from cnnexp.console import say, warn_once
+from cnnexp.console import redact, say, warn_once
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.null import NullTracker
 from cnnexp.tracking.protocols import RunStore, RunTracker
-from cnnexp.tracking.record import redact
 
 
 def open_tracker(tracking: TrackingConfig) -> RunTracker:

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnnexp.console import warn, warn_once
+from cnnexp.console import redact, warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import read_file, write_atomic
-from cnnexp.tracking.record import redact
 
 T = TypeVar("T")
 Record = dict[str, Any]  # "kind" and what belongs to it; see RunWriter

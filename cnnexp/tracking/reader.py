@@ -9,11 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cnnexp.console import redact
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import current, spellings
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.locations import Move, find_move
-from cnnexp.tracking.record import REUSED_FROM, redact, storable_name
+from cnnexp.tracking.record import REUSED_FROM, storable_name
 from cnnexp.tracking.registry import SCHEME, run_of_version
 from cnnexp.tracking.stores import sqlite_file
 from cnnexp.tracking.views import missing_tags, swept_keys, view_links

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
+from cnnexp.console import redact
+
 MAX_NAME = 250  # characters of a name that the store takes
 MAX_VALUE = 6000  # characters of a parameter that the store keeps; it would cut the rest without a word
 MAX_TAG = 8000  # characters of a tag
@@ -50,22 +52,25 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
 def config_hash(config: Mapping[str, Any]) -> str:
     """16 hex digits that name what a job computes: SHA-256 of its config without what only says where and when.
 
-    That is `paths`, `tracking`, `sweep` and `trainer.resume`.
+    That is `paths`, `tracking`, `sweep` and `trainer.resume`, and the secrets in addresses.
     """
     decisive = {key: value for key, value in config.items() if key not in ("paths", "tracking", "sweep")}
     if isinstance(trainer := decisive.get("trainer"), Mapping):
         decisive["trainer"] = {key: value for key, value in trainer.items() if key != "resume"}
-    return hashlib.sha256(_canonical(decisive).encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(redacted(decisive)).encode()).hexdigest()[:16]
 
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def redact(text: str) -> str:
-    """`text` with `***` for the password of every URI in it, in `//user:password@` as in `?password=`."""
-    text = re.sub(r"""(://[^\s:/@]*):[^\s"']*@""", r"\1:***@", text)
-    return re.sub(r"""(?i)([?&](?:password|passwd|pwd|token)=)[^\s&"']*""", r"\1***", text)
+def redacted(value: Any) -> Any:
+    """Nested values with every text `redact`ed."""
+    if isinstance(value, Mapping):
+        return {key: redacted(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(below) for below in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 # -------------------------------------------------------------------------------------- names and long values

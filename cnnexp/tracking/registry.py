@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cnnexp.console import redact
 from cnnexp.errors import UserError
 from cnnexp.formats import number
 from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
-from cnnexp.tracking.record import MAX_VALUE, redact
+from cnnexp.tracking.record import MAX_VALUE
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo

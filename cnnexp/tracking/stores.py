@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from cnnexp.console import redact
 from cnnexp.errors import UserError
-from cnnexp.tracking.record import redact
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 REACH_SECONDS = 10.0

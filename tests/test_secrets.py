@@ -1,0 +1,66 @@
+"""No secret of an address or of the environment in any file or line."""
+
+import pytest
+
+from cnnexp.config.composition import compose_config
+from cnnexp.config.hydra_driver import hydra_context, redacted_yaml
+from cnnexp.console import redact, visible
+from cnnexp.errors import UserError
+from cnnexp.runs.job import recorded_values
+from cnnexp.runs.recorded_config import _check_secrets
+from cnnexp.tracking.record import config_hash
+
+ADDRESSES = {
+    "http://me:PASSWORD@h:80/x.zip?token=TOKEN&sig=SIG": "http://me:***@h:80/x.zip?token=***&sig=***",
+    "https://h/x.zip?PASSWORD": "https://h/x.zip?***",
+    "postgresql://me:PASS/W:O@RD@h/db": "postgresql://me:***@h/db",
+    "seed=1 a='ftp://me:PASSWORD@h/x?k=v' b=2": "seed=1 a='ftp://me:***@h/x?k=***' b=2",
+    "http://h:80/x": "http://h:80/x",
+    "photos/what?.jpg": "photos/what?.jpg",
+}
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_every_value_of_a_query_and_every_password_goes(text):
+    assert redact(text) == visible(text) == ADDRESSES[text]
+    assert redact(redact(text)) == redact(text)
+
+
+def test_what_the_environment_gave_is_marked_wherever_it_leads(monkeypatch):
+    monkeypatch.setenv("MYPW", "VALUE")
+    monkeypatch.setenv("MYSEED", "7")
+    line = ["+tracking.tags.note=${oc.env:MYPW}", "tracking.experiment=${tracking.tags.note}", "seed=${oc.env:MYSEED}"]
+    with hydra_context():
+        composed = compose_config([*line, "tracking.uri='http://me:PASSWORD@h'"])
+    recorded = recorded_values(composed)
+    assert recorded["tracking"]["tags"]["note"] == recorded["tracking"]["experiment"] == "***"
+    assert recorded["seed"] == 7  # a number is no secret, and a run is repeated by it
+    assert recorded["tracking"]["uri"] == "http://me:***@h"
+    written = redacted_yaml(composed)  # as Hydra's files are
+    assert "${oc.env:MYPW}" in written and "VALUE" not in written and "PASSWORD" not in written
+
+
+def test_a_secret_is_asked_for_by_its_key():
+    with hydra_context():
+        composed = compose_config(["dataset=folder", "dataset.path='http://h/x.zip?token=***'"])
+    with pytest.raises(UserError, match=r"token=\*\*\*: .*give it again: dataset.path=VALUE"):
+        _check_secrets("abc", composed)
+
+
+def test_a_run_is_found_again_without_its_secrets():
+    def hashed(path):
+        return config_hash({"dataset": {"path": path}})
+
+    assert hashed("http://h/x?k=SECRET") == hashed("http://h/x?k=***") != hashed("http://h/y?k=***")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["tracking.urii='postgresql://me:PASSWORD@h/x?k=TOKEN'"],
+        ["dataset.path='http://me:PASSWORD@h?k=TOKEN'", "--cfg", "job"],
+    ],
+)
+def test_no_line_shows_one(cnnexp, line):
+    _, out, err = cnnexp("train", *line)
+    assert "PASSWORD" not in out + err and "TOKEN" not in out + err and "***" in out + err
