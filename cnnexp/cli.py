@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from cnnexp import __version__
-from cnnexp.errors import UserError, nearest
+from cnnexp.errors import UserError, is_of_hydra, nearest, one_line
 from cnnexp.process import interrupt, quiet_libraries
 
 COMMANDS = {
@@ -63,6 +63,24 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `cnnexp ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Say in one line what a library raised; the trace goes into a file. 2 for what Hydra refuses, else 1."""
+    import tempfile
+    import traceback
+
+    from cnnexp.console import redact, warn
+
+    if is_of_hydra(error):
+        warn(f"cnnexp: {one_line(error)}")
+        return UserError.exit_code
+    with tempfile.NamedTemporaryFile("w", prefix="cnnexp-", suffix="-traceback.txt", delete=False) as file:
+        file.write(redact("".join(traceback.format_exception(error))).encode("utf-8", "replace").decode())
+    warn(f"cnnexp: {one_line(error)}; the trace is in {file.name}")
+    return 1
 
 
 def _dispatch(arguments: list[str]) -> int:

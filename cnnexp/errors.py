@@ -17,6 +17,26 @@ class RunError(UserError):
     exit_code = 1
 
 
+def one_line(error: BaseException) -> str:
+    """What a library raised, in one line that says what can be done; told by names, so that no library is imported."""
+    kind = type(error).__name__
+    said = (str(error).strip() or kind).splitlines()[0]
+    if kind == "TrainingDivergedError" or is_of_hydra(error):
+        return said
+    if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
+        return f"there is not memory enough ({said}); lower trainer.batch_size, dataset.image_size or head.units"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or kind}: {error.strerror}; make it readable and writable, or give another place"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{said}; pip install {error.name.partition('.')[0]}"
+    return f"{kind}: {said}; unless a function of your own raised it, this is a mistake of cnnexp"
+
+
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf refuses something."""
+    return any(base.__name__ in ("HydraException", "OmegaConfBaseException") for base in type(error).__mro__)
+
+
 def nearest(given: str, allowed: list[str]) -> list[str]:
     """`allowed`, with the names closest to `given` first."""
     from difflib import SequenceMatcher

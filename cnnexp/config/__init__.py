@@ -58,6 +58,8 @@ class Config:
     )
 
     def check(self) -> None:
+        if not self.name.strip():
+            raise UserError(f"name={self.name!r}: must not be empty; name the variant, as name=baseline")
         for key, epochs, optimizer in self.schedules():
             if optimizer.schedule.warmup_epochs > epochs:
                 warmup = f"{optimizer.schedule.warmup_epochs:g}"

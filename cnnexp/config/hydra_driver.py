@@ -240,7 +240,7 @@ def _save_config(composed: DictConfig, name: str, folder: Path) -> None:
     (folder / name).write_text(redacted_yaml(composed), encoding="utf-8")
 
 
-hydra_core._save_config = _save_config  # in a launcher's processes too, which import this file for `OwnFiles`
+hydra_core._save_config = _save_config  # type: ignore[assignment]  # in a launcher's processes too, which import this file for `OwnFiles`
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _redacted() -> Iterator[None]:
         yield
     finally:
         logging.setLogRecordFactory(factory)
-        OmegaConf.save = staticmethod(save)  # type: ignore[method-assign, assignment]
+        OmegaConf.save = staticmethod(save)  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------------------------------- running

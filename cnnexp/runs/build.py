@@ -1,6 +1,7 @@
 """From the config to the parts of a run: data, network, phases."""
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -134,6 +135,12 @@ def _file_stamp(weights: str | None) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
+def network_name(name: str) -> str:
+    """The variant's name as a network may bear it: TensorFlow takes letters, digits and some signs."""
+    clean = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return clean if re.match(r"[A-Za-z0-9]", clean) else f"network{clean}"
+
+
 def build_network(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
     """The network with the freeze policy of its last phase applied, not compiled; its weights on all devices."""
     size = config.dataset.image_size
@@ -143,10 +150,10 @@ def build_network(config: Config, channels: int, num_classes: int, strategy: Str
             num_classes,
             backbone=partial_from_config("backbone", config.backbone, omit=("finetune_from",)),
             head=partial_from_config("head", config.head),
-            name=config.name,
+            name=network_name(config.name),
         )
     if strategy:  # made outside of the scope, it evaluates on one device
-        network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=config.name)
+        network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=network_name(config.name))
     apply(freeze_policies(config)[-1], network)
     return network
 

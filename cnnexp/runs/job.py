@@ -29,9 +29,9 @@ class Job:
     """What a run is made from.
 
     `resolved` is the composed config as plain values, `recorded` the same as it may be written down, and `overrides`
-    what the command line gave, all without passwords; `folder` is the run's own, and `sweep` that of the sweep that it is a job of. `flags` are those of
-    `FLAGS` that were given, and `config_files` the files of the user's own that the config is composed from, by their
-    names there.
+    what the command line gave, all without passwords. `folder` is the run's own, and `sweep` that of the sweep that it
+    is a job of. `flags` are those of `FLAGS` that were given, and `config_files` the files of the user's own that the
+    config is composed from, by their names there.
     """
 
     config: Config

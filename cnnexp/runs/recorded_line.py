@@ -263,17 +263,15 @@ def resuming_line(folder: RunFolder, sweep: SweepFolder | None = None) -> str | 
     ]
     if sweep:
         return shlex.join(["cnnexp", "train", "-m", *flags, *sweep.shared_overrides, *chosen])
-    line = [
-        redact(override)
-        for override in _as_written(settings.overrides.task)
-        if not override.startswith("trainer.resume=")
-    ]
+    task = map(redact, _as_written(settings.overrides.task))
+    line = [override for override in task if not override.startswith("trainer.resume=")]
     return shlex.join(["cnnexp", "train", *flags, *line, *chosen, "trainer.resume=true"])
 
 
 def _as_written(overrides: Any) -> list[str]:
     """Those of a list, of which reading one by one would resolve `${oc.env:NAME}`."""
-    return [str(override) for override in OmegaConf.to_container(overrides, resolve=False)]
+    written: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, written))
 
 
 def _settings(folder: RunFolder) -> Any:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import MISSING as NO_FACTORY
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
 from cnnexp.config import Config
 from cnnexp.console import redact, say, warn
-from cnnexp.errors import RunError, UserError
-from cnnexp.files import is_disk_full
+from cnnexp.errors import RunError, UserError, one_line
+from cnnexp.files import is_disk_full, write_atomic
 from cnnexp.report.compare import Result
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job
@@ -107,6 +108,14 @@ def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, 
         **environment_tags(),
         **job.config.tracking.tags,
     }
+
+
+def keep_trace(folder: Path, error: Exception) -> str:
+    """Write what a library raised to `traceback.txt` in the run's folder; returns one line that says what and where."""
+    file = folder / "traceback.txt"
+    with suppress(OSError):
+        write_atomic(file, redact("".join(traceback.format_exception(error))).encode("utf-8", "replace"))
+    return f"{one_line(error)}; the trace is in {file}"
 
 
 def note(job: Job, result: Result) -> str:

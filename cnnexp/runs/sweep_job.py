@@ -18,7 +18,7 @@ from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow, interrupt
 from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
-from cnnexp.runs.recording import start_run
+from cnnexp.runs.recording import keep_trace, start_run
 from cnnexp.runs.result import make_result
 from cnnexp.runs.reuse import Wanted, find_equal, is_whole, take
 from cnnexp.runs.tracker import open_tracker
@@ -85,10 +85,7 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
 
         return run_job(job, parent, order)
     except Exception as error:  # one failing job must not end the others
-        expected = isinstance(error, UserError)
-        if not expected:
-            log.error("%s", redact(traceback.format_exc()))
-        reason = f"{'' if expected else type(error).__name__ + ': '}{error}"
+        reason = str(error) if isinstance(error, UserError) else keep_trace(job.folder.path, error)
         record_failure(job, parent, order, reason, traceback.format_exc())
         return float("nan")
 

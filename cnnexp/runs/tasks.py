@@ -5,6 +5,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -12,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config
 from cnnexp.config.hydra_driver import own_files, own_flags
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
 from cnnexp.runs.parent import show_progress
+from cnnexp.runs.recording import keep_trace
 from cnnexp.runs.search import is_search
 from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
 from cnnexp.runs.tracker import open_tracker
@@ -45,6 +47,8 @@ def train_single(composed: DictConfig) -> float:
                 folder.parent.rmdir()
                 folder.parent.parent.rmdir()
         raise
+    except Exception as error:
+        raise RunError(keep_trace(job.folder.path, error)) from error
 
 
 def train_in_sweep(composed: DictConfig) -> float:
@@ -76,7 +80,8 @@ def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
 
 def _as_written(settings: HydraConf) -> list[str]:
     """The overrides of the job, of which reading one by one would resolve `${oc.env:NAME}`."""
-    return [str(o) for o in OmegaConf.to_container(settings.overrides.task, resolve=False)]  # type: ignore[arg-type, union-attr]
+    written: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
+    return list(map(str, written))
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:
