@@ -1,5 +1,7 @@
 """No secret of an address or of the environment in any file or line."""
 
+from pathlib import Path
+
 import pytest
 
 from cnnexp.config.composition import compose_config
@@ -64,3 +66,40 @@ def test_a_run_is_found_again_without_its_secrets():
 def test_no_line_shows_one(cnnexp, line):
     _, out, err = cnnexp("train", *line)
     assert "PASSWORD" not in out + err and "TOKEN" not in out + err and "***" in out + err
+
+
+LIBRARIES = {
+    MemoryError("Unable to allocate 745. GiB"): "there is not memory enough (Unable to allocate 745. GiB); lower",
+    FileNotFoundError(2, "No such file", "a.txt"): "a.txt: No such file",
+    ModuleNotFoundError("No module named 'boto3'", name="boto3"): "pip install boto3",
+    KeyError("x"): "this is a mistake of cnnexp",
+}
+
+
+@pytest.mark.parametrize("error", LIBRARIES, ids=lambda error: type(error).__name__)
+def test_what_a_library_raises_is_one_line_and_its_trace_a_file(cnnexp, monkeypatch, error):
+    def raising(arguments):
+        raise error
+
+    monkeypatch.setattr("cnnexp.commands.plan.run", raising)
+    code, _, err = cnnexp("plan")
+    assert code == 1 and err.count("\n") == 1 and LIBRARIES[error] in err
+    trace = Path(err.strip().rpartition(" ")[2])
+    assert "Traceback" in trace.read_text()
+    trace.unlink()
+
+
+@pytest.mark.parametrize(
+    "line", [["--cfg", "job", "--package", "nosuch"], ["--cfg", "job", "a=!!x"], ["name="], ["-m", "seed=glob(*)"]]
+)
+def test_what_hydra_refuses_is_one_line(cnnexp, line):
+    code, out, err = cnnexp("train", *line)
+    assert code == 2 and err.count("\n") == 1 and "Traceback" not in out + err
+
+
+def test_a_network_has_a_name_that_tensorflow_takes():
+    from cnnexp.runs.build import network_name
+
+    assert network_name("baseline") == "baseline"
+    assert network_name("my cats") == "my_cats"
+    assert network_name("_ä") == "network__"

@@ -26,6 +26,7 @@ TOPICS = (  # in the order in which they are read
     "serving",
     "reproduce",
     "files",
+    "promises",
     "benchmarks",
     "limits",
     "contributing",

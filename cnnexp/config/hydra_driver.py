@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -355,7 +355,7 @@ def answer(arguments: Sequence[str]) -> None:
     parser, report = arguments_parser(), hydra_utils.run_and_report
     hydra_utils.run_and_report = lambda func: func()  # which would print a traceback, and end the process
     try:
-        with redirect_stdout(io.StringIO()) as held:
+        with redirect_stdout(io.StringIO()) as held, redirect_stderr(io.StringIO()) as said:
             _run_hydra(
                 args=parser.parse_args(list(arguments)),
                 args_parser=parser,
@@ -363,6 +363,9 @@ def answer(arguments: Sequence[str]) -> None:
                 config_path=str(conf_dir()),
                 config_name="config",
             )
+    except SystemExit as error:
+        if error.code:
+            raise UserError(said.getvalue().strip() or f"{' '.join(arguments)}: Hydra refuses it") from error
     finally:
         hydra_utils.run_and_report = report
         sys.stdout.write(redact(held.getvalue()))
