@@ -1,8 +1,10 @@
 """No secret of an address or of the environment in any file or line."""
 
+import random
 from pathlib import Path
 
 import pytest
+from campaign.lines import broken, mutated
 
 from cnnexp.config.composition import compose_config
 from cnnexp.config.hydra_driver import hydra_context, redacted_yaml
@@ -103,3 +105,10 @@ def test_a_network_has_a_name_that_tensorflow_takes():
     assert network_name("baseline") == "baseline"
     assert network_name("my cats") == "my_cats"
     assert network_name("_ä") == "network__"
+
+
+def test_random_lines_end_with_a_code_and_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chance = random.Random(1)
+    tried = [mutated(chance) for _ in range(40)]
+    assert [(words, said) for words in tried if (said := broken(words))] == []
