@@ -22,7 +22,7 @@ from cnnexp.runs.result import make_result
 from cnnexp.tracking.info import Status
 from cnnexp.tracking.notes import NOTE_TAG, describing_tags, run_note
 from cnnexp.tracking.protocols import RunLog, RunTracker
-from cnnexp.tracking.record import config_hash, environment_tags, flatten
+from cnnexp.tracking.record import config_hash, environment_tags, flatten, redacted
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
@@ -106,7 +106,7 @@ def _tags(job: Job, dataset: "Dataset | None", parent: str | None) -> dict[str, 
         "data_digest": dataset.digest if dataset else "",
         "run_dir": str(job.folder),
         **environment_tags(),
-        **job.config.tracking.tags,
+        **redacted(job.config.tracking.tags),
     }
 
 
