@@ -3,11 +3,14 @@
 import errno
 import io
 import os
+import platform
+import re
 import shutil
 import stat
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from cnnexp.console import say
 from cnnexp.errors import UserError
+from cnnexp.process import identity, lives
 
 # --------------------------------------------------------------------------------------------- files of others
 
@@ -66,6 +70,63 @@ def read_file(path: str | Path, most_bytes: int) -> bytes:
         return file.read(size)
 
 
+# ---------------------------------------------------------------------------------------- work in progress
+
+LONGEST_PART = 100  # characters of a name that are kept in that of the work in progress
+OLD_S = 86_400.0  # untouched for so long, the work of a process of another machine counts as left
+UNFINISHED = re.compile(r"\..*\.cnnexp-(?P<machine>.+)-(?P<process>\d+-\d*)-\d+", re.DOTALL)
+_numbers = count()
+
+
+def unfinished(path: Path) -> Path:
+    """Where what is to stand at `path` is made: hidden, beside it, under a name that says whose work it is."""
+    machine = re.sub(r"[^\w.-]", "_", platform.node())[:LONGEST_PART]
+    return path.with_name(f".{path.name[:LONGEST_PART]}.cnnexp-{machine}-{identity()}-{next(_numbers)}")
+
+
+def is_left(path: Path) -> bool:
+    """Whether this is `unfinished` work of a process that is no more."""
+    found = UNFINISHED.fullmatch(path.name)
+    if found is None:
+        return False
+    if found["machine"] == UNFINISHED.fullmatch(unfinished(path).name)["machine"]:  # type: ignore[index]
+        return not lives(found["process"])
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > OLD_S
+    return False
+
+
+def find_left(folder: Path) -> list[Path]:
+    """What is left of work in a folder and all below it."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        left = [name for name in (*folders, *files) if is_left(Path(place) / name)]
+        found += [Path(place) / name for name in left]
+        folders[:] = [name for name in folders if name not in left]
+    return sorted(found)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; what cannot be removed stays."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, which is made, for what is needed as long as the block is at work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = unfinished(folder / "scratch")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        remove(scratch)
+
+
 # ------------------------------------------------------------------------------------------------ appears whole
 
 
@@ -84,7 +145,7 @@ def atomic_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
         sync: have the content on the disk before it is seen at `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = unfinished(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -100,23 +161,26 @@ def atomic_file(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
 def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """A hidden folder beside `path` that is renamed to `path` at the end, and removed where there was an error.
 
-    What a killed process left there is removed first, so the caller must be `exclusive`.
+    What a killed process left of the same work is removed first.
 
     Args:
         path: missing, or an empty folder.
         replace: it may be a folder that holds something, which goes when all is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    made = unfinished(path)
+    same = made.name.rpartition(".cnnexp-")[0]
+    for other in path.parent.iterdir():
+        if other.name.rpartition(".cnnexp-")[0] == same and is_left(other):
+            remove(other)
+    made.mkdir()
     try:
-        yield unfinished
+        yield made
         if path.exists():
             (shutil.rmtree if replace else Path.rmdir)(path)
-        os.rename(unfinished, path)
+        os.rename(made, path)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove(made)
 
 
 @contextmanager
@@ -127,11 +191,11 @@ def atomic_move(folder: Path, path: str) -> Iterator[Path]:
     """
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-        yield Path(temporary)
+    with scratch_folder(folder) as temporary:
+        yield temporary
         if target.is_dir():
             shutil.rmtree(target)
-        os.replace(Path(temporary) / path, target)
+        os.replace(temporary / path, target)
 
 
 # ---------------------------------------------------------------------------------------------------- locks

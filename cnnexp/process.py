@@ -1,14 +1,23 @@
 """What every process of ours does first, whether a command or a job of a sweep: quiet libraries, then TensorFlow."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 
 # What a decoder of images may allocate: half a GiB of 24-bit RGB. Pillow refuses the same number
 # (twice its MAX_IMAGE_PIXELS).
 MOST_PIXELS = 178_956_970
+COMMAND = "CNNEXP_COMMAND"  # environment: the `identity` of the command that a launcher's process works for
+LOOK_S = 0.5  # between two looks whether the command is still there
+GRACE_S = 5.0  # for closing what a worker was at, when it is not
 
 
 def quiet_libraries() -> None:
@@ -39,6 +48,89 @@ def begin_ray_worker() -> None:
     os.chdir(os.environ["CNNEXP_FOLDER"])
 
 
+def identity() -> str:
+    """What tells this process from every other of this machine, also a later one with its number: `NUMBER-START`."""
+    return f"{os.getpid()}-{_facts(os.getpid())[1]}"
+
+
+def lives(process: str) -> bool:
+    """Whether the process with this `identity` is still at work."""
+    number, _, start = process.partition("-")
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        pass
+    state, today = _facts(int(number))
+    return state != "Z" and (not start or today in ("", start))
+
+
+def _facts(number: int) -> tuple[str, str]:
+    """State and start, in ticks since the machine's, of a process; "" where the system does not tell (proc(5))."""
+    with suppress(OSError, IndexError):
+        facts = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        return facts[0], facts[19]
+    return "", ""
+
+
+def lead() -> None:
+    """In a command: the processes that launchers start from here on are to end with it, see `begin_worker`."""
+    os.environ[COMMAND] = identity()
+
+
+def begin_worker() -> None:
+    """In a process that works for a command: it ends when the command does, however that ends.
+
+    What it was at is closed as after control-C, which SIGTERM means here from now on, too.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
+    command, parent = os.environ.get(COMMAND, ""), multiprocessing.parent_process()
+    if not any(thread.name == COMMAND for thread in threading.enumerate()):
+        threading.Thread(target=_end_with, args=(command, parent), name=COMMAND, daemon=True).start()
+
+
+def _end_with(command: str, parent: multiprocessing.process.BaseProcess | None) -> None:
+    while (not command or lives(command)) and (parent is None or parent.is_alive()):
+        time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(130)
+
+
+def guarded(command: list[str]) -> list[str]:
+    """The line of a process that runs `command`, in a session of its own, and ends it and all that it started when its
+    own standard input ends: hand it a pipe, and it does not outlive you, however you end."""
+    return [sys.executable, "-m", "cnnexp.process", *command]
+
+
+def _guard(command: list[str]) -> int:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), lambda number, frame: None)  # not SIG_IGN, which would be inherited
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    threading.Thread(target=_end_at_end_of_input, args=(server.pid,), daemon=True).start()
+    code = server.wait()
+    _end_group(server.pid)
+    return code if code >= 0 else 128 - code
+
+
+def _end_at_end_of_input(group: int) -> None:
+    while os.read(0, 4096):  # and not `sys.stdin`, whose lock would be held at the end of the process
+        pass
+    _end_group(group)
+
+
+def _end_group(group: int) -> None:
+    """SIGTERM, and after GRACE_S seconds SIGKILL to what is left of a group of processes."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        until = time.monotonic() + GRACE_S
+        while time.monotonic() < until:
+            os.killpg(group, 0)  # raises when none is left
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """What a SIGTERM does: the same as control-C."""
     raise KeyboardInterrupt(signal.Signals(number).name)
@@ -67,3 +159,7 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(sys.argv[1:]))

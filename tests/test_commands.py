@@ -1,5 +1,6 @@
 """`summary`, `prepare`, `compare` and `ui` from the command line."""
 
+import io
 import re
 import socket
 import subprocess
@@ -108,7 +109,9 @@ def test_ui_serves_the_configured_store(cnnexp: Run, monkeypatch: pytest.MonkeyP
     class Server:
         """One that ends at once."""
 
-        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        stdin = io.BytesIO()
+
+        def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
             called.append(command)
             environments.append(env)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from cnnexp.files import unfinished
+from cnnexp.process import identity
 from cnnexp.runs.folder import JOURNAL, RunFolder, RunManifest
 from cnnexp.tracking.mlflow import Tracker
 
@@ -63,7 +65,6 @@ def test_a_run_whose_process_was_killed_is_closed_and_a_live_one_is_not(
     (killed, dead), (_, alive) = training("dead"), training("alive")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    folder = tmp_path / "outputs" / "runs" / "dead"
     code, out, err = cnnexp("doctor", "--check")
     assert code == 1 and f"run {dead}: its process died; `cnnexp doctor` closes it" in err
     assert "in training" in out and tracker(tmp_path).find_run(dead).status == "RUNNING"
@@ -72,7 +73,7 @@ def test_a_run_whose_process_was_killed_is_closed_and_a_live_one_is_not(
     found = tracker(tmp_path).find_run(dead)
     assert (found.status, found.tags["error"], found.metrics) == ("KILLED", "its process died", {"loss": 1.0})
     assert tracker(tmp_path).find_run(alive).status == "RUNNING"
-    assert cnnexp("doctor", "--check")[0] == 0 and folder.is_dir()
+    assert cnnexp("doctor", "--check")[0] == 0
 
 
 def test_a_journal_is_sent(cnnexp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,26 +116,25 @@ def test_features_and_leftovers(cnnexp: Run, tmp_path: Path) -> None:
         (features / key / "meta.json").write_text(json.dumps({"bytes": [4 if key == "whole" else 5]}))
     (features / "half.tmp").mkdir()
     data, runs = tmp_path / "outputs" / "data", tmp_path / "outputs" / "runs"
-    (data / "synthetic" / ".10-2-2-32-0.ab_c12xy").mkdir(parents=True)
-    (data / ".dogs_vs_cats.unfinished").mkdir()
-    (data / "synthetic" / ".20-2-2-32-0.ab_c12xy").mkdir()
-    (runs / "1").mkdir(parents=True)
-    (runs / "1" / ".result.json.999999999").touch()
-    (runs / "1" / f".result.json.{os.getpid()}").touch()
-    busy = [FileLock(features / "busy.lock"), FileLock(data / "synthetic" / "20-2-2-32-0.lock")]
-    for lock in busy:
-        lock.acquire()
+    alive = unfinished(runs / "1" / "result.json")
+    dead = alive.name.replace(identity(), "999999999-1")
+    for folder in (data / "synthetic", runs / "1"):
+        folder.mkdir(parents=True)
+        (folder / dead).mkdir()
+    alive.touch()
+    own = [runs / "1" / ".notes.123", data / "synthetic" / ".hidden.ab_c12xy"]  # of the user
+    for file in own:
+        file.touch()
+    lock = FileLock(features / "busy.lock")
+    lock.acquire()
     before = sorted(tmp_path.rglob("*"))
     code, _, err = cnnexp("doctor", "--check", "tracking=none")
-    assert code == 1 and len(err.splitlines()) == 5 and sorted(tmp_path.rglob("*")) == before
+    assert code == 1 and len(err.splitlines()) == 4 and sorted(tmp_path.rglob("*")) == before
     code, out, err = cnnexp("doctor", "tracking=none")
-    assert (code, err) == (0, "") and out.count("removed") == 5
-    for lock in busy:
-        lock.release()
+    assert (code, err) == (0, "") and out.count("removed") == 4
+    lock.release()
     assert {path.name for path in features.iterdir() if path.is_dir()} == {"whole", "busy"}
-    assert [path.name for path in (data / "synthetic").glob(".*")] == [".20-2-2-32-0.ab_c12xy"]
-    assert not (data / ".dogs_vs_cats.unfinished").exists()
-    assert [path.name for path in (runs / "1").iterdir()] == [f".result.json.{os.getpid()}"]
+    assert sorted([*(data / "synthetic").iterdir(), *(runs / "1").iterdir()]) == sorted([alive, *own])
 
 
 def test_what_can_go_on_is_named(cnnexp: Run, tmp_path: Path) -> None:
@@ -151,3 +151,13 @@ def test_a_new_place_is_well(cnnexp: Run, tmp_path: Path) -> None:
     assert (code, err) == (0, "") and "not there yet" in out and not list(tmp_path.iterdir())
     code, _, err = cnnexp("doctor", "latest")
     assert code == 2 and "takes only --check and overrides" in err
+
+
+def test_a_finished_run_without_a_whole_model_is_named(cnnexp: Run, tmp_path: Path) -> None:
+    store = tracker(tmp_path)
+    run = store.start_run("r", {}, {})
+    experiment = store.client().get_run(run).info.experiment_id
+    store.client().create_logged_model(experiment, name="model", source_run_id=run)
+    store.end_run("FINISHED")
+    code, _, err = cnnexp("doctor", "--check")
+    assert code == 1 and f"run {run}: FINISHED, and its model is not whole; `cnnexp reproduce {run}` makes it" in err

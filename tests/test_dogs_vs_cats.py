@@ -145,8 +145,10 @@ def test_what_a_killed_process_left_is_removed(raw: Path, tmp_path: Path, monkey
         stop_at(patch, 10, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             prepared(raw, tmp_path / "set")
-    assert entries(tmp_path) == [".set.unfinished", "raw"]
-    (tmp_path / ".set.unfinished/train/cat/stray.jpg").write_text("of the killed process")
+    monkeypatch.setattr("cnnexp.files.lives", lambda process: False)
+    left, _ = entries(tmp_path)
+    assert left.startswith(".set.cnnexp-")
+    (tmp_path / left / "train/cat/stray.jpg").write_text("of the killed process")
     prepared(raw, tmp_path / "set")
     assert entries(tmp_path) == ["raw", "set"] and len(list(tmp_path.glob("set/*/*/*"))) == 16
 

@@ -567,6 +567,43 @@ def test_a_model_that_cannot_be_saved_is_marked(tracker, client, network, monkey
     assert str(client.get_logged_model(model_id).status) == "FAILED"
 
 
+def half_recorded(client, run_id, name):
+    """What a process leaves that is killed while it records a model."""
+    from mlflow.entities import LoggedModelOutput
+
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment, name=name, source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model.model_id
+
+
+def test_a_run_that_was_killed_while_its_model_was_recorded_has_one_model(tracker, client, network, uri):
+    import mlflow
+
+    run_id = tracker.start_run("n", {}, {})
+    half = half_recorded(client, run_id, "model")
+    assert tracker.find_logged_model(run_id) is None and not tracker.has_model(run_id)
+    with pytest.raises(UserError, match="recorded no model"):
+        tracker.register(run_id, "whole")
+    tracker.end_run("FINISHED")
+    assert tracker.runs_without_whole_model() == [run_id]
+    tracker.resume_run(run_id)
+    assert tracker.logged_models(run_id) == []
+    tracker.log_model(network, IMAGES[:1], ("a", "b", "c"))
+    first = tracker.find_logged_model(run_id).model_id
+    tracker.resume_run(run_id)  # it was killed before it ended, and recorded what it came to once more
+    assert [model.model_id for model in tracker.logged_models(run_id)] == [first]
+    tracker.log_model(network, IMAGES[:1], ("a", "b", "c"))
+    tracker.end_run("FINISHED")
+    (model,) = tracker.logged_models(run_id)
+    assert str(model.status) == "READY" and model.model_id not in (half, first)
+    assert tracker.runs_without_whole_model() == []
+    version = tracker.register(run_id, "whole").version
+    assert client.get_model_version("whole", version).source == model.artifact_location
+    mlflow.set_tracking_uri(uri)
+    assert mlflow.pyfunc.load_model(f"runs:/{run_id}/model").predict(IMAGES).shape == (3, 3)
+
+
 # ------------------------------------------------------------------------------------------------- reading
 
 

@@ -8,7 +8,8 @@ from cnnexp.config.hydra_driver import answer, conf_dir, group_options, groups, 
 from cnnexp.drawing import drawing_process
 from cnnexp.files import read_file
 from cnnexp.formats import MOST_BYTES
-from cnnexp.runs.planning import adopt_jobs, check_line, folder_override, unfinished_folder
+from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.planning import check_line, folder_override, prepare_run_folder, unfinished_folder
 from cnnexp.runs.sweep import run_sweep
 from cnnexp.runs.tasks import train_single
 
@@ -58,12 +59,10 @@ def run(arguments: list[str]) -> int:
     folder = unfinished_folder(plan)
     if plan.multirun:
         return 0 if run_sweep(plan, folder) else 1
-    place: list[str] = []
-    if folder is not None:
-        adopt_jobs(plan, folder)
-        place.append(folder_override("run", folder))
-    with drawing_process():
-        run_single(train_single, [*overrides, *place], config_dir, name)
+    place = RunFolder((folder or Path(plan.shared.hydra.run.dir)).resolve())
+    with place.reserved(), drawing_process():
+        prepare_run_folder(plan, place)
+        run_single(train_single, [*overrides, folder_override("run", place.path)], config_dir, name)
     return 0
 
 

@@ -10,6 +10,7 @@ from cnnexp.commands.arguments import CommandParser, split_overrides
 from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say
 from cnnexp.errors import UserError
+from cnnexp.process import guarded
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.stores import sqlite_file
 
@@ -46,15 +47,16 @@ def run(arguments: list[str]) -> int:
     say(f"waits for MLflow's server on {address}, which takes some seconds to start (Ctrl-C ends it)")
     file = sqlite_file(tracker.uri)
     links = None if file and file.exists() else tracker.view_links(address)  # which makes the store
-    server = subprocess.Popen([*tracker.ui_command(), *options], env={**SMALL, **os.environ})
+    command, settings = guarded([*tracker.ui_command(), *options]), {**SMALL, **os.environ}
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, env=settings, start_new_session=True)
+    assert server.stdin
     try:
         _say_links(links or tracker.view_links(address))  # while it starts
         _say_when_it_answers(server, address)
         return server.wait()
     finally:
-        if server.poll() is None:
-            server.terminate()
-            server.wait()
+        server.stdin.close()  # which ends it
+        server.wait()
 
 
 def _port(given: str) -> int:

@@ -1,12 +1,12 @@
 """Explains runs that are finished: what their heat maps show, recorded as if the run had drawn them."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.console import redact, say, shorten, warn
 from cnnexp.errors import UserError
+from cnnexp.files import scratch_folder
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
@@ -114,7 +114,7 @@ def _predictions(tracker: RunStore, run: RunInfo | None, folder: RunFolder) -> P
     file = folder.predictions
     if run is not None and not file.is_file():
         folder.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.path) as scratch:
+        with scratch_folder(folder.path) as scratch:
             shutil.move(tracker.download(run.run_id, file.name, scratch), file)
     return file
 

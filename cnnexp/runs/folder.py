@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cnnexp.console import warn_once
-from cnnexp.errors import UserError
-from cnnexp.files import is_locked, locked_if_free, write_atomic
+from cnnexp.errors import RunError, UserError
+from cnnexp.files import is_locked, locked, locked_if_free, write_atomic
 from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
@@ -26,6 +26,7 @@ from cnnexp.report.predictions import PREDICTIONS
 
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
+HYDRAS_FILES = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log")
 JOURNAL = "unsent.jsonl"
 SWEEP, JOBS = "sweep.json", ".jobs"
 REPRODUCTION = "reproduction.json"
@@ -78,14 +79,40 @@ class LockedFolder:
             UserError: another process works there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        file = self.path / LOCK
-        with locked_if_free(file) as held:
+        with locked_if_free(self.path / LOCK) as held:
             if not held:
-                raise UserError(f"{self.path}: another process is at work on this run; wait for its end, or stop it")
-            try:
+                raise UserError(f"{self.path}: {self.holder} is at work on this run; wait for its end, or stop it")
+            with self._named_holder():
                 yield
-            finally:
-                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock_when_free(self, what: str) -> Iterator[None]:
+        """The same, but wait for another process that works there, and say so.
+
+        Args:
+            what: is waited for, at the beginning of the line.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        waiting = f"{what} {self.holder} is at work on it, in {self.path}; waits for its end"
+        with locked(self.path / LOCK, waiting), self._named_holder():
+            yield
+
+    @contextmanager
+    def _named_holder(self) -> Iterator[None]:
+        file = self.path / LOCK
+        file.write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+    @property
+    def holder(self) -> str:
+        """Who works there, in words."""
+        try:
+            return f"another process ({int((self.path / LOCK).read_text())})"
+        except (OSError, ValueError):  # it has only just begun
+            return "another process"
 
     @property
     def is_held(self) -> bool:
@@ -96,6 +123,31 @@ class LockedFolder:
 @dataclass(frozen=True)
 class RunFolder(LockedFolder):
     """The folder of one run."""
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """`lock`, around a run of its own. Where that is refused, or interrupted, before it is recorded, nothing of it
+        is left: neither what Hydra wrote nor a folder that was made for it. All else that lies there stays.
+
+        Raises:
+            UserError: another process works there.
+        """
+        missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
+        refused = False
+        try:
+            with self.lock():
+                new = [file for name in HYDRAS_FILES if not (file := self.path / name).exists()]
+                try:
+                    yield
+                except (UserError, KeyboardInterrupt) as error:
+                    refused = not self.is_recorded and not isinstance(error, RunError)
+                    for file in new if refused else ():
+                        file.unlink(missing_ok=True)
+                    raise
+        finally:
+            for place in [self.path / ".hydra", *missing] if refused else ():
+                with suppress(OSError):  # something else lies there
+                    place.rmdir()
 
     @property
     def checkpoint(self) -> Path:

@@ -145,17 +145,36 @@ def job_folder(plan: CommandLineJobs, sweep: Path, number: int) -> RunFolder:
 
 
 def adopt_jobs(plan: CommandLineJobs, folder: Path) -> None:
-    """Before the jobs of a line run in `folder`, for what is there of them: see `recorded_config.adopt`.
+    """Before the jobs of a sweep run in `folder`, for what is there of them: see `recorded_config.adopt`.
 
     Args:
         plan: from `check_line`.
-        folder: of the sweep, or of the single run; held by this process, or by none.
+        folder: of the sweep; held by this process, or by none.
     """
-    numbers = range(len(plan.jobs))
-    places = [job_folder(plan, folder, number) for number in numbers] if plan.multirun else [RunFolder(folder)]
+    places = [job_folder(plan, folder, number) for number in range(len(plan.jobs))]
     if any(place.is_recorded for place in places):
         for place, composed in zip(places, _compose(plan), strict=True):
             adopt(place, _hash(composed))
+
+
+def prepare_run_folder(plan: CommandLineJobs, folder: RunFolder) -> None:
+    """Before a single run begins in a folder, which is held: what is there is of this run, or nothing of ours.
+
+    Raises:
+        UserError: the folder holds a sweep, another run, or this one and it is finished.
+    """
+    assert plan.composed is not None
+    key, wanted = f"hydra.run.dir={folder}", _hash(plan.composed)
+    if SweepFolder(folder.path).manifest is not None:
+        raise UserError(f"{key}: holds a sweep; give another folder, or leave it out")
+    if not folder.is_recorded:
+        return
+    run = f"run {folder.manifest.run_id}" if folder.manifest and folder.manifest.run_id else "a run"
+    if folder.status == "FINISHED":
+        raise UserError(f"{key}: holds {run}, which is finished; give another folder, or leave it out")
+    if hash_today(folder, wanted) != wanted:
+        raise UserError(f"{key}: holds {run} of another config, which is not finished; give another folder")
+    adopt(folder, wanted)
 
 
 def folder_override(what: Literal["run", "sweep"], folder: Path) -> str:

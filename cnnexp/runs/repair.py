@@ -1,11 +1,7 @@
 """What runs leave when their process is killed or their store goes away, and how it is mended."""
 
-import os
-import re
 import shlex
-import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,9 +10,11 @@ from pathlib import Path
 from cnnexp.config import Config
 from cnnexp.data.array_store import GIB
 from cnnexp.errors import UserError
-from cnnexp.files import is_locked
+from cnnexp.files import find_left, is_locked, remove
 from cnnexp.runs.folder import (
+    HYDRAS_FILES,
     JOURNAL,
+    LOCK,
     SWEEP,
     RunFolder,
     SweepFolder,
@@ -32,7 +30,6 @@ from cnnexp.tracking.stores import resolve_uri, sqlite_file
 from cnnexp.training.feature_store import FeatureStore
 
 DIED = "its process died"
-OLD_S = 3600.0  # from this age on, a half-written file of no known process is a leftover
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ def examine(config: Config, check: bool) -> Iterator[Finding]:
         if not store.wrong and store.found != "not there yet":
             yield from find_moved(tracker, check)
             yield from find_artifacts(tracker)
+            yield from find_models(tracker)
             yield from close_dead_runs(tracker, check)
             yield from send_journals(tracker, Path(config.paths.runs), check)
     yield from name_unfinished(Path(config.paths.runs))
@@ -102,6 +100,15 @@ def find_artifacts(tracker: RunTracker) -> Iterator[Finding]:
         found = f"those of {len(missing)} of {len(runs)} finished runs are not there"
         first = f"run {missing[0]}: {folders[missing[0]]}"
         yield Finding("artifacts", found, wrong=f"artifacts: {found}; mount or put back their folder ({first})")
+
+
+def find_models(tracker: RunTracker) -> Iterator[Finding]:
+    """Finished runs that began to record a model, and have none that is whole."""
+    finished = {run.run_id for run in tracker.find_runs(status="FINISHED")}
+    for run_id in tracker.runs_without_whole_model():
+        if run_id in finished:
+            found = "FINISHED, and its model is not whole"
+            yield Finding(f"run {run_id}", found, wrong=f"run {run_id}: {found}; `cnnexp reproduce {run_id}` makes it")
 
 
 def close_dead_runs(tracker: RunTracker, check: bool) -> Iterator[Finding]:
@@ -169,40 +176,22 @@ def mend_features(config: Config, check: bool) -> Iterator[Finding]:
 
 
 def remove_leftovers(config: Config, check: bool) -> Iterator[Finding]:
-    """Hidden folders and files of work that was stopped half-way."""
-    for path in [*_half_drawn(Path(config.paths.data)), *_half_written(Path(config.paths.runs))]:
+    """Work of processes that are no more, and the folders of runs that were stopped before they began."""
+    places = dict.fromkeys(
+        Path(place).resolve() for place in (config.paths.root, config.paths.data, config.paths.cache)
+    )
+    left = [path for place in places for path in find_left(place)]
+    for path in dict.fromkeys([*left, *_never_begun(Path(config.paths.runs))]):
         if check:
             yield Finding("leftover", str(path), wrong=f"{path}: left by a stopped process; `cnnexp doctor` removes it")
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
         yield Finding("leftover", str(path), "removed")
 
 
-def _half_drawn(data: Path) -> list[Path]:
-    """`.NAME.RANDOM` and `.NAME.unfinished` beside the data set NAME, while nobody holds NAME.lock."""
-    names = re.compile(r"\.(.+)\.(?:[a-z0-9_]{8}|unfinished)")
-    found = [(path, names.fullmatch(path.name)) for path in sorted(data.rglob(".*")) if path.is_dir()]
-    return [path for path, name in found if name and not is_locked(path.with_name(f"{name[1]}.lock"))]
-
-
-def _half_written(runs: Path) -> list[Path]:
-    """`.NAME.PID` of a process that is no more, or that are old."""
-    found = []
-    for path in runs.rglob(".*"):
-        number = re.fullmatch(r"\..+\.(\d+)", path.name)
-        if number and path.is_file() and (not _lives(int(number[1])) or time.time() - path.stat().st_mtime > OLD_S):
-            found.append(path)
-    return found
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
+def _never_begun(runs: Path) -> list[Path]:
+    """Folders in which there is nothing but what Hydra writes before a run, and the lock, which nobody holds."""
+    first = {Path(name).parts[0] for name in (*HYDRAS_FILES, LOCK)}
+    found = [place for place in sorted(runs.glob("*")) if place.is_dir() and not place.is_symlink()]
+    names = {place: {entry.name for entry in place.iterdir()} for place in found}
+    return [place for place in found if LOCK in names[place] <= first and not RunFolder(place).is_held]

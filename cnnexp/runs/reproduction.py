@@ -163,12 +163,12 @@ def _train(job: Job, data_digest: str) -> str:
     """The id of the new run."""
     from cnnexp.runs.run import run_job
 
-    made = job.folder.manifest
-    same = made and (made.config_hash, made.data_digest) == (config_hash(job.resolved), data_digest)
-    if made and same and job.folder.status == "FINISHED":
-        say(f"is trained already, run {made.run_id}")
-        return made.run_id
-    with drawing_process():
+    with job.folder.lock(), drawing_process():
+        made = job.folder.manifest
+        same = made and (made.config_hash, made.data_digest) == (config_hash(job.resolved), data_digest)
+        if made and same and job.folder.status == "FINISHED":
+            say(f"is trained already, run {made.run_id}")
+            return made.run_id
         run_job(job)
     return job.folder.read_result().run_id
 

@@ -168,33 +168,33 @@ def is_kept(tracker: RunStore, run_id: str) -> bool:
 
 
 def take(job: Job, order: int, found: RunFolder) -> RunManifest:
-    """Let the run in the folder `found` stand for a job: a run of this sweep leads to it, and has its figures."""
+    """Let the run in the folder `found` stand for a job: a run of this sweep leads to it, and has its figures.
+
+    The folder of the job is held by the caller.
+    """
     tracker, dataset = open_tracker(job.config.tracking), load_dataset(job.config)
     made, result, sweep = found.manifest, found.read_result(), job.sweep
     assert made is not None and sweep is not None
     tracker.prepare()
-    with job.folder.lock():
-        begun = job.folder.manifest
-        same = begun is not None and (begun.config_hash, begun.data_digest) == (made.config_hash, made.data_digest)
-        source = Path(os.path.relpath(found.path.resolve(), job.folder.path)).as_posix()
-        manifest = replace(made, run_id="", objective=None, reused_from=made.run_id, source=source)
-        job.folder.write_manifest(manifest)  # before there is a run, see `run.py`
-        job.folder.reopen()
-        run_id = open_run(tracker, job, dataset, sweep.parent_run_id, begun if same else None)
-        manifest = replace(manifest, run_id=run_id)
-        job.folder.write_manifest(manifest)
-        tracker.set_tags({REUSED_FROM: made.run_id})
-        log_input(tracker, dataset, job.config)
-        _copy_figures(tracker, made.run_id)
-        taken = replace(result, run_id=manifest.run_id, order=order)
-        tracker.set_tags(
-            {NOTE_TAG: f"{note(job, taken)}\n\nTaken from run `{made.run_id}`, which has files and model."}
-        )
-        tracker.end_run("FINISHED")
-        manifest = replace(manifest, objective=made.objective)
-        job.folder.write_manifest(manifest)
-        job.folder.write_result(taken)
-        job.folder.checkpoint.unlink(missing_ok=True)
+    begun = job.folder.manifest
+    same = begun is not None and (begun.config_hash, begun.data_digest) == (made.config_hash, made.data_digest)
+    source = Path(os.path.relpath(found.path.resolve(), job.folder.path)).as_posix()
+    manifest = replace(made, run_id="", objective=None, reused_from=made.run_id, source=source)
+    job.folder.write_manifest(manifest)  # before there is a run, see `run.py`
+    job.folder.reopen()
+    run_id = open_run(tracker, job, dataset, sweep.parent_run_id, begun if same else None)
+    manifest = replace(manifest, run_id=run_id)
+    job.folder.write_manifest(manifest)
+    tracker.set_tags({REUSED_FROM: made.run_id})
+    log_input(tracker, dataset, job.config)
+    _copy_figures(tracker, made.run_id)
+    taken = replace(result, run_id=manifest.run_id, order=order)
+    tracker.set_tags({NOTE_TAG: f"{note(job, taken)}\n\nTaken from run `{made.run_id}`, which has files and model."})
+    tracker.end_run("FINISHED")
+    manifest = replace(manifest, objective=made.objective)
+    job.folder.write_manifest(manifest)
+    job.folder.write_result(taken)
+    job.folder.checkpoint.unlink(missing_ok=True)
     return manifest
 
 

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     """Train, evaluate, record; a run that was stopped in this folder goes on where its last epoch ended.
 
+    The folder is held by the caller, see `LockedFolder.lock`.
+
     Args:
         parent: the run id of the sweep this job belongs to.
         order: its number there.
@@ -46,13 +48,8 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         The monitored figure, `trainer.monitor`, of the weights that were kept.
 
     Raises:
-        UserError: bad input, or another process works in the run's folder.
+        UserError: bad input.
     """
-    with job.folder.lock():
-        return _run(job, parent, order)
-
-
-def _run(job: Job, parent: str | None, order: int) -> float:
     config = job.config
     tracker = open_tracker(config.tracking)
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)

@@ -16,6 +16,7 @@ from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import UserError
+from cnnexp.process import lead
 from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of
 from cnnexp.runs.parent import show_progress, sweep_tags
@@ -94,6 +95,7 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
         adopt_jobs(plan, place)
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*plan.overrides, *added, folder_override("sweep", place)]
+        lead()
         with drawing_process() if here else nullcontext():
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
-from cnnexp.process import import_tensorflow, interrupt
+from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import keep_trace, start_run
@@ -49,6 +50,21 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
     if job.sweep.stopped.exists():
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
+    with _alone(job, order):
+        found = _found(job, order)
+        if found is not None:
+            return float("nan") if found.objective is None else found.objective
+    return (train or train_here)(job, job.sweep.parent_run_id, order)
+
+
+def _alone(job: Job, order: int) -> AbstractContextManager[None]:
+    """Hold the job's folder. Whoever works there comes first: what a killed command left, or a cluster began twice."""
+    return job.folder.lock_when_free(f"[{order}]")
+
+
+def _found(job: Job, order: int) -> RunManifest | None:
+    """What makes training the job needless, if there is something; its folder is held, so that this stays true."""
+    assert job.sweep is not None
     before = job.sweep.jobs().get(order, job.folder)  # elsewhere where `hydra.sweep.subdir` has changed
     tracker = open_tracker(job.config.tracking)
     for folder in dict.fromkeys((before, job.folder)):
@@ -56,14 +72,12 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
         if done is not None:
             say(f"[{order}] is done already, run {done.run_id}")
             job.sweep.record_job(order, folder, job.overrides)
-            return float("nan") if done.objective is None else done.objective
+            return done
     job.sweep.record_job(order, job.folder, job.overrides)
     taken = None if job.sweep.is_search else _taken(job, order, tracker)
     if taken is not None:
         say(f"[{order}] equals run {taken.reused_from}, which is taken for it; sweep.reuse=false trains it")
-        return float("nan") if taken.objective is None else taken.objective
-    job.folder.reopen()
-    return (train or train_here)(job, job.sweep.parent_run_id, order)
+    return taken
 
 
 def _taken(job: Job, order: int, tracker: RunStore) -> RunManifest | None:
@@ -72,22 +86,27 @@ def _taken(job: Job, order: int, tracker: RunStore) -> RunManifest | None:
     equal = find_equal(tracker, wanted)
     try:
         return take(job, order, equal) if equal else None
-    except Exception as error:  # of the store, or a lock: training the job says it again, and goes on with its run
+    except Exception as error:  # of the store: training the job says it again, and goes on with its run
         warn(f"cnnexp: job {order} is trained, for {equal} cannot be taken for it: {redact(str(error))}")
         return None
 
 
 def train_here(job: Job, parent: str | None, order: int) -> float:
     """`run_job` in this process; a failure is recorded and said in one line, and is no end."""
-    try:
-        import_tensorflow()
-        from cnnexp.runs.run import run_job
+    with _alone(job, order):
+        done = _done(job, job.folder, open_tracker(job.config.tracking))  # meanwhile, by whoever held the folder
+        if done is not None:
+            return float("nan") if done.objective is None else done.objective
+        job.folder.reopen()
+        try:
+            import_tensorflow()
+            from cnnexp.runs.run import run_job
 
-        return run_job(job, parent, order)
-    except Exception as error:  # one failing job must not end the others
-        reason = str(error) if isinstance(error, UserError) else keep_trace(job.folder.path, error)
-        record_failure(job, parent, order, reason, traceback.format_exc())
-        return float("nan")
+            return run_job(job, parent, order)
+        except Exception as error:  # one failing job must not end the others
+            reason = str(error) if isinstance(error, UserError) else keep_trace(job.folder.path, error)
+            record_failure(job, parent, order, reason, traceback.format_exc())
+            return float("nan")
 
 
 def _digest(job: Job) -> str | None:
@@ -145,7 +164,7 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
         process.terminate()  # its run is closed as KILLED
         process.join()
         raise
-    with job.folder.lock():
+    with _alone(job, order):
         record_failure(job, parent, order, f"its process {_ending(process.exitcode)}")
     return float("nan")
 
@@ -165,7 +184,7 @@ def _logging() -> DictConfig:
 
 
 def _work(sender: Connection, job: Job, parent: str | None, order: int, logging: DictConfig) -> None:
-    signal.signal(signal.SIGTERM, interrupt)
+    begin_worker()
     configure_log(logging)
     try:
         sender.send(train_here(job, parent, order))

@@ -1,8 +1,6 @@
 """What Hydra calls for each job: here, or in a process of a launcher."""
 
 import math
-import shutil
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.config import Config
 from cnnexp.config.hydra_driver import own_files, own_flags
 from cnnexp.errors import RunError, UserError
-from cnnexp.process import import_tensorflow
+from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
 from cnnexp.runs.parent import show_progress
@@ -23,15 +21,18 @@ from cnnexp.runs.search import is_search
 from cnnexp.runs.sweep_job import run_in_sweep, train_here, train_in_fresh_process
 from cnnexp.runs.tracker import open_tracker
 
+ENDS_WITH_COMMAND = ("joblib", "submitit_local")  # launchers; what a cluster was given goes on without it
+
 
 def train_single(composed: DictConfig) -> float:
-    """A run of its own.
+    """A run of its own, in a folder that the caller holds, see `LockedFolder.lock`.
 
     Returns:
         The monitored figure.
 
     Raises:
-        UserError: bad input; where nothing was recorded, the folder that Hydra made is gone.
+        UserError: bad input.
+        RunError: what a library raised; the trace lies in the run's folder.
     """
     job = _job(composed)
     import_tensorflow()
@@ -40,12 +41,6 @@ def train_single(composed: DictConfig) -> float:
     try:
         return run_job(job)
     except UserError:
-        folder = job.folder.path
-        if not job.folder.is_recorded:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # what else lies there stays
-                folder.parent.rmdir()
-                folder.parent.parent.rmdir()
         raise
     except Exception as error:
         raise RunError(keep_trace(job.folder.path, error)) from error
@@ -61,6 +56,8 @@ def train_in_sweep(composed: DictConfig) -> float:
         UserError: a job of a search failed, so that the search takes it as failed.
     """
     settings = HydraConfig.get()
+    if settings.runtime.choices["hydra/launcher"] in ENDS_WITH_COMMAND:
+        begin_worker()
     job = _job(composed, SweepFolder(Path(settings.sweep.dir).resolve()))
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
     objective = run_in_sweep(job, int(settings.job.num), train)

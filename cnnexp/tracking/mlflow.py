@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from cnnexp.console import warn, warn_once
 from cnnexp.errors import UserError
-from cnnexp.files import atomic_move, locked
+from cnnexp.files import atomic_move, locked, scratch_folder
 from cnnexp.tracking.journal import Record, is_outage
 from cnnexp.tracking.locations import local_folder, mend
-from cnnexp.tracking.reader import MODEL, RunReader, logged_steps
+from cnnexp.tracking.reader import MODEL, RunReader, is_whole, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
 from cnnexp.tracking.stores import QUIET, artifact_uri, check_inside, check_store, naming_uri, resolve_uri, sqlite_file
@@ -297,6 +297,7 @@ class Tracker(RunReader, RunWriter):
         if "error" in found.tags:
             client.delete_tag(found.run_id, "error")
         self._log_params(found.run_id, params or {})
+        self._delete_models([model for model in self.logged_models(found.run_id) if not is_whole(model)])
         self._open(found.run_id, journal, logged_steps(client, found))
         self._monitors = system_monitors()
 
@@ -318,13 +319,18 @@ class Tracker(RunReader, RunWriter):
                 self._send_artifact(run_id, Path(record["path"]), record["folder"])
             case "text":
                 folder, _, name = record["name"].rpartition("/")
-                with tempfile.TemporaryDirectory() as scratch:
-                    (Path(scratch) / name).write_text(record["text"], encoding="utf-8")
-                    self._send_artifact(run_id, Path(scratch) / name, folder or None)
+                with self._scratch() as scratch:
+                    (scratch / name).write_text(record["text"], encoding="utf-8")
+                    self._send_artifact(run_id, scratch / name, folder or None)
             case "inputs":
                 _log_inputs(client, run_id, record["splits"])
             case "end":
                 client.set_terminated(run_id, record["status"], record["time"])
+
+    def _scratch(self) -> AbstractContextManager[Path]:
+        """A folder for what is made to be sent: where the run is, or where the artifacts are, if that is here."""
+        own = self._journal.file.parent if self._journal.file else local_folder(self.artifact_root)
+        return scratch_folder(own or Path(tempfile.gettempdir()))
 
     def _send_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
         repository = self._run_repository(run_id)
@@ -368,10 +374,10 @@ class Tracker(RunReader, RunWriter):
         )
         try:
             retry(client.log_outputs, run_id, [LoggedModelOutput(entry.model_id, step=0)])
-            with tempfile.TemporaryDirectory() as folder, _pins_taken_as_installed():
+            with self._scratch() as folder, _pins_taken_as_installed():
                 flavor.save_model(
                     keras.Model(model.inputs, model.outputs, name=model.name),  # not compiled: no optimizer
-                    folder,  # exists, which mlflow.keras expects where there is an input example
+                    str(folder),  # exists, which mlflow.keras expects where there is an input example
                     mlflow_model=Model(
                         entry.artifact_location, run_id, model_uuid=entry.model_id, model_id=entry.model_id
                     ),
@@ -380,7 +386,7 @@ class Tracker(RunReader, RunWriter):
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata={"class_names": list(class_names)},
                 )
-                retry(client.log_model_artifacts, entry.model_id, folder)
+                retry(client.log_model_artifacts, entry.model_id, str(folder))
             if folder_of_run:
                 _link_model(local_folder(entry.artifact_location), folder_of_run)
         except BaseException as error:
@@ -389,6 +395,13 @@ class Tracker(RunReader, RunWriter):
             raise
         retry(client.finalize_logged_model, entry.model_id, "READY")
         retry(self._log_model_metrics, run, entry)
+        earlier = [model for model in retry(self.logged_models, run_id) if model.model_id != entry.model_id]
+        retry(self._delete_models, earlier)  # of a process that was killed before its run was done
+
+    def _delete_models(self, models: "Sequence[LoggedModel]") -> None:
+        """By MLflow a run's model is any of those with its name: no other one than the whole one may be there."""
+        for model in models:
+            self.client().delete_logged_model(model.model_id)
 
     def _log_model_metrics(self, run: "Run", model: "LoggedModel") -> None:
         """Let the final figures of a run be those of its model, too, on the data that they are of."""
@@ -436,11 +449,4 @@ class Tracker(RunReader, RunWriter):
 
     def has_model(self, run_id: str) -> bool:
         """Whether the run recorded its model, and whole."""
-        self.client()
-        from mlflow.exceptions import MlflowException
-
-        try:
-            model = self.find_logged_model(run_id)
-        except MlflowException:  # it was deleted
-            return False
-        return model is not None and model.status == "READY"
+        return self.find_logged_model(run_id) is not None

@@ -55,6 +55,7 @@ class NullTracker(RunTracker):
     sweeps = _answering(RunTracker.sweeps, list)
     find_runs = _answering(RunTracker.find_runs, list)
     has_model = _answering(RunTracker.has_model, bool)
+    runs_without_whole_model = _answering(RunTracker.runs_without_whole_model, list)
     history = _answering(RunTracker.history, list)
     artifacts = _answering(RunTracker.artifacts, list)
     run_link = _answering(RunTracker.run_link, str)

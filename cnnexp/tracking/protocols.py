@@ -106,6 +106,9 @@ class RunStore(Protocol):
     def has_model(self, run_id: str) -> bool:
         """Whether the run recorded its model, and whole."""
 
+    def runs_without_whole_model(self) -> list[str]:
+        """The ids of the runs that began to record a model, and of which no model is whole."""
+
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The paths of the files in a folder of the run's artifacts."""
 

@@ -25,6 +25,11 @@ MODEL = "model"  # what a run's model is called among its artifacts
 NEWEST = 10  # sweeps whose keys are columns of the views
 
 
+def is_whole(model: Any) -> bool:
+    """Whether all of a `LoggedModel` was recorded."""
+    return str(model.status) == "READY"
+
+
 class RunReader(ABC):
     """Finds the runs of one experiment."""
 
@@ -149,11 +154,31 @@ class RunReader(ABC):
         return RunInfo.from_mlflow(self.client().get_run(run_id), self._resolve)
 
     def find_logged_model(self, run_id: str) -> Any:
-        """The `LoggedModel` that a run recorded, or None; of several the newest that is whole."""
-        run = self.client().get_run(run_id)
-        outputs = run.outputs.model_outputs if run.outputs else []
-        models = [self.client().get_logged_model(output.model_id) for output in outputs]
-        return max(models, key=lambda model: (str(model.status) == "READY", model.creation_timestamp), default=None)
+        """The `LoggedModel` that a run recorded, whole; of several the newest; None where there is none."""
+        whole = [model for model in self.logged_models(run_id) if is_whole(model)]
+        return max(whole, key=lambda model: model.creation_timestamp, default=None)
+
+    def logged_models(self, run_id: str) -> list[Any]:
+        """Every `LoggedModel` of a run that was not deleted, also what a kill left half recorded."""
+        experiment_id = self.client().get_run(run_id).info.experiment_id
+        return list(self._search_models(experiment_id, f"source_run_id = {_quoted(run_id)}"))
+
+    def runs_without_whole_model(self) -> list[str]:
+        """The ids of the runs that began to record a model, and of which no model is whole."""
+        found: dict[str, bool] = {}
+        experiment = self.find_experiment()
+        for model in self._search_models(experiment.experiment_id, None) if experiment else ():
+            found[model.source_run_id] = found.get(model.source_run_id, False) or is_whole(model)
+        return [run_id for run_id, whole in found.items() if run_id and not whole]
+
+    def _search_models(self, experiment_id: str, condition: str | None) -> Iterator[Any]:
+        token: str | None = None
+        while True:
+            page = self.client().search_logged_models([experiment_id], condition, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def place(self, run_id: str, path: str) -> tuple[str, str, str]:
         """Where an artifact lies by the store: a URI, the name of its model or "", and the path under the URI."""
