@@ -1,20 +1,26 @@
-"""Kills a training with -9 at random moments, resumes it each time, and compares it with one that was never killed.
+"""Kills commands with -9 at random moments, gives the line again, and compares with what was never killed.
 
-    python tests/campaign/kill.py --kills 20 [--seed 0]
+    python tests/campaign/kill.py --kills 20 [--kinds train sweep ...] [--seed 0] [--folder FOLDER]
 
-Two phases, augmentation, mixup, dropout, moving averages, a cosine schedule and early stopping are all in it. What has
-to agree to the last bit: every metric of every epoch (each recorded once; seconds excepted), and the weights of the
-recorded model. And the pictures are all there, and whole.
+`train`, the most thorough, is killed at named moments of a run. Two phases, augmentation, mixup, dropout, moving
+averages, a cosine schedule and early stopping are all in it. What has to agree to the last bit: every metric of every
+epoch (each recorded once; seconds excepted), and the weights of the recorded model. And the pictures are all there, and
+whole. The other kinds, see `commands.py` beside this file, are killed after random times.
+
+With --folder the campaign goes on where it was stopped: what was done stands in `FOLDER/KIND.jsonl`.
 """
 
 import argparse
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 PHASES = """
@@ -32,7 +38,7 @@ LINE = [
     "augmentation.mixup=0.2", "tracking.explain=false",
 ]  # fmt: skip
 MOST = 5  # kills of one run
-ONCE = ("fit", "files", "model", "end", "result")  # happen once in each process
+ONCE = ("fit", "files", "model", "in_model", "whole_model", "end", "result")  # happen once in each process
 
 
 def train(root: Path, kill: str | None = None) -> int:
@@ -118,6 +124,8 @@ MOMENTS = {
     "validation": ("cnnexp.training.phases", "predict"),
     "files": ("cnnexp.runs.run", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
+    "in_model": ("mlflow", "MlflowClient.log_model_artifacts"),
+    "whole_model": ("mlflow", "MlflowClient.finalize_logged_model"),
     "end": ("cnnexp.tracking.mlflow", "Tracker.end_run"),
     "picture": ("cnnexp.drawing", "DrawingProcess.submit"),
     "result": ("cnnexp.runs.folder", "RunFolder.write_result"),
@@ -176,33 +184,60 @@ def pictures(root: Path) -> set[str]:
     return {file.name for file in files}
 
 
-def campaign(folder: Path, kills: int, seed: int) -> int:
-    """Kill, resume, compare; returns the number of broken runs that differ."""
-    rng = random.Random(seed)
-    train(folder / "unbroken")
-    done = runs = bad = 0
-    while done < kills:
-        root, own = folder / str(runs), 0
-        while not is_finished(root):
-            named = rng.choice([None, *MOMENTS])
-            call = 1 if named in ONCE else rng.randint(1, 3)
-            kill = f"{named}:{call}" if named else f"after:{rng.uniform(0, 4):.2f}"
-            if train(root, kill if done < kills and own < MOST else None) != 0:
-                done, own = done + 1, own + 1
-                print(f"kill {done}: run {runs}, {kill}", flush=True)
-        differences = compare(root, folder / "unbroken")
-        bad += bool(differences)
-        print(f"run {runs}, killed {own} times: {'; '.join(differences) or 'identical'}", flush=True)
-        runs += 1
+def killed_train(folder: Path, number: int, rng: random.Random) -> tuple[int, list[str]]:
+    """Train with kills; returns how many there were, and what differs."""
+    unbroken, root, kills = folder / "unbroken", folder / str(number), 0
+    if not is_finished(unbroken):
+        train(unbroken)
+    while not is_finished(root):
+        named = rng.choice([None, *MOMENTS])
+        call = 1 if named in ONCE else rng.randint(1, 3)
+        kill = f"{named}:{call}" if named else f"after:{rng.uniform(0, 4):.2f}"
+        if train(root, kill if kills < MOST else None) != 0:
+            kills += 1
+    return kills, compare(root, unbroken)
+
+
+def campaign(folder: Path, kinds: Sequence[str], kills: int, seed: int) -> int:
+    """Kill, give the line again, compare, until there were so many kills of each kind; returns how many differ."""
+    from campaign.commands import KINDS, killed_command
+
+    bad = 0
+    for kind in kinds:
+        log = folder / f"{kind}.jsonl"
+        done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        while sum(entry["kills"] for entry in done) < kills:
+            number, rng = len(done), random.Random(f"{seed} {kind} {len(done)}")
+            place = folder / kind
+            shutil.rmtree(place / str(number), ignore_errors=True)  # of a campaign that was stopped there
+            if kind == "train":
+                killed, differences = killed_train(place, number, rng)
+            else:
+                killed, differences = killed_command(KINDS[kind], place, number, rng)
+            done.append({"kills": killed, "differences": differences})
+            with log.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+            print(f"{kind} {number}, killed {killed} times: {'; '.join(differences) or 'identical'}", flush=True)
+            if not differences:
+                shutil.rmtree(place / str(number))
+        bad += sum(bool(entry["differences"]) for entry in done)
+        print(f"{kind}: {sum(entry['kills'] for entry in done)} kills, {len(done)} compared", flush=True)
     return bad
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         sys.exit(child(sys.argv[2], sys.argv[3:]))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from campaign.commands import KINDS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", default=["train", *KINDS], choices=["train", *KINDS])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sys.exit(1 if campaign(Path(scratch), options.kills, options.seed) else 0)
+        place = (options.folder or Path(scratch)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        sys.exit(1 if campaign(place, options.kinds, options.kills, options.seed) else 0)
