@@ -98,6 +98,21 @@ def _end_with(command: str, parent: multiprocessing.process.BaseProcess | None) 
     os._exit(130)
 
 
+def die_with_parent() -> None:
+    """In a process that has nothing to close: the system ends it where its parent is no more (Linux, prctl(2)).
+
+    What it forks is not ended so: see `begin_worker`.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent or parent == 1:  # it was too late for the signal
+        os._exit(1)
+
+
 def guarded(command: list[str]) -> list[str]:
     """The line of a process that runs `command`, in a session of its own, and ends it and all that it started when its
     own standard input ends: hand it a pipe, and it does not outlive you, however you end."""

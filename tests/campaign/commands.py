@@ -48,6 +48,9 @@ def figures(root: Path) -> dict[str, Any]:
         key = " ".join([run.params.get("seed", ""), run.params.get("optimizer.learning_rate", ""), run.status])
         while key in found:
             key += " again"
+        if run.tags.get("sweep") == "parent":  # its figures count the jobs while they come
+            found["sweep"] = {name: value for name, value in run.metrics.items() if "time" not in name}
+            continue
         histories = {name: tracker.client().get_metric_history(run.run_id, name) for name in sorted(run.metrics)}
         found[key] = {
             name: sorted((point.step, point.value) for point in points)
@@ -124,12 +127,15 @@ def killed_command(kind: Kind, folder: Path, number: int, rng: random.Random) ->
         wrong.append(f"doctor: {(root / 'err').read_text()[-400:]}")
     if found := [str(path) for path in root.rglob("*.cnnexp-*")]:
         wrong.append(f"left: {found}")
-    expected, came = kind.outcome(unbroken), kind.outcome(root)
-    return kills, [*wrong, *([] if came == expected else [f"{_short(came)} instead of {_short(expected)}"])]
+    return kills, [*wrong, *differences(kind.outcome(root), kind.outcome(unbroken))]
 
 
-def _short(outcome: Any) -> str:
-    return repr(sorted(outcome) if isinstance(outcome, dict) else outcome)[:400]
+def differences(came: Any, expected: Any) -> list[str]:
+    """In words; empty where there is none."""
+    if isinstance(came, dict) and isinstance(expected, dict):
+        names = sorted(set(came) | set(expected))
+        return [f"{name}: {found}" for name in names for found in differences(came.get(name), expected.get(name))]
+    return [] if came == expected else [f"{repr(came)[:200]} instead of {repr(expected)[:200]}"]
 
 
 def _unbroken(kind: Kind, root: Path) -> float:
