@@ -97,6 +97,16 @@ def test_a_worker_of_a_worker_that_was_killed_ends(start: Start, tmp_path: Path)
     assert gone(worker, WITHIN_S)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_process_that_has_nothing_to_close_dies_with_its_parent(start: Start) -> None:
+    child = "from cnnexp.process import die_with_parent; die_with_parent()\n"
+    child += "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    command = start("import subprocess; subprocess.run([sys.executable, '-c', sys.argv[1]])", child)
+    number = int(line_of(command))
+    command.send_signal(signal.SIGKILL)
+    assert gone(number, WITHIN_S)
+
+
 def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
     number, start_then = identity().split("-")
     assert lives(identity()) and lives(f"{number}-")
