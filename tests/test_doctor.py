@@ -104,7 +104,7 @@ def test_a_damaged_store_is_named(cnnexp: Run, tmp_path: Path) -> None:
     content[4096 * 2 : 4096 * 12] = os.urandom(4096 * 10)
     file.write_bytes(bytes(content))
     code, out, err = cnnexp("doctor")
-    assert code == 1 and f"{file}: damaged" in err and len(err.splitlines()) == 1
+    assert code == 1 and f"{file}: is damaged (" in err and "put a copy" in err and len(err.splitlines()) == 1
     assert "Traceback" not in out
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from cnnexp.errors import UserError
 from cnnexp.tracking import journal, writer
-from cnnexp.tracking.journal import Journal, is_outage, read_records, send_kept
+from cnnexp.tracking.faults import is_outage
+from cnnexp.tracking.journal import Journal, read_records, send_kept
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.writer import replay
 

@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_written_is_no_failure(cnnexp: Run, store: Any, m
     def refuse(*_: Any) -> None:
         raise PermissionError("read only")
 
-    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", refuse)
+    monkeypatch.setattr("mlflow.store.artifact.local_artifact_repo.LocalArtifactRepository.log_artifact", refuse)
     code, out, err = cnnexp("compare", f"paths.root={root}")
     assert code == 0
     assert "comparison.html" in out and f"comparison.html was not recorded in run {ids['sweep']}: read only" in err

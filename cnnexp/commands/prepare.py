@@ -8,6 +8,7 @@ from cnnexp.commands.arguments import CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError
+from cnnexp.runs.paths import check_paths
 
 if TYPE_CHECKING:
     from cnnexp.data.check.preflight import Report
@@ -38,6 +39,7 @@ def run(arguments: list[str]) -> int:
     if len(given.names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
     config = load_config([f"dataset={given.names[0]}", *given.overrides])
+    check_paths(config.paths)
     is_chosen = any(line.startswith("dataset.download=") for line in given.overrides)
     if hasattr(config.dataset, "download") and not is_chosen:
         config.dataset.download = True  # `cnnexp train` never begins with that

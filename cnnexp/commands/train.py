@@ -3,12 +3,15 @@
 import textwrap
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from cnnexp.commands.arguments import parse_hydra
 from cnnexp.config.hydra_driver import answer, conf_dir, group_options, groups, hydra_context, run_single
 from cnnexp.drawing import drawing_process
 from cnnexp.files import read_file
 from cnnexp.formats import MOST_BYTES
 from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.paths import check_paths
 from cnnexp.runs.planning import check_line, folder_override, prepare_run_folder, unfinished_folder
 from cnnexp.runs.sweep import run_sweep
 from cnnexp.runs.tasks import train_single
@@ -56,6 +59,7 @@ def run(arguments: list[str]) -> int:
     if parsed.cfg or parsed.info:
         answer(question)
         return 0
+    check_paths(OmegaConf.to_object(plan.shared.paths))  # type: ignore[arg-type]
     folder = unfinished_folder(plan)
     if plan.multirun:
         return 0 if run_sweep(plan, folder) else 1

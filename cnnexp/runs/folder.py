@@ -62,6 +62,18 @@ class RunManifest:
     source: str | None = None
 
 
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """What is refused leaves no folder that was not there before."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what lies there stays
+            for place in new:
+                place.rmdir()
+
+
 @dataclass(frozen=True)
 class LockedFolder:
     """A folder that one process at a time works in."""
@@ -132,22 +144,17 @@ class RunFolder(LockedFolder):
         Raises:
             UserError: another process works there.
         """
-        missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
-        refused = False
-        try:
-            with self.lock():
-                new = [file for name in HYDRAS_FILES if not (file := self.path / name).exists()]
-                try:
-                    yield
-                except (UserError, KeyboardInterrupt) as error:
-                    refused = not self.is_recorded and not isinstance(error, RunError)
-                    for file in new if refused else ():
+        with removed_if_empty(self.path), self.lock():
+            new = [file for name in HYDRAS_FILES if not (file := self.path / name).exists()]
+            try:
+                yield
+            except (UserError, KeyboardInterrupt) as error:
+                if not self.is_recorded and not isinstance(error, RunError):
+                    for file in new:
                         file.unlink(missing_ok=True)
-                    raise
-        finally:
-            for place in [self.path / ".hydra", *missing] if refused else ():
-                with suppress(OSError):  # something else lies there
-                    place.rmdir()
+                    with suppress(OSError):  # something else lies there
+                        (self.path / HYDRAS_FILES[0]).parent.rmdir()
+                raise
 
     @property
     def checkpoint(self) -> Path:

@@ -140,7 +140,8 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
     """Close the run with the truth: FINISHED, KILLED by an interrupt, or FAILED with the error.
 
     Raises:
-        RunError: the disk is full. What could still be recorded is; a training that was done is not done again.
+        RunError: the disk is full, or the run was deleted in the store, or cannot be recorded there for another
+            reason. What could still be recorded is; a training that was done is not done again.
     """
     try:
         yield
@@ -161,3 +162,8 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
             ) from error
         raise
     tracker.end_run("FINISHED")
+    if tracker.lost:
+        job.folder.write_result(make_result(job, run_id, order, status="FAILED"))
+        raise RunError(
+            f"{tracker.lost}; its files are in {job.folder}; the same line with trainer.resume=true records it anew"
+        )

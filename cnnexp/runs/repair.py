@@ -1,9 +1,7 @@
 """What runs leave when their process is killed or their store goes away, and how it is mended."""
 
 import shlex
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +20,13 @@ from cnnexp.runs.folder import (
     single_runs,
     unfinished_reproductions,
 )
+from cnnexp.runs.paths import check_paths
 from cnnexp.runs.recorded_line import resuming_line
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.faults import fault_of
 from cnnexp.tracking.locations import local_folder
 from cnnexp.tracking.protocols import RunTracker
-from cnnexp.tracking.stores import resolve_uri, sqlite_file
+from cnnexp.tracking.stores import check_whole, is_missing, resolve_uri, sqlite_file
 from cnnexp.training.feature_store import FeatureStore
 
 DIED = "its process died"
@@ -45,7 +45,12 @@ class Finding:
 
 
 def examine(config: Config, check: bool) -> Iterator[Finding]:
-    """All findings; things are mended on the way, unless `check`."""
+    """All findings; things are mended on the way, unless `check`.
+
+    Raises:
+        UserError: a place in `paths` is no folder.
+    """
+    check_paths(config.paths)
     tracker = open_tracker(config.tracking)
     if tracker.uri:
         store = look_at_store(tracker)
@@ -63,20 +68,17 @@ def examine(config: Config, check: bool) -> Iterator[Finding]:
 
 def look_at_store(tracker: RunTracker) -> Finding:
     """Open the store; a SQLite file is read through."""
-    file = sqlite_file(resolve_uri(tracker.uri))
+    uri = resolve_uri(tracker.uri)
+    file = sqlite_file(uri)
     try:
         if file is not None:
-            if not file.exists():
+            if is_missing(file):
                 return Finding("store", "not there yet")
-            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-                (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
-            if answer != "ok":
-                raise sqlite3.DatabaseError(str(answer).splitlines()[0])
+            check_whole(uri, file)
         tracker.connect()
-    except sqlite3.DatabaseError as error:
-        return Finding("store", f"damaged: {error}", wrong=f"{file}: damaged ({error}); put a copy of it in its place")
     except UserError as error:
-        return Finding("store", "cannot be opened", wrong=str(error))
+        fault = fault_of(error)
+        return Finding("store", fault.value if fault else "cannot be opened", wrong=str(error))
     return Finding("store", "well")
 
 

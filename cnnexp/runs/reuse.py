@@ -17,6 +17,7 @@ from cnnexp.runs.folder import RunFolder, RunManifest, find_sweeps
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import log_input, note, open_run
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.faults import is_outage
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunStore, RunTracker
 from cnnexp.tracking.record import PACKAGES, REUSED_FROM, cores, installed_version, processor
@@ -158,8 +159,8 @@ def is_kept(tracker: RunStore, run_id: str) -> bool:
     """Whether a run, and the one that was taken for it, were not deleted in the store."""
     try:
         return not tracker.uri or bool(tracker.find_run(run_id))
-    except UserError:
-        return False
+    except UserError as error:
+        return is_outage(error)
     except Exception:  # the store does not answer, and may have it
         return True
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,16 @@ from cnnexp.config import hydra_driver
 from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
+from cnnexp.files import is_disk_full
 from cnnexp.process import lead
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of
+from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of, removed_if_empty
 from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.settings import Report, report_of
 from cnnexp.runs.tasks import train_in_sweep
+from cnnexp.tracking.faults import is_outage, reason
 from cnnexp.tracking.protocols import RunTracker
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from cnnexp.tracking.info import Status
 
 
+GO_ON = "the same line goes on with the sweep"
 CHART_AGAIN_S = 20  # at least, between two charts of the jobs that are done so far
 
 
@@ -99,7 +102,28 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
         with drawing_process() if here else nullcontext():
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
+        if sweep.tracker.lost:
+            raise RunError(f"{sweep.tracker.lost}; the jobs are done, and {place} compares them; {GO_ON}")
     return not sweep.failed
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Says in one line what befell store or disk while a sweep was at work.
+
+    Raises:
+        RunError: a store that went away, or a disk that is full.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise RunError(f"{folder}: the disk is full; make room: {GO_ON}") from error
+        if is_outage(error):
+            raise RunError(f"{folder}: the store does not answer any more ({reason(error)}); {GO_ON}") from error
+        raise
 
 
 @contextmanager
@@ -120,9 +144,10 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     line, swept = recorded_line(plan), recorded_swept(plan)
     report = report_of({key_of(override) for override in swept}, str(shared.sweep.report))
     kept = SweepFolder(folder)
-    with kept.lock():
+    name = sweep_name(line, [o for o in swept if o not in line])
+    with removed_if_empty(folder), _going_on(folder), kept.lock():
         kept.stopped.unlink(missing_ok=True)
-        name, run_id = sweep_name(line, [o for o in swept if o not in line]), kept.parent_run_id
+        run_id = kept.parent_run_id
         if run_id is not None:
             tracker.resume_run(run_id)
             say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
@@ -130,12 +155,14 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
             tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
             tags |= sweep_tags(shared, swept)
             run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
-            kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
         try:
+            if not kept.parent_run_id:
+                kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
             yield Sweep(folder, tracker, run_id, name, line, swept, str(shared.trainer.monitor), report)
         except BaseException as error:
             status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
-            tracker.end_run(status, error=f"{type(error).__name__}: {error}")
+            with suppress(Exception):  # the error says more
+                tracker.end_run(status, error=f"{type(error).__name__}: {error}")
             raise
 
 

@@ -11,45 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnnexp.console import redact, warn, warn_once
+from cnnexp.console import say, warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import read_file, write_atomic
+from cnnexp.tracking.faults import is_outage, reason
 
 T = TypeVar("T")
 Record = dict[str, Any]  # "kind" and what belongs to it; see RunWriter
 Send = Callable[[str, Record], None]  # run id, record
+WhyLost = Callable[[str, Exception], str]  # run id, what was raised: why the store takes nothing more; "" if it does
 
 MOST_BYTES = 1_000_000_000  # of a journal
 MODEL_SECONDS = 300.0  # for how long a model waits: it is not kept
 PAUSE = 10  # an attempt that failed after t seconds is followed by PAUSE * t without one: training goes on
-OUTAGES = {  # by name, for none of these packages is imported here
-    "builtins.ConnectionError",
-    "builtins.TimeoutError",
-    "requests.exceptions.ChunkedEncodingError",
-    "requests.exceptions.ConnectionError",
-    "requests.exceptions.RetryError",  # the server answers, and can do nothing: 429, 500, 502, 503, 504
-    "requests.exceptions.Timeout",
-    "sqlalchemy.exc.InterfaceError",
-    "sqlalchemy.exc.OperationalError",  # no connection; SQLite: locked
-    "sqlalchemy.exc.TimeoutError",
-}
-UNAVAILABLE = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED"}
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether the store could not be reached or could not work, so that the same write may succeed later."""
-    while error is not None:
-        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-        if names & OUTAGES or getattr(error, "error_code", None) in UNAVAILABLE:
-            return True
-        from_mlflow = type(error).__module__.startswith("mlflow.")  # which raises without `from`
-        error = error.__cause__ or (error.__context__ if from_mlflow else None)
-    return False
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what an error says, without passwords."""
-    return (redact(str(error)).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 # ------------------------------------------------------------------------------------------------- the file
@@ -85,8 +59,10 @@ def _parsed(line: str) -> Record:
     return found if isinstance(found, dict) else {}
 
 
-def send_kept(file: Path, send: Send) -> tuple[int, Exception | None]:
-    """Send what the file keeps, up to the first outage. What is sent, or refused for good, leaves the file.
+def send_kept(file: Path, send: Send, why_lost: WhyLost) -> tuple[int, Exception | None]:
+    """Send what the file keeps, up to the first outage, or until the store takes nothing more of the run.
+
+    What is sent, or refused for good, leaves the file.
 
     Returns:
         How many were sent, and what stopped it.
@@ -97,7 +73,7 @@ def send_kept(file: Path, send: Send) -> tuple[int, Exception | None]:
         try:
             send(run_id, record)
         except Exception as error:
-            if is_outage(error):
+            if is_outage(error) or why_lost(run_id, error):
                 if number:
                     write_atomic(file, _lines(run_id, records[number:]).encode())
                 return number - refused, error
@@ -114,12 +90,15 @@ def _named(record: Record) -> str:
 class Journal:
     """Hands the writes of a run to `send`, in their order; those that meet an outage wait in `file`.
 
-    Without a file nothing is kept: every error is raised.
+    Without a file nothing is kept: an outage is raised. Once the store takes nothing more of the run, since that was
+    deleted there or the store is damaged, `lost` says why, and what follows is not sent: the run's folder has it.
     """
 
-    def __init__(self, file: Path | None, send: Send) -> None:
+    def __init__(self, file: Path | None, send: Send, why_lost: WhyLost) -> None:
         self.file = file and file.resolve()
         self.send = send
+        self.why_lost = why_lost
+        self.lost = ""
         self._pause_until = 0.0
 
     def write(self, run_id: str, record: Record) -> None:
@@ -128,32 +107,46 @@ class Journal:
         Raises:
             Exception: the store refuses it, for another reason than an outage.
         """
-        if self.file is None:
-            self.send(run_id, record)
+        if self.lost:
             return
-        if self.file.exists() and time.monotonic() >= self._pause_until:
+        if self._waits() and time.monotonic() >= self._pause_until:
+            assert self.file is not None
             began = time.monotonic()
-            _, outage = send_kept(self.file, self.send)
-            self._pause(began, outage)
-        if self.file.exists():
+            _, stopped = send_kept(self.file, self.send, self.why_lost)
+            if stopped and self.lose(run_id, stopped):
+                return
+            self._pause(began, stopped)
+        if self._waits():
             self._keep(run_id, record)
             return
         began = time.monotonic()
         try:
             self.send(run_id, record)
         except Exception as error:
-            if not is_outage(error):
+            if self.file is not None and is_outage(error):
+                self._keep(run_id, record)
+                self._pause(began, error)
+                warn(f"cnnexp: the tracking store does not answer; the run is kept in {self.file} ({reason(error)})")
+            elif not self.lose(run_id, error):
                 raise
-            self._keep(run_id, record)
-            self._pause(began, error)
-            warn(f"cnnexp: the tracking store does not answer; the run is kept in {self.file} ({reason(error)})")
+
+    def lose(self, run_id: str, error: Exception) -> bool:
+        """Whether the store takes nothing more of the run, by what it raised; it is sent nothing from here on."""
+        self.lost = self.why_lost(run_id, error)
+        if self.lost:
+            say(f"{self.lost}; the run goes on, and is recorded in its folder alone")
+        return bool(self.lost)
+
+    def _waits(self) -> bool:
+        return self.file is not None and self.file.exists()
 
     def flush(self, seconds: float) -> None:
         """Send what is kept, and try again for so long; say where the rest lies."""
         deadline = time.monotonic() + seconds
-        while self.file is not None and self.file.exists():
-            _, outage = send_kept(self.file, self.send)
-            if outage is None:
+        while self.file is not None and self.file.exists() and not self.lost:
+            run_id, _ = read_records(self.file)
+            _, outage = send_kept(self.file, self.send, self.why_lost)
+            if outage is None or self.lose(run_id, outage):
                 return
             if time.monotonic() >= deadline:
                 warn(f"cnnexp: not all of the run is in the tracking store; `cnnexp doctor` sends {self.file}")

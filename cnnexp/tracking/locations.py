@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cnnexp.files import locked
+from cnnexp.tracking.stores import PATIENCE_S, read_sqlite
 
 HOME_TAG = "cnnexp.home"
 COLUMNS = (  # of MLflow's tables, that hold places
@@ -61,7 +62,7 @@ def find_move(file: Path, artifact_root: str) -> Move | None:
             folder: it is then where artifacts of theirs are found below the folder of the same name.
     """
     here = file.parent.resolve()
-    with closing(_read_only(file)) as connection:
+    with closing(read_sqlite(file, PATIENCE_S)) as connection:
         homes = _homes(connection) or _guessed_homes(connection, here, artifact_root)
         places = [place for (place,) in connection.execute("SELECT artifact_location FROM experiments") if place]
     moves = (Move(Path(home), here) for home in sorted(homes) if Path(home) != here)
@@ -77,10 +78,10 @@ def _took_along(move: Move, places: Iterable[str]) -> bool:
 def mend(file: Path, artifact_root: str) -> Move | None:
     """Write down where everything lies now, and return how it was moved; one process at a time does so."""
     here = file.parent.resolve()
-    with closing(_read_only(file)) as connection:
+    with closing(read_sqlite(file, PATIENCE_S)) as connection:
         if _homes(connection) == {str(here)}:
             return None
-    with locked(Path(f"{file}.lock")), closing(sqlite3.connect(file, timeout=60)) as connection:
+    with locked(Path(f"{file}.lock")), closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         if _homes(connection) == {str(here)}:  # another process was faster
             return None
@@ -108,10 +109,6 @@ def _rewrite(connection: sqlite3.Connection, move: Move) -> None:
 
 def _changed(places: Iterable[str], move: Move) -> Iterator[tuple[str, str]]:
     return ((then, now) for then in places if (now := move.resolve(then)) != then)
-
-
-def _read_only(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=60)
 
 
 def _homes(connection: sqlite3.Connection) -> set[str]:

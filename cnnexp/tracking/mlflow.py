@@ -7,21 +7,33 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnexp.console import warn, warn_once
+from cnnexp.console import redact, warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_move, locked, scratch_folder
-from cnnexp.tracking.journal import Record, is_outage
+from cnnexp.tracking import artifacts
+from cnnexp.tracking.faults import is_outage, reason
+from cnnexp.tracking.journal import Record
 from cnnexp.tracking.locations import local_folder, mend
 from cnnexp.tracking.reader import MODEL, RunReader, is_whole, logged_steps
 from cnnexp.tracking.record import pins, run_tags, storable
 from cnnexp.tracking.registry import Registered, register
-from cnnexp.tracking.stores import QUIET, artifact_uri, check_inside, check_store, naming_uri, resolve_uri, sqlite_file
+from cnnexp.tracking.stores import (
+    QUIET,
+    artifact_uri,
+    check_inside,
+    check_store,
+    is_missing,
+    naming_uri,
+    resolve_uri,
+    schema_revision,
+    sqlite_file,
+)
 from cnnexp.tracking.views import experiment_tags
 from cnnexp.tracking.writer import RunWriter, clear, replay
 
@@ -81,13 +93,26 @@ def create_tables(file: Path) -> None:
             connection.executescript(text)
 
 
+def _revision_of_tables() -> str:
+    """Of the tables that the installed MLflow works with."""
+    import mlflow
+
+    text = TABLES.read_text(encoding="utf-8")
+    known = re.search(r"""INSERT INTO "alembic_version" VALUES\('(\w+)'\)""", text)
+    if known and text.startswith(f"-- MLflow {mlflow.__version__}\n"):
+        return known[1]
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
+
+
 def create_sqlite(file: Path, artifact_root: str) -> None:
     """Make an empty store where `file` is missing or empty. It appears whole, and one process makes it."""
-    if file.exists() and file.stat().st_size > 0:
+    if not is_missing(file):
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(Path(f"{file}.lock")):
-        if file.exists() and file.stat().st_size > 0:
+        if not is_missing(file):
             return
         quiet_mlflow()
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -193,7 +218,7 @@ class Tracker(RunReader, RunWriter):
         if self._experiment_id:
             return
         file = sqlite_file(self.uri)
-        with naming_uri(self.uri):
+        with self._naming_uri("write to"):
             if file is not None:
                 create_sqlite(file, self.artifact_root)
             found = self.find_experiment()
@@ -210,9 +235,10 @@ class Tracker(RunReader, RunWriter):
             UserError: there is no store, or it cannot be opened.
         """
         if self._client is None:
-            with naming_uri(self.uri):
+            with self._naming_uri("read"):
                 check_store(self.uri)
                 quiet_mlflow()
+                self._check_revision()
                 from mlflow import MlflowClient
 
                 client = MlflowClient(self.uri, registry_uri=self.uri)
@@ -220,17 +246,48 @@ class Tracker(RunReader, RunWriter):
                 self._client = client
         return self._client
 
+    def _naming_uri(self, doing: str) -> AbstractContextManager[None]:
+        return naming_uri(self.uri, self.experiment, doing)
+
+    def _check_revision(self) -> None:
+        """Refuse a file with the tables of another MLflow, which would change them as soon as it is opened."""
+        file = sqlite_file(self.uri)
+        found = schema_revision(file) if file else None
+        if found is not None and found != _revision_of_tables():
+            raise UserError(
+                f"tracking.uri={self.uri}: is of another version of MLflow; keep a copy of the file, and make it one "
+                f"of this version: mlflow db upgrade {self.uri}"
+            )
+
     def _repository(self, place: str) -> "ArtifactRepository":
         """MLflow's access to a place of artifacts that the store names, wherever it is now."""
         self.client()
+        artifacts.check_chosen(self.uri, place, self.artifact_root)
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return get_artifact_repository(self._resolve(place), self.uri, self.uri)
+
+    def _check_artifacts(self) -> None:
+        """Refuse to open a run whose files could not be recorded at its end.
+
+        Raises:
+            UserError: what is missing.
+        """
+        place = str(self.client().get_experiment(self._experiment_id).artifact_location)
+        key = f"tracking.experiment={self.experiment}: keeps its files in {place}"
+        artifacts.check_chosen(self.uri, place, self.artifact_root)
+        artifacts.check_place(key, self._resolve(place))
+        try:
+            self._repository(place)
+        except Exception as error:  # of MLflow, which knows no such place, or of the package that it uses
+            raise UserError(f"{key}: {reason(error)}") from error
 
     def _create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
         location = None if self.uri.startswith("http") else self.artifact_root
+        if location:  # an experiment keeps it for ever
+            artifacts.check_place(f"tracking.artifact_root={redact(location)}", location)
         try:
             return str(self.client().create_experiment(self.experiment, location, experiment_tags()))
         except MlflowException:
@@ -260,7 +317,9 @@ class Tracker(RunReader, RunWriter):
         """
         self.prepare()
         client, own = self.client(), run_tags(tags, parent_run_id)
-        run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
+        with self._naming_uri("write to"):
+            self._check_artifacts()
+            run_id = str(client.create_run(self._experiment_id, tags=own, run_name=name).info.run_id)
         if journal is not None:
             clear(self, journal)
         self._open(run_id, journal, set())
@@ -293,9 +352,11 @@ class Tracker(RunReader, RunWriter):
         if journal is not None and journal.exists():
             replay(self, journal)
         client, found = self.client(), self._find(run_id)
-        client.update_run(found.run_id, status="RUNNING")
-        if "error" in found.tags:
-            client.delete_tag(found.run_id, "error")
+        with self._naming_uri("write to"):
+            self._check_artifacts()
+            client.update_run(found.run_id, status="RUNNING")
+            if "error" in found.tags:
+                client.delete_tag(found.run_id, "error")
         self._log_params(found.run_id, params or {})
         self._delete_models([model for model in self.logged_models(found.run_id) if not is_whole(model)])
         self._open(found.run_id, journal, logged_steps(client, found))
@@ -353,6 +414,15 @@ class Tracker(RunReader, RunWriter):
             example: (1, H, W, C) uint8 RGB.
             class_names: in the order of the outputs; kept in the model's metadata.
         """
+        if self.lost:
+            return
+        try:
+            self._log_model(model, example, class_names)
+        except Exception as error:
+            if not self._journal.lose(self._current, error):
+                raise
+
+    def _log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
         import keras
         from mlflow import keras as flavor
         from mlflow.entities import LoggedModelOutput
@@ -386,12 +456,13 @@ class Tracker(RunReader, RunWriter):
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata={"class_names": list(class_names)},
                 )
-                retry(client.log_model_artifacts, entry.model_id, str(folder))
+                retry(self._repository(entry.artifact_location).log_artifacts, str(folder))
             if folder_of_run:
                 _link_model(local_folder(entry.artifact_location), folder_of_run)
         except BaseException as error:
             if not is_outage(error):
-                client.finalize_logged_model(entry.model_id, "FAILED")
+                with suppress(Exception):  # the error says more
+                    client.finalize_logged_model(entry.model_id, "FAILED")
             raise
         retry(client.finalize_logged_model, entry.model_id, "READY")
         retry(self._log_model_metrics, run, entry)

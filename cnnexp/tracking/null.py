@@ -33,6 +33,7 @@ class NullTracker(RunTracker):
 
     uri = ""
     move = None
+    lost = ""
 
     start_run = _answering(RunTracker.start_run, lambda: uuid.uuid4().hex)  # an id that no other run has
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class RunLog(Protocol):
     """Records one run: opened by `start_run` or `resume_run`, closed by `end_run`."""
 
+    @property
+    def lost(self) -> str:
+        """Why the store takes nothing more of the run, as after it was deleted there; "" while it does."""
+
     def prepare(self) -> None:
         """Make the store and the experiment where they are missing."""
 

@@ -36,6 +36,7 @@ class RunReader(ABC):
     uri: str
     experiment: str
     artifact_root: str
+    _experiment_id: str  # known once the store was prepared
 
     @abstractmethod
     def client(self) -> Any:
@@ -84,7 +85,7 @@ class RunReader(ABC):
     def run_link(self, run_id: str) -> str:
         """The address of a run inside MLflow's UI, for notes."""
         self.prepare()
-        return f"#/experiments/{self.find_experiment().experiment_id}/runs/{run_id}"
+        return f"#/experiments/{self._experiment_id}/runs/{run_id}"
 
     def find_experiment(self) -> Any:
         """The experiment, or None before it is made.
@@ -228,7 +229,7 @@ class RunReader(ABC):
     def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None:
         """Add a file to a closed run."""
         self.prepare()  # mends where it lies
-        self.client().log_artifact(run_id, str(path), folder)
+        self._run_repository(run_id).log_artifact(str(path), folder)
 
     def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
         experiment = self.client().get_experiment_by_name(self.experiment)

@@ -9,20 +9,25 @@ from typing import Any
 
 from cnnexp.console import warn
 from cnnexp.errors import UserError
+from cnnexp.tracking.faults import OUTAGES, described, fault_of, reason
 from cnnexp.tracking.info import Status
-from cnnexp.tracking.journal import Journal, Record, read_records, reason, send_kept
+from cnnexp.tracking.journal import Journal, Record, read_records, send_kept
 from cnnexp.tracking.record import dataset_entries, storable_name, storable_tags
 
+MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code
 RETRY_SECONDS = 30.0  # for how long the end of a run tries to send what is kept
 
 
 class RunWriter(ABC):
     """Records one run."""
 
+    uri: str
+    experiment: str
+
     def __init__(self) -> None:
         self._run_id: str | None = None
         self._logged: set[tuple[str, int]] = set()  # of a run that was opened again: what it has already
-        self._journal = Journal(None, self._send)
+        self._journal = Journal(None, self._send, self._why_lost)
 
     @abstractmethod
     def client(self) -> Any:
@@ -38,7 +43,32 @@ class RunWriter(ABC):
         return self._run_id
 
     def _open(self, run_id: str, journal: Path | None, logged: set[tuple[str, int]]) -> None:
-        self._run_id, self._logged, self._journal = run_id, logged, Journal(journal, self._send)
+        self._run_id, self._logged = run_id, logged
+        self._journal = Journal(journal, self._send, self._why_lost)
+
+    @property
+    def lost(self) -> str:
+        """Why the store takes nothing more of the run; "" while it does."""
+        return self._journal.lost
+
+    def _why_lost(self, run_id: str, error: Exception) -> str:
+        """Why a write was refused, if all that follow will be."""
+        fault = fault_of(error)
+        if fault is not None:
+            return "" if fault in OUTAGES else described(error, self.uri, self.experiment, "write to")
+        gone = self._gone(run_id)
+        return f"run {run_id} {gone}" if gone else ""
+
+    def _gone(self, run_id: str) -> str:
+        """Whether a run can no longer be written to, in words; "" where it can, or the store does not say."""
+        try:
+            run = self.client().get_run(run_id)
+            experiment = self.client().get_experiment(run.info.experiment_id)
+        except Exception as error:  # of MLflow, the network
+            return "is no longer in the store" if getattr(error, "error_code", "") == MISSING else ""
+        if run.info.lifecycle_stage == "deleted":
+            return "was deleted in the store"
+        return "cannot go on: its experiment was deleted in the store" * (experiment.lifecycle_stage == "deleted")
 
     def _write(self, kind: str, **content: Any) -> None:
         self._journal.write(self._current, {"kind": kind, **content})
@@ -111,7 +141,9 @@ def replay(tracker: RunWriter, file: Path) -> int:
         client.get_run(run_id)
     except Exception as error:
         raise UserError(f"{file}: its run {run_id} cannot be read from the store: {reason(error)}") from error
-    sent, outage = send_kept(file, tracker._send)
+    if gone := tracker._gone(run_id):
+        raise UserError(f"{file}: its run {run_id} {gone}; restore it there, or remove this file")
+    sent, outage = send_kept(file, tracker._send, tracker._why_lost)
     if outage is not None:
         raise UserError(f"{file}: {sent} of {len(records)} writes sent, then: {reason(outage)}") from outage
     return sent

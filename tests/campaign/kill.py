@@ -124,7 +124,7 @@ MOMENTS = {
     "validation": ("cnnexp.training.phases", "predict"),
     "files": ("cnnexp.runs.run", "_record_files"),
     "model": ("cnnexp.tracking.mlflow", "Tracker.log_model"),
-    "in_model": ("mlflow", "MlflowClient.log_model_artifacts"),
+    "in_model": ("mlflow.store.artifact.local_artifact_repo", "LocalArtifactRepository.log_artifacts"),
     "whole_model": ("mlflow", "MlflowClient.finalize_logged_model"),
     "end": ("cnnexp.tracking.mlflow", "Tracker.end_run"),
     "picture": ("cnnexp.drawing", "DrawingProcess.submit"),

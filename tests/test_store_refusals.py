@@ -1,0 +1,189 @@
+"""Runs and sweeps whose store, folder or disk is not as it should be: one line, and nothing half-done."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from resuming import folders, line, tracker
+
+from cnnexp.runs.folder import RunFolder
+from cnnexp.runs.run import fit as train
+from cnnexp.tracking import stores
+
+pytestmark = pytest.mark.trains
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def nothing_left(root: Path) -> bool:
+    """Whether no folder of a run or sweep is there."""
+    runs = root / "outputs" / "runs"
+    return not runs.exists() or not list(runs.iterdir())
+
+
+def test_a_sweep_without_its_store_does_not_begin(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Away, locked, damaged, the experiment deleted; of a new sweep and of one that was finished."""
+    code, _, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "tracking.uri=http://127.0.0.1:9"))
+    assert (code, len(err.splitlines())) == (2, 1) and "Connection refused" in err and "tracking.uri=" in err
+    assert list(tmp_path.iterdir()) == []
+
+    assert cnnexp(*line(drawn_root, "-m", "seed=0,1", "trainer.epochs=1"))[0] == 0
+    (sweep,) = folders(tmp_path)
+    file = tmp_path / "outputs" / "mlflow.db"
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+
+    def refused(said: str) -> None:
+        for seeds in ("seed=0,1", "seed=2,3"):
+            code, out, err = cnnexp(*line(drawn_root, "-m", seeds, "trainer.epochs=1"))
+            assert (code, len(err.splitlines())) == (2, 1) and said in err, err
+            assert "done already" not in out and "Launching" not in out
+        assert folders(tmp_path) == [sweep]
+        assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
+
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.1)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        refused("is in use by another process (locked)")
+    statement = "UPDATE experiments SET lifecycle_stage = '{}' WHERE name = 'cnnexp'"
+    with closing(sqlite3.connect(file)) as other, other:
+        other.execute(statement.format("deleted"))
+    refused("was deleted; choose another name, or restore it")
+    with closing(sqlite3.connect(file)) as other, other:
+        other.execute(statement.format("active"))
+    whole = file.read_bytes()
+    file.write_bytes(os.urandom(8192) + whole[8192:])
+    refused(f"tracking.uri=sqlite:///{file}: is damaged")
+    file.write_bytes(whole)
+    code, out, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "trainer.epochs=1"))
+    assert code == 0 and out.count("done already") == 2, err
+
+
+def test_a_sweep_whose_folder_is_held_does_not_begin(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "outputs" / "runs" / "mine"
+    mine.mkdir(parents=True)
+    with FileLock(mine / "run.lock"):
+        for dataset in ([], ["dataset=folder", "dataset.path=missing"]):
+            overrides = ["-m", "seed=0,1", f"hydra.sweep.dir={mine}", *dataset]
+            code, _, err = cnnexp(*line(drawn_root, *overrides))
+            assert (code, len(err.splitlines())) == (2, 1) and "is at work" in err
+            assert [path.name for path in mine.iterdir()] == ["run.lock"]
+    assert mine.is_dir()
+
+
+def test_a_sweep_whose_jobs_fail_says_so(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
+    code, _, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "dataset=folder", "dataset.path=missing"))
+    assert code == 1 and err.count("failed:") == 2
+    (parent,) = tracker(tmp_path).sweeps(2)
+    assert parent.status == "FAILED" and len(tracker(tmp_path).children(parent.run_id)) == 2
+
+
+def delete_run(root: Path) -> None:
+    with closing(sqlite3.connect(root / "outputs" / "mlflow.db")) as store, store:
+        store.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE status = 'RUNNING'")
+
+
+@pytest.mark.parametrize("model", ["true", "false"])
+def test_a_run_that_is_deleted_in_mid_training(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Its files are in its folder; going on with it records it anew, without a training."""
+
+    def fit(*arguments: Any, **named: Any) -> Any:
+        done = train(*arguments, **named)
+        delete_run(tmp_path)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnexp.runs.run.fit", fit)
+        code, out, err = cnnexp(*line(drawn_root, "trainer.epochs=1", f"tracking.log_model={model}"))
+    (folder,) = folders(tmp_path)
+    made = RunFolder(folder).manifest
+    assert made is not None and code == 1
+    remedy = "the same line with trainer.resume=true records it anew"
+    assert err == f"cnnexp: run {made.run_id} was deleted in the store; its files are in {folder}; {remedy}\n"
+    assert f"run {made.run_id} was deleted in the store; the run goes on" in out
+    for name in ("predictions.csv", "config.yaml", "curves.png", "confusion_matrix.png", "metrics.csv"):
+        assert (folder / name).is_file(), name
+    assert RunFolder(folder).status == "FAILED"
+    code, out, err = cnnexp(*line(drawn_root, "trainer.epochs=1", f"tracking.log_model={model}", "trainer.resume=true"))
+    assert code == 0 and "a new run is recorded" in err, err
+    (run,) = tracker(tmp_path).find_runs(status="FINISHED")
+    assert run.run_id != made.run_id and len(tracker(tmp_path).history(run.run_id, "train/loss")) == 1
+    assert tracker(tmp_path).has_model(run.run_id) == (model == "true")
+
+
+def test_a_sweep_of_which_a_run_is_deleted(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that are at work: the first job's and the parent's. The second job goes on, and the exit code tells."""
+    import stand_ins
+
+    def fit(parts: Any, *more: Any, **named: Any) -> Any:
+        done = stand_ins.fit(parts, *more, **named)
+        if parts.phases and not list((tmp_path / "outputs" / "runs").glob("*/1")):
+            delete_run(tmp_path)
+        return done
+
+    monkeypatch.setattr("cnnexp.runs.run.fit", fit)
+    code, _, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "trainer.epochs=1"))
+    (sweep,) = folders(tmp_path)
+    assert code == 1 and "Traceback" not in err and "was deleted in the store" in err.splitlines()[-1]
+    assert [RunFolder(sweep / job).status for job in "01"] == ["FAILED", "FINISHED"]
+    assert (sweep / "comparison.html").is_file()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "afile", "afile/below"])
+def test_a_place_that_cannot_be_written(cnnexp: Run, drawn_root: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "afile").touch()
+    for command in (["train"], ["train", "-m", "seed=0,1"], ["doctor"], ["prepare", "synthetic"]):
+        code, _, err = cnnexp(*command, f"paths.root={place}")
+        assert code == 2 and len(err.splitlines()) == 1, err
+        assert err.startswith(f"cnnexp: paths.root={place}: ") and "no folder; give another folder" in err
+    for name in ("runs", "data", "cache"):
+        code, _, err = cnnexp("train", f"paths.{name}={place}")
+        assert code == 2 and err.startswith(f"cnnexp: paths.{name}={place}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+
+
+def test_an_artifact_store_without_its_package(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnexp.tracking.artifacts._is_installed", lambda module: False)
+    for several in ([], ["-m", "seed=0,1"]):
+        code, _, err = cnnexp(*line(drawn_root, *several, "tracking.artifact_root=s3://bucket/x"))
+        assert code == 2 and err.endswith("pip install boto3\n") and len(err.splitlines()) == 1, err
+        assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["runs", "cache"])
+def test_a_sweep_on_a_disk_that_is_full(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, what: str
+) -> None:
+    """Of `paths.runs` or `paths.cache`: eight kilobytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system here")
+    try:
+        (disk / "full").write_bytes(b"0" * 8192 if what == "runs" else b"0" * 4096)
+        code, _, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "trainer.epochs=1", f"paths.{what}={disk}"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    if what == "cache":
+        assert code == 0, err
+        return
+    assert code == 1 and len(err.splitlines()) == 1, err
+    assert "the disk is full; make room: the same line goes on with the sweep" in err
+    (parent,) = tracker(tmp_path).sweeps(2)
+    assert parent.status == "FAILED"
