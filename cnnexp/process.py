@@ -107,9 +107,8 @@ def die_with_parent() -> None:
         return
     import ctypes
 
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it was too late for the signal
+    if (command := os.environ.get(COMMAND)) and not lives(command):  # it was too late for the signal
         os._exit(1)
 
 
