@@ -182,7 +182,7 @@ def test_a_store_of_another_mlflow_is_not_changed(cnnexp: Run, file: Path, lacki
         connection.execute("UPDATE alembic_version SET version_num = '0a8213491aaa'")
         connection.execute(lacking)
     before = file.read_bytes()
-    for line in (["doctor", "--check"], ["compare"], ["train", "-m", "seed=0,1"]):
+    for line in (["doctor", "--check"], ["ui"], ["train", "-m", "seed=0,1"]):
         code, _, err = cnnexp(*line)
         assert code == (1 if line[0] == "doctor" else 2)
         assert len(err.splitlines()) == 1 and f"mlflow db upgrade sqlite:///{file}" in err
@@ -213,9 +213,7 @@ def test_a_file_without_the_right_to_use_it(file: Path) -> None:
     os.seteuid(65534)
     try:
         assert [run.name for run in tracker(root).find_runs()] == ["r"]  # reading needs no more
-        with pytest.raises(
-            UserError, match=r"mlflow\.db: no right to write to it \(.*Permission denied.*ask its owner"
-        ):
+        with pytest.raises(UserError, match=r"mlflow\.db: no right to write to it \(.*Permission denied.*ask its"):
             store.start_run("n", {}, {})
         os.seteuid(0)
         file.chmod(0o600)

@@ -11,7 +11,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say
 from cnnexp.errors import UserError
 from cnnexp.runs.tracker import open_tracker
-from cnnexp.tracking.stores import sqlite_file
+from cnnexp.tracking.stores import is_missing, sqlite_file
 
 SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here
 TEXT = """\
@@ -45,7 +45,11 @@ def run(arguments: list[str]) -> int:
     _check_free(host, port)
     say(f"waits for MLflow's server on {address}, which takes some seconds to start (Ctrl-C ends it)")
     file = sqlite_file(tracker.uri)
-    links = None if file and file.exists() else tracker.view_links(address)  # which makes the store
+    links = None
+    if file and not is_missing(file):
+        tracker.look()
+    else:
+        links = tracker.view_links(address)  # which makes the store
     server = subprocess.Popen([*tracker.ui_command(), *options], env={**SMALL, **os.environ})
     try:
         _say_links(links or tracker.view_links(address))  # while it starts
