@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -181,7 +182,7 @@ def test_a_store_of_another_mlflow_is_not_changed(cnnexp: Run, file: Path, lacki
         connection.execute("UPDATE alembic_version SET version_num = '0a8213491aaa'")
         connection.execute(lacking)
     before = file.read_bytes()
-    for line in (["doctor", "--check"], ["compare"], ["train", "-m", "seed=0,1"]):
+    for line in (["doctor", "--check"], ["ui"], ["train", "-m", "seed=0,1"]):
         code, _, err = cnnexp(*line)
         assert code == (1 if line[0] == "doctor" else 2)
         assert len(err.splitlines()) == 1 and f"mlflow db upgrade sqlite:///{file}" in err
@@ -202,24 +203,28 @@ def test_what_a_killed_process_left_in_a_file_is_taken_back(file: Path, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
-def test_a_file_without_the_right_to_use_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in (tmp_path, *tmp_path.parents[:-2]):
-        place.chmod(place.stat().st_mode | 0o005)
-    store = tracker(tmp_path)
+def test_a_file_without_the_right_to_use_it(file: Path) -> None:
+    root = Path(tempfile.mkdtemp())  # the folders of pytest are closed to others
+    shutil.copytree(file.parent, root / "outputs")
+    file = root / "outputs" / "mlflow.db"
+    for place in (root, file.parent, file):
+        place.chmod(0o755)
+    store = tracker(root)
     os.seteuid(65534)
     try:
-        assert [run.name for run in tracker(tmp_path).find_runs()] == ["r"]  # reading needs no more
-        with pytest.raises(UserError, match=r"mlflow\.db: no right to write to it \(.*readonly.*ask its owner"):
+        assert [run.name for run in tracker(root).find_runs()] == ["r"]  # reading needs no more
+        with pytest.raises(UserError, match=r"mlflow\.db: no right to write to it \(.*Permission denied.*ask its"):
             store.start_run("n", {}, {})
         os.seteuid(0)
         file.chmod(0o600)
         os.seteuid(65534)
-        for look in (lambda: tracker(tmp_path).find_runs(), lambda: stores.check_whole(f"sqlite:///{file}", file)):
+        for look in (lambda: tracker(root).find_runs(), lambda: stores.check_whole(f"sqlite:///{file}", file)):
             with pytest.raises(UserError, match=r"mlflow\.db: no right to read it \(.*Permission denied") as error:
                 look()
             assert "copy" not in str(error.value)
     finally:
         os.seteuid(0)
+        shutil.rmtree(root)
 
 
 # ------------------------------------------------------------------------------------ in mid-training

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_ins
 from filelock import FileLock
 from resuming import folders, line, tracker
 
+from cnnexp.config.training import PathsConfig
+from cnnexp.errors import UserError
 from cnnexp.runs.folder import RunFolder
-from cnnexp.runs.run import fit as train
+from cnnexp.runs.paths import check_paths
 from cnnexp.tracking import stores
 
 pytestmark = pytest.mark.trains
@@ -92,45 +95,44 @@ def delete_run(root: Path) -> None:
         store.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE status = 'RUNNING'")
 
 
-@pytest.mark.parametrize("model", ["true", "false"])
 def test_a_run_that_is_deleted_in_mid_training(
-    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its files are in its folder; going on with it records it anew, without a training."""
 
     def fit(*arguments: Any, **named: Any) -> Any:
-        done = train(*arguments, **named)
+        done = stand_ins.fit(*arguments, **named)
         delete_run(tmp_path)
         return done
 
+    job = line(drawn_root, "trainer.epochs=1", "tracking.log_model=true")
     with monkeypatch.context() as patch:
         patch.setattr("cnnexp.runs.run.fit", fit)
-        code, out, err = cnnexp(*line(drawn_root, "trainer.epochs=1", f"tracking.log_model={model}"))
+        code, out, err = cnnexp(*job)
     (folder,) = folders(tmp_path)
     made = RunFolder(folder).manifest
     assert made is not None and code == 1
     remedy = "the same line with trainer.resume=true records it anew"
     assert err == f"cnnexp: run {made.run_id} was deleted in the store; its files are in {folder}; {remedy}\n"
     assert f"run {made.run_id} was deleted in the store; the run goes on" in out
-    for name in ("predictions.csv", "config.yaml", "curves.png", "confusion_matrix.png", "metrics.csv"):
+    for name in ("predictions.csv", "config.yaml", "curves.png", "result.json"):
         assert (folder / name).is_file(), name
     assert RunFolder(folder).status == "FAILED"
-    code, out, err = cnnexp(*line(drawn_root, "trainer.epochs=1", f"tracking.log_model={model}", "trainer.resume=true"))
-    assert code == 0 and "a new run is recorded" in err, err
+    code, out, err = cnnexp(*job, "trainer.resume=true")
+    assert code == 0 and "a new run is recorded" in err and "epoch" not in out, err
     (run,) = tracker(tmp_path).find_runs(status="FINISHED")
-    assert run.run_id != made.run_id and len(tracker(tmp_path).history(run.run_id, "train/loss")) == 1
-    assert tracker(tmp_path).has_model(run.run_id) == (model == "true")
+    assert run.run_id != made.run_id and tracker(tmp_path).has_model(run.run_id)
+    assert len(tracker(tmp_path).history(run.run_id, "train/loss")) == 1
 
 
 def test_a_sweep_of_which_a_run_is_deleted(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that are at work: the first job's and the parent's. The second job goes on, and the exit code tells."""
-    import stand_ins
 
     def fit(parts: Any, *more: Any, **named: Any) -> Any:
         done = stand_ins.fit(parts, *more, **named)
-        if parts.phases and not list((tmp_path / "outputs" / "runs").glob("*/1")):
+        if not list((tmp_path / "outputs" / "runs").glob("*/1")):
             delete_run(tmp_path)
         return done
 
@@ -142,17 +144,27 @@ def test_a_sweep_of_which_a_run_is_deleted(
     assert (sweep / "comparison.html").is_file()
 
 
-@pytest.mark.parametrize("place", ["/dev/null/x", "afile", "afile/below"])
-def test_a_place_that_cannot_be_written(cnnexp: Run, drawn_root: Path, tmp_path: Path, place: str) -> None:
+def test_a_place_that_cannot_be_written(cnnexp: Run, tmp_path: Path) -> None:
     (tmp_path / "afile").touch()
-    for command in (["train"], ["train", "-m", "seed=0,1"], ["doctor"], ["prepare", "synthetic"]):
-        code, _, err = cnnexp(*command, f"paths.root={place}")
-        assert code == 2 and len(err.splitlines()) == 1, err
-        assert err.startswith(f"cnnexp: paths.root={place}: ") and "no folder; give another folder" in err
-    for name in ("runs", "data", "cache"):
-        code, _, err = cnnexp("train", f"paths.{name}={place}")
-        assert code == 2 and err.startswith(f"cnnexp: paths.{name}={place}: ")
+    for place, commands in (
+        ("/dev/null/x", ["train", "train -m seed=0,1"]),
+        ("afile", ["doctor", "prepare synthetic"]),
+    ):
+        for command in commands:
+            code, _, err = cnnexp(*command.split(), f"paths.root={place}")
+            assert code == 2 and len(err.splitlines()) == 1, err
+            assert err.startswith(f"cnnexp: paths.root={place}: ") and "no folder; give another folder" in err
     assert [path.name for path in tmp_path.iterdir()] == ["afile"]
+
+
+@pytest.mark.parametrize("name", ["runs", "data", "cache"])
+def test_the_place_is_named_by_its_own_key(tmp_path: Path, name: str) -> None:
+    (tmp_path / "afile").touch()
+    paths = {each: f"{tmp_path}/out/{each}" for each in ("runs", "data", "cache")}
+    check_paths(PathsConfig(root=f"{tmp_path}/out", **paths))
+    paths[name] = f"{tmp_path}/afile/below"
+    with pytest.raises(UserError, match=rf"^paths\.{name}={tmp_path}/afile/below: {tmp_path}/afile is no folder; give"):
+        check_paths(PathsConfig(root=f"{tmp_path}/out", **paths))
 
 
 def test_an_artifact_store_without_its_package(

@@ -12,7 +12,7 @@ from cnnexp.console import redact, say
 from cnnexp.errors import UserError
 from cnnexp.process import guarded
 from cnnexp.runs.tracker import open_tracker
-from cnnexp.tracking.stores import sqlite_file
+from cnnexp.tracking.stores import is_missing, sqlite_file
 
 SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here
 TEXT = """\
@@ -46,7 +46,11 @@ def run(arguments: list[str]) -> int:
     _check_free(host, port)
     say(f"waits for MLflow's server on {address}, which takes some seconds to start (Ctrl-C ends it)")
     file = sqlite_file(tracker.uri)
-    links = None if file and file.exists() else tracker.view_links(address)  # which makes the store
+    links = None
+    if file and not is_missing(file):
+        tracker.look()
+    else:
+        links = tracker.view_links(address)  # which makes the store
     command, settings = guarded([*tracker.ui_command(), *options]), {**SMALL, **os.environ}
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=settings, start_new_session=True)
     assert server.stdin

@@ -26,6 +26,11 @@ MODEL_SECONDS = 300.0  # for how long a model waits: it is not kept
 PAUSE = 10  # an attempt that failed after t seconds is followed by PAUSE * t without one: training goes on
 
 
+def never_lost(run_id: str, error: Exception) -> str:
+    """Of a store that says nothing of its runs."""
+    return ""
+
+
 # ------------------------------------------------------------------------------------------------- the file
 
 
@@ -59,7 +64,7 @@ def _parsed(line: str) -> Record:
     return found if isinstance(found, dict) else {}
 
 
-def send_kept(file: Path, send: Send, why_lost: WhyLost) -> tuple[int, Exception | None]:
+def send_kept(file: Path, send: Send, why_lost: WhyLost = never_lost) -> tuple[int, Exception | None]:
     """Send what the file keeps, up to the first outage, or until the store takes nothing more of the run.
 
     What is sent, or refused for good, leaves the file.
@@ -94,7 +99,7 @@ class Journal:
     deleted there or the store is damaged, `lost` says why, and what follows is not sent: the run's folder has it.
     """
 
-    def __init__(self, file: Path | None, send: Send, why_lost: WhyLost) -> None:
+    def __init__(self, file: Path | None, send: Send, why_lost: WhyLost = never_lost) -> None:
         self.file = file and file.resolve()
         self.send = send
         self.why_lost = why_lost

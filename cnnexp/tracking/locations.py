@@ -4,6 +4,7 @@ MLflow notes absolute places. Those below the folder of the database file move w
 first experiment says where that folder was when they were noted. A place outside of it is never changed.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -72,7 +73,8 @@ def find_move(file: Path, artifact_root: str) -> Move | None:
 def _took_along(move: Move, places: Iterable[str]) -> bool:
     """Whether the artifacts are where the database is; whoever moves its file alone leaves them where they are."""
     changed = [(local_folder(then), local_folder(now)) for then, now in _changed(places, move)]
-    return any(now and now.exists() for _, now in changed) or not any(then and then.exists() for then, _ in changed)
+    there = os.path.exists  # and not `Path.exists`, which raises where it may not look: of a colleague's folder
+    return any(now and there(now) for _, now in changed) or not any(then and there(then) for then, _ in changed)
 
 
 def mend(file: Path, artifact_root: str) -> Move | None:

@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,12 +96,11 @@ def create_tables(file: Path) -> None:
 
 def _revision_of_tables() -> str:
     """Of the tables that the installed MLflow works with."""
-    import mlflow
-
     text = TABLES.read_text(encoding="utf-8")
     known = re.search(r"""INSERT INTO "alembic_version" VALUES\('(\w+)'\)""", text)
-    if known and text.startswith(f"-- MLflow {mlflow.__version__}\n"):
+    if known and text.startswith(f"-- MLflow {version('mlflow')}\n"):
         return known[1]
+    quiet_mlflow()
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     return str(_get_latest_schema_revision())
@@ -235,10 +235,9 @@ class Tracker(RunReader, RunWriter):
             UserError: there is no store, or it cannot be opened.
         """
         if self._client is None:
+            self.look()
             with self._naming_uri("read"):
-                check_store(self.uri)
                 quiet_mlflow()
-                self._check_revision()
                 from mlflow import MlflowClient
 
                 client = MlflowClient(self.uri, registry_uri=self.uri)
@@ -249,15 +248,22 @@ class Tracker(RunReader, RunWriter):
     def _naming_uri(self, doing: str) -> AbstractContextManager[None]:
         return naming_uri(self.uri, self.experiment, doing)
 
-    def _check_revision(self) -> None:
-        """Refuse a file with the tables of another MLflow, which would change them as soon as it is opened."""
-        file = sqlite_file(self.uri)
-        found = schema_revision(file) if file else None
-        if found is not None and found != _revision_of_tables():
-            raise UserError(
-                f"tracking.uri={self.uri}: is of another version of MLflow; keep a copy of the file, and make it one "
-                f"of this version: mlflow db upgrade {self.uri}"
-            )
+    def look(self) -> None:
+        """See that there is a store to read, without a change and without MLflow.
+
+        Raises:
+            UserError: there is none, it cannot be read, or its file has the tables of another MLflow, which would
+                change them as soon as it opens it.
+        """
+        with self._naming_uri("read"):
+            check_store(self.uri)
+            file = sqlite_file(self.uri)
+            found = schema_revision(file) if file else None
+            if found is not None and found != _revision_of_tables():
+                raise UserError(
+                    f"tracking.uri={self.uri}: is of another version of MLflow; keep a copy of the file, and make it "
+                    f"one of this version: mlflow db upgrade {self.uri}"
+                )
 
     def _repository(self, place: str) -> "ArtifactRepository":
         """MLflow's access to a place of artifacts that the store names, wherever it is now."""

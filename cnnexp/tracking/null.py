@@ -39,6 +39,7 @@ class NullTracker(RunTracker):
 
     prepare = _answering(RunTracker.prepare, _do_nothing)
     connect = _answering(RunTracker.connect, _do_nothing)
+    look = _answering(RunTracker.look, _do_nothing)
     resume_run = _answering(RunTracker.resume_run, _do_nothing)
     log_metrics = _answering(RunTracker.log_metrics, _do_nothing)
     set_tags = _answering(RunTracker.set_tags, _do_nothing)

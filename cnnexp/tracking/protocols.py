@@ -87,6 +87,9 @@ class RunStore(Protocol):
     def connect(self) -> None:
         """Open the store; a UserError where that is not possible."""
 
+    def look(self) -> None:
+        """See that there is a store that can be read, without opening it; a UserError where there is none."""
+
     def find_run(self, text: str) -> RunInfo:
         """The run that a run id, a prefix, `latest` or a registered model means; a UserError where there is none."""
 
