@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     if given.wide + given.csv + given.json > 1:
         raise UserError("cnnexp compare: give one of --wide, --csv and --json")
-    config = load_config(given.overrides)
+    config = load_config(given.overrides, given.config_dir)
     tracker = open_tracker(config.tracking)
     from cnnexp.report.tables import to_csv, to_json
     from cnnexp.runs.comparison import compare_runs, facts_of_runs, show_comparison, write_report

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target, check_choice
+from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target, asked, check_choice
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
@@ -64,7 +64,7 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> int:
     """Load, read, predict, explain, draw."""
     request = _parse(arguments)
-    config = load_config(request.overrides)
+    config = load_config(request.overrides, request.config_dir)
     if request.imagenet is None and len(request.names) == 1:
         return _explain_own(config, request)
     import_tensorflow()
@@ -120,7 +120,7 @@ def _explain_own(config: Config, request: Namespace) -> int:
         raise UserError(
             f"{request.names[0]}: run {run.run_id} is {run.status}; only finished runs have answers to explain"
         )
-    for file in explain_recorded(tracker, run, request.overrides, request.allow_target):
+    for file in explain_recorded(tracker, run, asked(request)):
         say(str(file))
     return 0
 

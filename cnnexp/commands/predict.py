@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     names = given.names
     if len(names) < 2 or (given.json and given.csv):
         raise UserError("cnnexp predict: give a run and images, as `cnnexp predict latest photo.jpg`; --json or --csv")
-    config = load_config(given.overrides)
+    config = load_config(given.overrides, given.config_dir)
     import_tensorflow()
     from cnnexp.runs.recorded_model import find_images, load_recorded
 

@@ -58,7 +58,8 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_of_own_file(error) or _one_line(error, overrides)) from error
+        line = _of_own_file(error) or _of_defaults(error, overrides) or _one_line(error, overrides)
+        raise UserError(line) from error
 
 
 class JobComposer:
@@ -102,9 +103,9 @@ class JobComposer:
         return plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
 
 
-def load_config(overrides: Sequence[str]) -> config.Config:
-    """Compose, type and check the configuration of one job."""
-    with hydra_context():
+def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
+    """Compose, type and check the configuration of one job, maybe with files of the user's own."""
+    with hydra_context(config_dir):
         return config.validated(compose_config(overrides))
 
 
@@ -335,6 +336,21 @@ def _of_own_file(error: Exception) -> str | None:
         return f"{file}: {key}: {text[0].lower()}{text[1:]}"
     allowed = _keys_of_type(key, str(error))
     return f"{file}: {key}: no such key" + (f"; allowed: {', '.join(nearest(key, allowed))}" if allowed else "")
+
+
+def _of_defaults(error: Exception, overrides: Sequence[str]) -> str | None:
+    """What is wrong in the defaults list of a file of the user's own, with the file; None where it is in none."""
+    text = str(error)
+    if (invalid := re.match(r"Invalid defaults list in '(.+?)', (.*)", text)) and (file := own_file(invalid[1])):
+        return f"{file}: defaults: {invalid[2]}"
+    missing = re.match(r"In '.+?': Could not find '(.+)/(.+?)'", text)
+    if missing is None:
+        return None
+    group, option = missing[1], missing[2]
+    chosen = [own_file(f"{bare_key(o)}/{o.partition('=')[2]}") for o in overrides]
+    file = next((own for own in chosen if own and option in own.read_text("utf-8", "replace")), None)
+    allowed = ", ".join(nearest(option, group_options(group)))
+    return f"{f'{file}: ' if file else ''}defaults: {group}={option}: no such option; allowed: {allowed}"
 
 
 def _keys_of_type(key: str, text: str) -> list[str]:

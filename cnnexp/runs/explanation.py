@@ -10,7 +10,7 @@ from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
-from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
+from cnnexp.runs.recorded_config import Asked, as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 
@@ -36,14 +36,13 @@ def explain_job(tracker: RunStore, folder: RunFolder) -> None:
         warn(f"cnnexp: the best job is not explained: {type(error).__name__}: {redact(str(error))}")
 
 
-def explain_recorded(tracker: RunStore, run: RunInfo, overrides: list[str], allowed: list[str]) -> list[Path]:
+def explain_recorded(tracker: RunStore, run: RunInfo, asked: Asked) -> list[Path]:
     """Explain a run of the store on its own test images; see `explain_run`.
 
     Args:
         tracker: on the store.
         run: a finished run.
-        overrides: where things are here.
-        allowed: targets of the user's own in its config.
+        asked: where things are here.
 
     Raises:
         UserError: the data is not that of the run, or the run recorded no model.
@@ -51,9 +50,9 @@ def explain_recorded(tracker: RunStore, run: RunInfo, overrides: list[str], allo
     values = read_config(tracker, run.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
-    config = typed_record(run.run_id, restore_config(run.run_id, values, overrides))
+    config = typed_record(run.run_id, restore_config(run.run_id, values, asked.overrides, asked.config_dir))
     import_tensorflow()
-    check_targets(run.run_id, {"dataset": values.get("dataset")}, allowed)
+    check_targets(run.run_id, {"dataset": values.get("dataset")}, asked.allowed)
     folder = RunFolder(Path(run.tags.get("run_dir", "")))
     manifest = folder.manifest if run.tags.get("run_dir") else None
     if manifest is None or manifest.run_id != run.run_id:
