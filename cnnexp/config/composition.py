@@ -29,6 +29,7 @@ from cnnexp.config.hydra_driver import (
     split_jobs,
 )
 from cnnexp.config.phases import PhaseConfig
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -146,6 +147,8 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     sweeps = [override for override in overrides if _is_sweep(override)]
     plain = [override for override in overrides if override not in sweeps]
     composed = compose_config(plain, with_hydra=True, name=name)
+    if composed.hydra.job.chdir:
+        warn_once("cnnexp: hydra.job.chdir=true has no effect: relative paths count from where the command was given")
     for source in composed.hydra.runtime.config_sources:
         if source.schema == "file" and source.provider.startswith("hydra.searchpath"):
             check_own_files("hydra.searchpath", source.path)

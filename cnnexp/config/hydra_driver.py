@@ -53,6 +53,7 @@ from cnnexp.formats import parse_yaml, read_text
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
 
 ROOT_GROUPS = ("experiment", "sweep", "debug")  # whose files change any key
+STAYS = "hydra.job.chdir=false"  # relative paths of the config count from where the command was given
 MOST_OF_HEADER = 512  # characters in which `# @package` is looked for, as Hydra does
 RECORDS = ("run.json", "result.json", "multirun.yaml")  # beside the config.yaml of a run, or of a sweep
 
@@ -307,7 +308,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
             return float("nan")
 
     with hydra_context(config_dir) as hydra, _redacted():
-        line = [*overrides, "hydra.mode=RUN"]
+        line = [*overrides, "hydra.mode=RUN", STAYS]
         done = hydra.run(config_name=config_name, task_function=caught, overrides=line)
     if refused:
         raise refused[0]
@@ -316,7 +317,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
 
 def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, config_name: str) -> None:
     """Let Hydra run the jobs of a sweep by its sweeper and launcher; `task` is called for each, maybe elsewhere."""
-    line = [*overrides, "hydra.mode=MULTIRUN"]
+    line = [*overrides, "hydra.mode=MULTIRUN", STAYS]
     with hydra_context(config_dir) as hydra, _jobs_checked(), _redacted():
         hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 
