@@ -11,6 +11,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError, nearest
 from cnnexp.explain.names import METHOD_NAMES
+from cnnexp.files import writable
 from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.recorded_config import find_single
@@ -91,7 +92,7 @@ def run(arguments: list[str]) -> int:
     classes = probabilities.argmax(axis=1)
     if chosen is not None:
         classes[:] = chosen
-    folder = Path(config.paths.root) / "explain" / explained.run_id
+    folder = writable(Path(config.paths.root) / "explain") / explained.run_id
     sheet = folder / "heatmaps.png"
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
     names = explained.class_names

@@ -233,6 +233,14 @@ def rerun_of(pickle: str) -> str:
     return f"cnnexp reproduce {run}"
 
 
+def _published(dataset: str, accuracy: float, *, _root_: Any) -> float | None:
+    """`${published:DATASET,ACCURACY}`: a published figure, which is of these images alone; None for others."""
+    return float(accuracy) if OmegaConf.select(_root_, "dataset.name") == dataset else None
+
+
+OmegaConf.register_new_resolver("published", _published, replace=True)  # in a launcher's processes too, as below
+
+
 # ------------------------------------------------------------------------------------------------------- records
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.console import redact, say, shorten, warn
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, one_line
+from cnnexp.files import may_write, writable
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
@@ -55,8 +56,8 @@ def explain_recorded(tracker: RunStore, run: RunInfo, asked: Asked) -> list[Path
     check_targets(run.run_id, {"dataset": values.get("dataset")}, asked.allowed)
     folder = RunFolder(Path(run.tags.get("run_dir", "")))
     manifest = folder.manifest if run.tags.get("run_dir") else None
-    if manifest is None or manifest.run_id != run.run_id:
-        folder = RunFolder(Path(config.paths.root) / "explain" / run.run_id)
+    if manifest is None or manifest.run_id != run.run_id or not may_write(folder.path):
+        folder = RunFolder(writable(Path(config.paths.root) / "explain") / run.run_id)
     return explain_run(tracker, config, run, folder)
 
 
@@ -120,7 +121,10 @@ def _predictions(tracker: RunStore, run: RunInfo | None, folder: RunFolder) -> P
 
 def _record(tracker: RunStore, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:
     """Add pictures and figures to a finished run; a figure that it has already stays."""
-    for file in files:
-        below = file.parent.relative_to(folder)
-        tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
-    tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})
+    try:
+        for file in files:
+            below = file.parent.relative_to(folder)
+            tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
+        tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})
+    except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
+        warn(f"cnnexp: the pictures were not recorded in run {run.run_id}: {one_line(error)}")
