@@ -99,7 +99,9 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
         height, width = max(map(_sheet_height, groups)), PANEL * sum(max(map(len, group)) for group in groups)
     sheet = Sheet(width, round(height) + (HEAD if title else 0))
     if title:
-        sheet.text(title, MARGIN, 14, min(18, round(18 * 0.09 * width / len(title))), bold=True)
+        room, line = width - 2 * MARGIN, visible(title)
+        size = next((size for size in range(18, 8, -1) if font(size, bold=True).getlength(line) <= room), 8)
+        sheet.text(title, MARGIN, 14, size, bold=True)
     left = 0
     for start in range(0, len(rows), down):
         group = rows[start : start + down]

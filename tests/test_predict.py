@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_named_and_skipped(
     (tmp_path / "broken.jpg").write_bytes(Path(first).read_bytes()[:100])
     (tmp_path / "empty.png").touch()
     code, out, err = cnnexp("predict", "latest", first, "broken.jpg", "empty.png", last, "--json", f"paths.root={root}")
-    assert code == 0
+    assert code == 1
     assert [row["file"] for row in json.loads(out)] == [first, last]
     assert ["broken.jpg" in err, "empty.png" in err, first in err] == [True, True, False]
     code, out, err = cnnexp("predict", "latest", "broken.jpg", "empty.png", f"paths.root={root}")
@@ -103,7 +103,7 @@ def test_a_damaged_jpeg_is_skipped(
     for damaged in (b"nothing", jpeg[: len(jpeg) // 2] + jpeg[-2:]):
         (tmp_path / "pictures/bad.jpg").write_bytes(damaged)
         code, out, err = cnnexp("predict", "latest", "pictures", "--csv", where)
-        assert code == 0
+        assert code == 1
         assert out.splitlines()[0] == "file,predicted,p_cat,p_dog"
         assert len(out.splitlines()) == 2
         assert "bad.jpg" in err
