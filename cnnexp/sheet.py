@@ -100,8 +100,10 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
     sheet = Sheet(width, round(height) + (HEAD if title else 0))
     if title:
         room, line = width - 2 * MARGIN, visible(title)
-        size = next((size for size in range(18, 8, -1) if font(size, bold=True).getlength(line) <= room), 8)
-        sheet.text(title, MARGIN, 14, size, bold=True)
+        size = next((size for size in range(18, 9, -1) if font(size, bold=True).getlength(line) <= room), 9)
+        while font(size, bold=True).getlength(line) > room:
+            line = f"{line[:-2]}…"
+        sheet.text(line, MARGIN, 14, size, bold=True)
     left = 0
     for start in range(0, len(rows), down):
         group = rows[start : start + down]
