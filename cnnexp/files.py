@@ -1,22 +1,25 @@
 """Files and folders that appear whole or not at all, made by one process at a time; files of others."""
 
 import errno
+import hashlib
 import io
 import os
 import platform
 import re
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import IO
 
 from filelock import FileLock, Timeout
 
-from cnnexp.console import say
+from cnnexp.console import say, warn_once
 from cnnexp.errors import UserError
 from cnnexp.process import identity, lives
 
@@ -125,6 +128,35 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         yield scratch
     finally:
         remove(scratch)
+
+
+# ------------------------------------------------------------------------------------------- folders of others
+
+
+def writable(folder: str | Path) -> Path:
+    """A folder that is there or can be made, or where this user may not write there one of the user's own that stands
+    for it: below XDG_CACHE_HOME, ~/.cache, or that of temporary files. That is said once."""
+    wanted = Path(os.path.abspath(folder))
+    if may_write(wanted):
+        return Path(folder)
+    homes = (os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~/.cache"))
+    home = next((place for place in homes if place and may_write(Path(place))), None)
+    own = Path(home, "cnnexp") if home else _scratch()
+    place = own / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12] / wanted.name
+    warn_once(f"cnnexp: {folder}: this user may not write there; {place} is used in its place")
+    return place
+
+
+@cache
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp(prefix="cnnexp-"))  # of a known name, it could be somebody else's
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this user may write into a folder, or make it."""
+    folder = Path(os.path.abspath(folder))
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 # ------------------------------------------------------------------------------------------------ appears whole

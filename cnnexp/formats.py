@@ -94,18 +94,34 @@ def parse_yaml(text: str, where: str, merges: bool = False) -> Any:
         raise UserError(f"{where}: {_too_much()}") from error
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{where}: {line}{error.problem or 'is no YAML'}") from error
+        tab = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
+        raise UserError(f"{where}: {line}{error.problem or 'is no YAML'}{tab}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter of numbers and dates
         raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def read_yaml(file: Path, merges: bool = False) -> Any:
+def read_yaml(file: Path) -> Any:
     """`parse_yaml` of a file.
 
     Raises:
         UserError: it cannot be read, or as `parse_yaml`.
     """
-    return parse_yaml(_text(file, MOST_BYTES), str(file), merges)
+    return parse_yaml(_text(file, MOST_BYTES), str(file))
+
+
+def read_text(file: Path) -> str:
+    """The text of a YAML file that a person wrote; a mark of its byte order is none of it.
+
+    Raises:
+        UserError: it cannot be read, or is not in UTF-8.
+    """
+    try:
+        return read_file(file, MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}: line {where}: is not in UTF-8; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
 def walk(values: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 # What a decoder of images may allocate: half a GiB of 24-bit RGB. Pillow refuses the same number
 # (twice its MAX_IMAGE_PIXELS).
@@ -30,6 +32,32 @@ def quiet_libraries() -> None:
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
+    _let_warnings_be_warnings()
+    _find_home()
+
+
+def _let_warnings_be_warnings() -> None:
+    """`PYTHONWARNINGS=error` is for the tests of one's own code; libraries warn of what works."""
+    if any(option.startswith("error") for option in sys.warnoptions):
+        warnings.filters[:] = [kept for kept in warnings.filters if kept[0] != "error"]  # type: ignore[index]
+        warnings.simplefilter("ignore", DeprecationWarning, append=True)  # and what was kept counts from here on
+        os.environ.pop("PYTHONWARNINGS", None)
+
+
+def _find_home() -> None:
+    """Where the system knows neither HOME nor the user, as in a container: a folder and a name in their place."""
+    if os.path.expanduser("~") != "~":
+        return
+    import tempfile
+
+    home = os.path.join(tempfile.gettempdir(), f"cnnexp-home-{os.getuid()}")
+    try:
+        os.mkdir(home, 0o700)
+    except FileExistsError:
+        if os.path.islink(home) or os.stat(home).st_uid != os.getuid():  # somebody else says what is read there
+            home = tempfile.mkdtemp(prefix="cnnexp-home-")
+    os.environ["HOME"] = home
+    os.environ.setdefault("USER", f"uid-{os.getuid()}")
 
 
 def limit_opencv() -> None:
@@ -164,8 +192,7 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as held, stdout().status("starting TensorFlow"):
         os.dup2(held.fileno(), 2)
         try:
-            import_module("tensorflow")
-            import_module("keras")
+            _import_as_delivered()
         except BaseException:
             held.seek(0)
             os.write(kept, held.read())
@@ -173,6 +200,28 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _import_as_delivered() -> None:
+    """Import TensorFlow and Keras without the settings file and the variables of Keras: the config decides alone.
+
+    Both read `keras.json` (floatx, epsilon, image_data_format, backend) while they are imported, and Keras makes it.
+    """
+    import tempfile
+
+    home = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        for name in [name for name in os.environ if name.startswith("KERAS_")]:  # of epochs and steps, too
+            del os.environ[name]
+        os.environ.update(KERAS_HOME=empty, KERAS_BACKEND="tensorflow")
+        import_module("tensorflow")
+        import_module("keras")
+    del os.environ["KERAS_HOME"]
+    folder = home or os.path.join(os.path.expanduser("~"), ".keras")
+    if home:
+        os.environ["KERAS_HOME"] = home  # for the processes of a sweep
+    settings: Any = import_module("keras.src.backend.config")
+    settings._KERAS_DIR = folder  # where weights that were downloaded lie
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cnnexp.console import visible
+from cnnexp.console import shorten, visible
 from cnnexp.data.opencv import cv2
 from cnnexp.files import write_atomic
 
@@ -99,13 +99,36 @@ def contact_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], title: str 
         height, width = max(map(_sheet_height, groups)), PANEL * sum(max(map(len, group)) for group in groups)
     sheet = Sheet(width, round(height) + (HEAD if title else 0))
     if title:
-        sheet.text(title, MARGIN, 14, min(18, round(18 * 0.09 * width / len(title))), bold=True)
+        line, size = fitted(title, 18, width - 2 * MARGIN, bold=True)
+        sheet.text(line, MARGIN, 14, size, bold=True)
     left = 0
     for start in range(0, len(rows), down):
         group = rows[start : start + down]
         _draw_rows(sheet, group, left, HEAD if title else 0)
         left += PANEL * max(map(len, group))
     sheet.save(path)
+
+
+def fitted(text: str, size: int, room: int, bold: bool = False, end: str = "") -> tuple[str, int]:
+    """A line that is at most `room` pixels wide, and the size of its letters.
+
+    They get smaller by a third at most; then the middle of the text is left out.
+
+    Args:
+        text: of any length.
+        size: of the letters, in pixels.
+        room: in pixels.
+        bold: as it is drawn.
+        end: stands behind the text, and stays whole.
+    """
+    line, smallest = visible(text) + end, size - size // 3
+    while font(size, bold).getlength(line) > room and size > smallest:
+        size -= 1
+    for longest in range(len(line) - len(end), 0, -1):
+        if font(size, bold).getlength(line) <= room:
+            break
+        line = shorten(text, longest) + end
+    return line, size
 
 
 def _sheet_height(rows: Sequence[Sequence[Panel]]) -> float:

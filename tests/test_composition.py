@@ -482,3 +482,16 @@ def test_jobs_are_not_composed_once_more_to_see_whether_they_can_be():
         sweeper("OptunaSweeper").validate_batch_is_legal([["a=2"]])
     sweeper("BasicSweeper").validate_batch_is_legal([["a=3"]])
     assert asked == [["a=2"], ["a=3"]]
+
+
+def test_a_published_figure_stands_beside_its_own_images_alone() -> None:
+    for overrides, expected in (
+        (["experiment=finetuned"], 0.924),
+        (["experiment=finetuned", "dataset=folder", "dataset.path=photos"], None),
+        (["experiment=frozen", "dataset=synthetic"], None),
+        (["experiment=mnist"], 0.9919),
+        (["experiment=mnist", "dataset=digits"], None),
+        (["experiment=baseline", "dataset=mnist"], None),
+        (["experiment=finetuned", "dataset=folder", "dataset.path=photos", "reference_accuracy=0.95"], 0.95),
+    ):
+        assert composed(*overrides).reference_accuracy == expected, overrides

@@ -112,6 +112,11 @@ def test_local_weights_of_vgg16(cnnexp: Run, photos: list[str], weight_file: Pat
     assert rows[0][1:] == ["tabby", f"{np.exp(9) / total:.4f}"]
     assert rows[1][1:] == ["golden", "retriever", f"{np.exp(8) / total:.4f}"]
     assert "outputs/explain/vgg16/1_tall/block1_conv1.png" in out.splitlines()
+    first = Path("outputs/explain/vgg16/heatmaps.png").read_bytes()
+    again = [cnnexp("explain", *asked, *given)[1].splitlines()[-1] for given in (photos[:1], photos, photos[:1])]
+    assert again == [f"outputs/explain/{name}/heatmaps.png" for name in ("vgg16-2", "vgg16", "vgg16-2")]
+    assert Path("outputs/explain/vgg16/heatmaps.png").read_bytes() == first
+    assert len(list(Path("outputs/explain").iterdir())) == 2
 
 
 def test_vgg16_is_built_with_its_own_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:

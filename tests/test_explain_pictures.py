@@ -62,6 +62,25 @@ def test_activation_grids_choose_layers() -> None:
         activations.activation_grids(model, PHOTOS[0, :5])
 
 
+def test_a_grid_is_labelled_with_its_layer_and_the_numbers_of_its_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = activations.channel_grid(np.random.default_rng(0).random((12, 12, 40), np.float32))
+    said: dict[str, tuple[int, int]] = {}
+    real = activations.Sheet.text
+
+    def text(sheet: activations.Sheet, line: str, left: int, top: int, *more: int, **others: object) -> None:
+        said[line] = (left, top)
+        real(sheet, line, left, top, *more, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(activations.Sheet, "text", text)
+    sheet = np.asarray(activations.labelled(grid, "conv1").image)
+    assert said.keys() == {"conv1, 12 x 12", "0", "16", "32", *(f"+{number}" for number in range(16))}
+    side = 36  # the cells are enlarged, by whole pixels, and stand right of their numbers
+    left, top = activations.LABELS, 2 * activations.LABELS
+    drawn = sheet[top : top + 3 * side, left : left + 16 * side]
+    assert np.array_equal(drawn, activations.enlarged(grid, 16 * side)) and drawn.shape[:2] == (108, 576)
+    assert said["16"][1] - said["0"][1] == side == said["+1"][0] - said["+0"][0]
+
+
 def test_enlarged_repeats_pixels() -> None:
     grid = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     assert activations.enlarged(grid, 5).shape == (3, 6, 3)
@@ -72,22 +91,24 @@ def test_enlarged_repeats_pixels() -> None:
 # ----------------------------------------------------------------------------------------------------- drawing
 
 
-def test_overlay_adds_the_colours_to_the_photo() -> None:
+def test_overlay_blends_the_colours_with_the_photo() -> None:
     photo = np.full((1, 2, 3), 10, np.uint8)
     photo[0, 1] = 250
     heatmap = np.array([[0.0, 1.0]])
-    # JET: 0 is (0, 0, 128), 1 is (128, 0, 0); times 0.4: 51.2
-    assert overlay(photo, heatmap)[0].tolist() == [[10, 10, 61], [255, 250, 250]]
-    assert overlay(photo, heatmap, weight=0.1)[0].tolist() == [[10, 10, 23], [255, 250, 250]]
+    # JET: 0 is (0, 0, 128), 1 is (128, 0, 0)
+    assert overlay(photo, heatmap)[0].tolist() == [[5, 5, 69], [189, 125, 125]]
+    assert overlay(photo, heatmap, weight=0.1)[0].tolist() == [[9, 9, 22], [238, 225, 225]]
     grey = overlay(photo[..., :1], heatmap)
-    assert grey[0].tolist() == [[10, 10, 61], [255, 250, 250]]
+    assert grey[0].tolist() == [[5, 5, 69], [189, 125, 125]]
+    white = overlay(np.full((8, 8, 3), 255, np.uint8), np.eye(8))
+    assert np.ptp(white.astype(int), axis=(0, 1)).max() > 50  # on white, too, warm can be told from cold
 
 
 def test_overlay_enlarges_the_heat_map_to_the_photo() -> None:
     photo = np.zeros((40, 60, 3), np.uint8)
     shown = overlay(photo, np.array([[0.0, 0.0], [0.0, 1.0]]))
     assert shown.shape == (40, 60, 3)
-    assert shown[-1, -1].tolist() == [51, 0, 0] and shown[0, 0].tolist() == [0, 0, 51]
+    assert shown[-1, -1].tolist() == [64, 0, 0] and shown[0, 0].tolist() == [0, 0, 64]
 
 
 def test_top_classes_and_caption() -> None:

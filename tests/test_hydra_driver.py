@@ -1,6 +1,7 @@
 """Hydra is reached through one file: what it needs of Hydra, and that a sweep is refused before its first job."""
 
 import inspect
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -85,3 +86,18 @@ def test_a_sweep_over_a_key_that_has_to_be_given_begins(cnnexp: Run, drawn_root:
     code, out, err = cnnexp("train", "-m", *line)
     assert code == 0, err
     assert "[0]" in out and "[1]" in out and not err
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("more", [["seed=1"], ["-m", "seed=1,2"]])
+def test_relative_paths_count_from_where_the_command_was_given(
+    cnnexp: Run, tmp_path: Path, drawn_root: Path, more: list[str]
+) -> None:
+    data = os.path.relpath(drawn_root, tmp_path)
+    line = ["train", "debug=smoke", "dataset=synthetic", f"paths.data={data}", "hydra.job.chdir=true", *more]
+    code, _, err = cnnexp(*line, "hydra.run.dir=here", "hydra.sweep.dir=here")
+    assert code == 0 and err.count("hydra.job.chdir=true has no effect") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "here"}
+    assert [path.name for path in (tmp_path / "outputs").iterdir() if path.suffix == ".db"] == ["mlflow.db"]
+    assert not list((tmp_path / "here").rglob("outputs")) and list((tmp_path / "here").rglob("run.json"))

@@ -23,7 +23,7 @@ LION = "_target_: keras.optimizers.Lion\nlearning_rate: 1e-4\nbeta_1: 0.95\n"
 def write(folder: Path, name: str, text: str) -> Path:
     file = folder / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
     return file
 
 
@@ -98,6 +98,22 @@ MISTAKES = {
         "trainer.early_stopping.patienc: no such",
     ),
     "head/j": ("_target_: mine.h\nunits: [1\n", "line 3: expected ',' or ']'"),
+    "experiment/k": ("name: mine\n", "its first line must be `# @package _global_`"),
+    "experiment/l": ("# Mine.\n# @package _global_\nname: mine\n", "its first line must be `# @package _global_`"),
+    "experiment/m": ("", "is empty or no mapping"),
+    "experiment/n": ("- a\n", "is empty or no mapping"),
+    "experiment/o": ("# @package _global_\ntrainer:\n\tepochs: 1\n", "line 3: found character '\\t' that cannot start"),
+    "experiment/p": ("# @package _global_\nname: a\nname: b\n", "line 3: found duplicate key name"),
+    "experiment/q": ("# @package _global_\nname: caf\udce9\n", "line 2: is not in UTF-8; save it as UTF-8"),
+    "experiment/r": ("# @package\nname: a\n", "Expected header format"),
+    "experiment/s": ("# @package _global_\ndefaults: 3\n", "defaults: defaults must be a list"),
+    "experiment/t": (
+        "# @package _global_\ndefaults:\n  - override /optimizer: adm\n",
+        "defaults: optimizer=adm: no such option; allowed: adam, adamw",
+    ),
+    "sweep/u": ("report: grid\nhydra: {mode: MULTIRUN}\n", "its first line must be `# @package _global_`"),
+    "optimizer/v": ("", "is empty or no mapping"),
+    "debug/w": ("seed: 1\n", "its first line must be `# @package _global_`"),
 }
 
 
@@ -106,6 +122,61 @@ def test_a_mistake_is_named_with_its_file(tmp_path: Path, option: str) -> None:
     text, said = MISTAKES[option]
     file = write(tmp_path, option, text)
     assert refused(tmp_path, option.replace("/", "=")).startswith(f"{file}: {said}")
+
+
+def test_a_file_is_read_however_an_editor_saved_it(tmp_path: Path) -> None:
+    for number, text in enumerate(("\ufeff# @package _global_\nseed: 5\n", "# @package _global_\r\nseed: 5\r\n")):
+        write(tmp_path, f"experiment/x{number}", text)
+        assert composed(tmp_path, f"experiment=x{number}").seed == 5
+    write(tmp_path, "sweep/own", "report: grid\n")
+    assert composed(tmp_path, "sweep=own").sweep.report == "grid"
+
+
+COMMANDS = {  # that take overrides, with what else they need
+    "train": [],
+    "plan": [],
+    "summary": [],
+    "prepare": ["synthetic"],
+    "evaluate": ["latest"],
+    "predict": ["latest", "a.jpg"],
+    "explain": ["latest", "a.jpg"],
+    "reproduce": ["latest"],
+    "compare": [],
+    "doctor": [],
+    "ui": [],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_reads_files_of_ones_own(cnnexp: Run, tmp_path: Path, command: str) -> None:
+    file = write(tmp_path / "mine", "paths/here", "defaults: [default, _self_]\nrot: elsewhere\n")
+    code, _, err = cnnexp(command, *COMMANDS[command], "paths=here", "-cd", "mine")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith(f"cnnexp: {file}: paths.rot: no such key; allowed: paths.root")
+
+
+def test_what_a_file_of_ones_own_says_is_done(cnnexp: Run, tmp_path: Path) -> None:
+    write(tmp_path / "mine", "paths/here", "defaults: [default, _self_]\nroot: elsewhere\n")
+    assert cnnexp("doctor", "--config-dir=mine", "paths=here")[0] == 0
+    assert not (tmp_path / "outputs").exists()
+    write(tmp_path / "mine", "dataset/few", "defaults: [synthetic, _self_]\ntrain: 6\nvalidation: 2\n")
+    line = ["dataset.size=32", "dataset.test=2", "dataset.limit=null", "dataset.decoys=0", "--config-dir=mine"]
+    code, out, err = cnnexp("prepare", "few", *line)
+    assert code == 0 and "3 cat, 3 dog" in out, err
+
+
+@pytest.mark.trains
+def test_what_a_run_is_asked_with_files_of_ones_own(cnnexp: Run, tracked_run: Path, tmp_path: Path) -> None:
+    store = f"tracking.uri=sqlite:///{tracked_run}/outputs/mlflow.db"
+    write(tmp_path / "mine", "optimizer/lion", LION)
+    line = ["reproduce", "--print", "latest", store, "--config-dir=mine"]
+    code, out, err = cnnexp(*line, "optimizer=lion")
+    assert code == 0 and out.startswith("cnnexp train --config-dir=mine ") and "optimizer=lion" in out, err
+    code, _, err = cnnexp("evaluate", "latest", store, "dataset=lost", "--config-dir=mine")
+    assert code == 2 and "dataset=lost: no such option" in err
+    write(tmp_path / "mine", "dataset/lost", "_target_: cnnexp.data.sources.folder\npath: nowhere\n")
+    code, _, err = cnnexp("evaluate", "latest", store, "dataset=lost", "--config-dir=mine")
+    assert code == 2 and "dataset.path=nowhere" in err
 
 
 def test_a_mistake_of_the_line_is_not_one_of_the_file(tmp_path: Path) -> None:

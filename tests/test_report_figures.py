@@ -9,6 +9,7 @@ from made_runs import guesses, picture, progression, result, texts
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from cnnexp import sheet
 from cnnexp.report import figures, scoring, style
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
@@ -53,6 +54,45 @@ def test_curves(tmp_path: Path, drawn: list[Any]) -> None:
     assert "the $title$ of_it" in texts(drawn[0])
     figures.draw_curves(tmp_path / "nothing.png", {"train/acc": [0.5]}, "one epoch, nothing validated")
     assert len(drawn[1].axes[0].lines) == 1 and not drawn[1].axes[1].lines
+
+
+def test_curves_show_where_a_phase_begins_and_their_legend_covers_nothing(tmp_path: Path, drawn: list[Any]) -> None:
+    history = {"train/acc": [0.5, 0.6, 0.9], "val/acc": [0.5, 0.6, 0.8], "val/loss": [0.7, 0.6, 0.5]}
+    figures.draw_curves(tmp_path / "c.png", history, "phases", [("head", 2), ("finetune", 1)])
+    for axes in drawn[0].axes:
+        (begin,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert list(begin.get_xdata()) == [2.5, 2.5]
+        assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [(" head", 0.5), (" finetune", 2.5)]
+        assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+    figures.draw_curves(tmp_path / "c.png", history, "one", [("training", 3)])
+    assert not drawn[1].axes[0].texts
+
+
+def test_long_names_of_classes_fit_their_places_among_mistakes(tmp_path: Path, sheets: list[Any]) -> None:
+    names = tuple(f"Chrysanthemum morifolium WWW {number} mmmmmmmmmm" for number in range(136))
+    probabilities = np.full((24, 136), 0.001)
+    probabilities[:, 7] = 0.865
+    ids = tuple(f"test/{names[3]}/{number:08d}.jpg" for number in range(24))
+    images = [np.zeros((20, 20, 3), np.uint8)] * 24
+    labels = np.full(24, 3)
+    answers = Predictions(ids, labels, labels + 4, probabilities, names)
+    figures.draw_errors(tmp_path / "e.png", answers, images, "a very long name of a run " * 8)
+    size, room = sheet.font, 170 + 30
+    title, *lines = sheets[0].lines
+    assert size(13, bold=True).getlength(title) <= 6 * room
+    for line in lines:
+        wide = size(10, bold=True) if line.endswith(" 86.5 %") else size(8)
+        assert wide.getlength(line) < room, line
+    assert sum(line.endswith(" 86.5 %") for line in lines) == 24
+
+
+def test_a_line_is_fitted_by_smaller_letters_and_then_by_its_ends() -> None:
+    assert sheet.fitted("short", 15, 200) == ("short", 15)
+    line, size = sheet.fitted("W" * 15, 15, 200)
+    assert line == "W" * 15 and 10 <= size < 15
+    line, size = sheet.fitted("a" * 50 + "z" * 50, 15, 200, end=" 9 %")
+    assert size == 10 and line.startswith("aa") and line.endswith("zz 9 %") and "…" in line
+    assert 190 < sheet.font(10).getlength(line) <= 200
 
 
 @pytest.mark.parametrize(("count", "ticks", "numbers"), [(2, 2, 4), (12, 12, 144), (30, 30, 0), (31, 0, 0)])

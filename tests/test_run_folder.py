@@ -7,15 +7,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_runs import result
 
+from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.report.compare import summarise
 from cnnexp.report.tables import table_rows
 from cnnexp.runs.comparison import distinguish, read_jobs
-from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest, find_sweeps
-from cnnexp.runs.result import read_result
+from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest, find_sweeps, single_runs
+from cnnexp.runs.result import at_chance, phases_in_words, read_result
 from cnnexp.tracking.info import RunInfo
 
 
@@ -73,6 +75,40 @@ def test_the_jobs_of_a_sweep_come_in_their_order(tmp_path: Path) -> None:
     assert sweep.best_job("val/loss") == RunFolder(tmp_path / "10")
     sweep.remove_networks()
     assert not any(job.network.exists() for job in sweep.ended_jobs())
+
+
+def test_the_newest_is_told_by_its_time_and_not_by_its_name(tmp_path: Path) -> None:
+    """In Berlin at 02:30 on 25 October, then after the clocks went back; then in a container on UTC."""
+    names = ["2026-10-25_02-30-00-0", "2026-10-25_02-10-00-0", "2026-10-25_01-20-00-0"]
+    for number, name in enumerate(names):
+        begun = 1_792_888_200.0 + 2400 * number
+        SweepFolder(tmp_path / "s" / name).begin(SweepManifest("parent", ["seed=0,1"], begun=begun))
+        RunFolder(tmp_path / "r" / name).path.mkdir(parents=True)
+        RunFolder(tmp_path / "r" / name).write_manifest(RunManifest("id", "hash", "digest", begun=begun))
+    assert [sweep.path.name for sweep in find_sweeps(tmp_path / "s")] == names[::-1]
+    assert [run.path.name for run in single_runs(tmp_path / "r")] == names
+    for name in names:  # as a version wrote them that kept no time
+        for file in (tmp_path / "s" / name / "sweep.json", tmp_path / "r" / name / "run.json"):
+            found = json.loads(file.read_text())
+            del found["begun"]
+            file.write_text(json.dumps(found))
+    assert [sweep.path.name for sweep in find_sweeps(tmp_path / "s")] == sorted(names, reverse=True)
+    assert [run.path.name for run in single_runs(tmp_path / "r")] == sorted(names)
+    assert RunFolder(tmp_path / "r" / names[0]).manifest == RunManifest("id", "hash", "digest")
+
+
+def test_phases_and_chance_are_said() -> None:
+    config = load_config(["experiment=finetuned", "trainer.epochs=6"])
+    assert phases_in_words(config) == "phases: head 30 epochs, then finetune 6; 36 in all"
+    config = load_config(["experiment=finetuned", "trainer.max_epochs=4", "phases.head.epochs=3"])
+    assert phases_in_words(config) == "phases: head 3 epochs, then finetune 4; 7 in all"
+    assert phases_in_words(load_config(["experiment=frozen"])) == ""
+    labels = np.array([0] * 60 + [1] * 40)  # Wilson, 100 images: 69 are 0.594 to 0.772, 71 are 0.615 to 0.790
+    for right, said in ((40, True), (69, True), (71, False), (99, False)):
+        found = at_chance(result("a", right / 100, test_total=100), labels)
+        assert found == said * "test accuracy is at chance: one answer for every image is right for 60.0 % of them"
+    assert at_chance(result("a", None, test_total=None), labels) == ""
+    assert at_chance(result("a", 1.0, test_total=100), labels * 0) == ""
 
 
 # ---------------------------------------------------------------------------------------- damaged or of another version

@@ -128,8 +128,9 @@ def test_the_best_trial_stands_out(tmp_path: Path) -> None:
 
 @pytest.mark.pictures
 def test_importance_has_a_bar_for_each(tmp_path: Path) -> None:
-    draw_importance(tmp_path / "i.png", {"a": 0.25, "b": 0.75}, "val/acc")
+    draw_importance(tmp_path / "i.png", {"a": 0.25, "b": 0.75}, "val/acc", 20)
     picture = cv2.imread(str(tmp_path / "i.png")).astype(int)
     blue = (picture[..., 0] > 150) & (picture[..., 2] < 60)
+    assert not blue[:30].any() and (picture[:30] < 100).any()  # the title has a place of its own
     lengths = sorted({int(n) for n in blue.sum(axis=1) if n > 20})
     assert lengths[-1] / lengths[0] == pytest.approx(3, rel=0.05)

@@ -46,6 +46,7 @@ def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, ex
     epochs = 4 if experiment.startswith("finetuned") else 2  # two phases
     assert result["epochs"] == epochs
     assert f"epoch   {epochs}/{epochs}" in out
+    assert ("phases: head 2 epochs, then finetune 2; 4 in all" in out) == (epochs == 4)
 
 
 def test_a_run_leaves_its_files(tracked_run: Path) -> None:

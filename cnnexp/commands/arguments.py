@@ -4,9 +4,12 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cnnexp.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from cnnexp.runs.recorded_config import Asked
 
 ACTIONS = ("install", "uninstall", "query")
 SHELLS = ("bash", "zsh", "fish")
@@ -37,6 +40,8 @@ class CommandParser(argparse.ArgumentParser):
         )
         for word, meaning in words.items():  # told apart by their form and not by their place: all are in one list
             self.add_argument("words", action="extend", nargs="*", metavar=word, help=meaning)
+        if "[OVERRIDES]" in words:
+            add_config_dir(self)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse.
@@ -95,10 +100,23 @@ def check_choice(option: str, given: str, what: str, allowed: Sequence[str]) -> 
         raise UserError(f"{option} {given}: no such {what}; allowed: {', '.join(nearest(given, [*allowed]))}")
 
 
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """The option `--config-dir FOLDER`, which goes with overrides."""
+    meaning = "YAML files of your own, as for `cnnexp train`"
+    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help=meaning)
+
+
 def add_allow_target(parser: argparse.ArgumentParser) -> None:
     """The option `--allow-target NAME`, which may be given several times."""
     meaning = "a function of your own that the recorded config names, as package.module.function; repeatable"
     parser.add_argument("--allow-target", metavar="NAME", action="append", default=[], help=meaning)
+
+
+def asked(parsed: argparse.Namespace) -> "Asked":
+    """What a line says beside the name of a run: where `CommandParser` and `add_allow_target` found it."""
+    from cnnexp.runs.recorded_config import Asked
+
+    return Asked(parsed.overrides, parsed.config_dir, parsed.allow_target)
 
 
 def check_action(arguments: list[str]) -> None:

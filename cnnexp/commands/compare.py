@@ -6,6 +6,7 @@ from cnnexp.commands.arguments import JSON, RUN, CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
+from cnnexp.files import writable
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
@@ -40,7 +41,7 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     if given.wide + given.csv + given.json > 1:
         raise UserError("cnnexp compare: give one of --wide, --csv and --json")
-    config = load_config(given.overrides)
+    config = load_config(given.overrides, given.config_dir)
     tracker = open_tracker(config.tracking)
     from cnnexp.report.tables import to_csv, to_json
     from cnnexp.runs.comparison import compare_runs, facts_of_runs, show_comparison, write_report
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> int:
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
-    folder = Path(config.paths.root) / "compare" / name
+    folder = writable(Path(config.paths.root) / "compare") / name
     comparison = compare_runs(tracker, infos, parent, config.sweep.report, folder)
     if given.json or given.csv:
         print(to_json(comparison) if given.json else to_csv(comparison), end="\n" if given.json else "")

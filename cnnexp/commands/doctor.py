@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     if given.names:
         raise UserError(f"{given.names[0]}: cnnexp doctor takes only --check and overrides, as paths.root=FOLDER")
-    findings = list(examine(load_config(given.overrides), given.check))
+    findings = list(examine(load_config(given.overrides, given.config_dir), given.check))
     rows = [[finding.what, finding.found, finding.done] for finding in findings]
     table("", ["what", "found", "done"], rows, left=3)
     lines = [finding.line for finding in findings if finding.line]

@@ -58,7 +58,8 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> int:
     """Find, load, predict, show."""
     request = _parse(arguments)
-    tracker = open_tracker(load_config([o for o in request.overrides if o.startswith(OF_HERE)]).tracking)
+    here = load_config([o for o in request.overrides if o.startswith(OF_HERE)], request.config_dir)
+    tracker = open_tracker(here.tracking)
     info = find_single(tracker, request.names[0])
     with redirect_stdout(sys.stderr) if request.json else nullcontext():  # the progress
         dataset, result = _test(request, tracker, info)
@@ -78,7 +79,7 @@ def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> "tuple[Data
     values = read_config(tracker, info.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
-    config = typed_record(info.run_id, restore_config(info.run_id, values, request.overrides))
+    config = typed_record(info.run_id, restore_config(info.run_id, values, request.overrides, request.config_dir))
     own = not any(override.startswith("dataset=") for override in request.overrides)
     import_tensorflow()
     from cnnexp.runs.job import load_dataset

@@ -1,16 +1,18 @@
 """`cnnexp explain`: what a tracked run, or a network trained on ImageNet, looks at."""
 
+import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target, check_choice
+from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target, asked, check_choice
 from cnnexp.config import Config
 from cnnexp.config.composition import load_config
 from cnnexp.console import say, table
 from cnnexp.errors import UserError, nearest
 from cnnexp.explain.names import METHOD_NAMES
+from cnnexp.files import writable
 from cnnexp.models.names import IMAGENET_NETWORKS
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.recorded_config import find_single
@@ -18,14 +20,16 @@ from cnnexp.runs.tracker import open_tracker
 
 TEXT = """\
 The likeliest classes of images, and heat maps over them: which places speak for a class. With --activations also
-every channel of the chosen layers. The pictures go to PATHS.ROOT/explain; what cannot be read is named on standard
-error and skipped. Without images, the run's own pictures: why its worst mistakes were made, and on drawn pictures how
-well its heat maps point; they are added to the run (of a grid or a search the chosen job alone has them already)."""
+every channel of the chosen layers. The pictures go to PATHS.ROOT/explain/RUN, those of a further question to RUN-2;
+what cannot be read is named on standard error and skipped. Without images, the run's own pictures: why its worst
+mistakes were made, and on drawn pictures how well its heat maps point; they are added to the run (of a grid or a search
+the chosen job alone has them already)."""
 WORDS = {
     "RUN": f"{RUN}; none with --imagenet",
     "[IMAGE...]": f"{IMAGE}; scaled to the size the network takes",
     "[OVERRIDES]": "as paths.root=FOLDER, where the runs lie elsewhere",
 }
+SHEET = "heatmaps.png"
 PREDICTED_AT_ONCE = 32  # images
 
 
@@ -64,7 +68,7 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> int:
     """Load, read, predict, explain, draw."""
     request = _parse(arguments)
-    config = load_config(request.overrides)
+    config = load_config(request.overrides, request.config_dir)
     if request.imagenet is None and len(request.names) == 1:
         return _explain_own(config, request)
     import_tensorflow()
@@ -91,23 +95,37 @@ def run(arguments: list[str]) -> int:
     classes = probabilities.argmax(axis=1)
     if chosen is not None:
         classes[:] = chosen
-    folder = Path(config.paths.root) / "explain" / explained.run_id
-    sheet = folder / "heatmaps.png"
+    root = writable(Path(config.paths.root) / "explain")
+    earlier = _answers(root, explained.run_id)
+    folder = earlier.pop()
     overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
     names = explained.class_names
     captions = [
         caption(file.name, top_classes(row, names), file.parent.name if file.parent.name in names else "")
         for file, row in zip(files, probabilities, strict=True)
     ]
-    contact_sheet(sheet, sheet_rows(images, captions, [names[number] for number in classes], overlays), title)
+    rows = sheet_rows(images, captions, [names[number] for number in classes], overlays)
+    contact_sheet(folder / SHEET, rows, title)
+    same = [other for other in earlier if (other / SHEET).read_bytes() == (folder / SHEET).read_bytes()]
+    if same:  # the same was asked before
+        shutil.rmtree(folder)
+        folder = same[0]
     _show(title, files, probabilities, explained.class_names)
-    say(str(sheet))
+    say(str(folder / SHEET))
     if request.activations:
         from cnnexp.explain.activations import draw_activations
 
         for file in draw_activations(folder, explained.model, files, images, request.layer):
             say(str(file))
     return 0
+
+
+def _answers(root: Path, run_id: str) -> list[Path]:
+    """The folders of earlier answers of a run, and at the end that of the next one: RUN, RUN-2, RUN-3, ..."""
+    found = [root / run_id]
+    while (found[-1] / SHEET).is_file():
+        found.append(root / f"{run_id}-{len(found) + 1}")
+    return found
 
 
 def _explain_own(config: Config, request: Namespace) -> int:
@@ -120,7 +138,7 @@ def _explain_own(config: Config, request: Namespace) -> int:
         raise UserError(
             f"{request.names[0]}: run {run.run_id} is {run.status}; only finished runs have answers to explain"
         )
-    for file in explain_recorded(tracker, run, request.overrides, request.allow_target):
+    for file in explain_recorded(tracker, run, asked(request)):
         say(str(file))
     return 0
 

@@ -18,7 +18,6 @@ def parser() -> CommandParser:
     examples = ["-m experiment=frozen,finetuned seed=0,1,2", "sweep=progression --json"]
     made = CommandParser("plan", TEXT, {"[OVERRIDES]": "those of `cnnexp train`"}, examples)
     made.add_argument("-m", "--multirun", action="store_true", help="a sweep, as for `cnnexp train`")
-    made.add_argument("--config-dir", "-cd", metavar="FOLDER", help="YAML files of your own, as for `cnnexp train`")
     made.add_argument("--config-name", "-cn", metavar="NAME", default="config", help="as for `cnnexp train`")
     made.add_argument("--json", action="store_true", help="one JSON list on standard output instead")
     return made

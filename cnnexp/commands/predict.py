@@ -12,10 +12,9 @@ from cnnexp.errors import UserError
 from cnnexp.formats import csv_text
 from cnnexp.process import import_tensorflow
 
-TEXT = (
-    "Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped."
-)
-
+TEXT = """\
+Class probabilities from the model of a tracked run. What cannot be read is named on standard error and skipped.
+Ends with 0 if every image was read, with 1 if some were skipped, and with 2 if none could be read."""
 
 BATCH = 64
 
@@ -35,7 +34,7 @@ def run(arguments: list[str]) -> int:
     names = given.names
     if len(names) < 2 or (given.json and given.csv):
         raise UserError("cnnexp predict: give a run and images, as `cnnexp predict latest photo.jpg`; --json or --csv")
-    config = load_config(given.overrides)
+    config = load_config(given.overrides, given.config_dir)
     import_tensorflow()
     from cnnexp.runs.recorded_model import find_images, load_recorded
 
@@ -53,7 +52,7 @@ def run(arguments: list[str]) -> int:
     else:
         shown = [[row["file"], row["predicted"], f"{max(row['probabilities'].values()):.4f}"] for row in rows]
         table(f"{recorded.name} {recorded.run_id[:8]}", ["file", "predicted", "probability"], shown, left=2)
-    return 0
+    return 0 if len(rows) == len(files) else 1
 
 
 def _predictions(recorded: Any, files: list[Any], quiet: bool) -> Iterator[dict[str, Any]]:

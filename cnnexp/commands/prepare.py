@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     if len(given.names) != 1:
         raise UserError("cnnexp prepare: name one data set, as `cnnexp prepare synthetic`")
-    config = load_config([f"dataset={given.names[0]}", *given.overrides])
+    config = load_config([f"dataset={given.names[0]}", *given.overrides], given.config_dir)
     check_paths(config.paths)
     is_chosen = any(line.startswith("dataset.download=") for line in given.overrides)
     if hasattr(config.dataset, "download") and not is_chosen:

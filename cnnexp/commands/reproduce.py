@@ -2,7 +2,7 @@
 
 import math
 
-from cnnexp.commands.arguments import RUN, CommandParser, add_allow_target
+from cnnexp.commands.arguments import RUN, CommandParser, add_allow_target, asked
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.runs.recorded_config import OF_HERE
@@ -42,11 +42,13 @@ def run(arguments: list[str]) -> int:
     tolerance = _tolerance(given.tolerance)
     if len(given.names) != 1:
         raise UserError("cnnexp reproduce: give one run, as `cnnexp reproduce latest`")
-    tracker = open_tracker(load_config([o for o in given.overrides if o.startswith(OF_HERE)]).tracking)
+    here = load_config([o for o in given.overrides if o.startswith(OF_HERE)], given.config_dir)
+    tracker = open_tracker(here.tracking)
     if given.print:
-        print(recorded_line(tracker, given.names[0], given.overrides))  # whole, however narrow the terminal is
+        line = recorded_line(tracker, given.names[0], given.overrides, given.config_dir)
+        print(line)  # whole, however narrow the terminal is
         return 0
-    return 0 if reproduce(tracker, given.names[0], given.overrides, tolerance, given.allow_target) else 1
+    return 0 if reproduce(tracker, given.names[0], asked(given), tolerance) else 1
 
 
 def _tolerance(text: str) -> float:

@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     if given.names:
         raise UserError(f"{given.names[0]}: cnnexp summary takes only overrides, as experiment=baseline")
-    config = load_config(given.overrides)
+    config = load_config(given.overrides, given.config_dir)
     import_tensorflow()
     from cnnexp.models.counts import layer_rows, totals
     from cnnexp.runs.build import apply, build_without_weights, freeze_policies

@@ -92,6 +92,6 @@ def first_line(group: str, name: str, config_dir: str | None) -> str:
     """The first comment of an option's file that says what it is; "" where there is none."""
     folders = [*([Path(config_dir)] if config_dir else []), conf_dir()]
     file = next((found for folder in folders if (found := folder / group / f"{name}.yaml").is_file()), None)
-    comments = read_file(file, MOST_BYTES).decode("utf-8", "replace").splitlines() if file else []
+    comments = read_file(file, MOST_BYTES).decode("utf-8-sig", "replace").splitlines() if file else []
     told = (line.removeprefix("#").strip() for line in comments if line.startswith("#"))
     return next((line for line in told if not line.startswith("@")), "")

@@ -1,12 +1,13 @@
 """`cnnexp ui`: MLflow's own UI on the right store."""
 
+import argparse
 import os
 import socket
 import subprocess
 import time
 import urllib.request
 
-from cnnexp.commands.arguments import CommandParser, split_overrides
+from cnnexp.commands.arguments import CommandParser, add_config_dir, split_overrides
 from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say
 from cnnexp.errors import UserError
@@ -32,8 +33,11 @@ def parser() -> CommandParser:
 def run(arguments: list[str]) -> int:
     """Start MLflow's server and stay until it ends."""
     options, overrides = split_overrides(arguments)  # the options of MLflow keep their order
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_config_dir(own)
+    folder, options = own.parse_known_args(options)
     known, _ = parser().parse_known_args(options)
-    config = load_config(overrides)
+    config = load_config(overrides, folder.config_dir)
     if config.tracking.uri is None:
         raise UserError("tracking.uri=null: there is no store to show; leave tracking=mlflow")
     tracker = open_tracker(config.tracking)

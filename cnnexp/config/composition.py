@@ -29,6 +29,7 @@ from cnnexp.config.hydra_driver import (
     split_jobs,
 )
 from cnnexp.config.phases import PhaseConfig
+from cnnexp.console import warn_once
 from cnnexp.errors import UserError, nearest
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
@@ -58,7 +59,8 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_of_own_file(error) or _one_line(error, overrides)) from error
+        line = _of_own_file(error) or _of_defaults(error, overrides) or _one_line(error, overrides)
+        raise UserError(line) from error
 
 
 class JobComposer:
@@ -102,9 +104,9 @@ class JobComposer:
         return plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
 
 
-def load_config(overrides: Sequence[str]) -> config.Config:
-    """Compose, type and check the configuration of one job."""
-    with hydra_context():
+def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
+    """Compose, type and check the configuration of one job, maybe with files of the user's own."""
+    with hydra_context(config_dir):
         return config.validated(compose_config(overrides))
 
 
@@ -145,6 +147,8 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
     sweeps = [override for override in overrides if _is_sweep(override)]
     plain = [override for override in overrides if override not in sweeps]
     composed = compose_config(plain, with_hydra=True, name=name)
+    if composed.hydra.job.chdir:
+        warn_once("cnnexp: hydra.job.chdir=true has no effect: relative paths count from where the command was given")
     for source in composed.hydra.runtime.config_sources:
         if source.schema == "file" and source.provider.startswith("hydra.searchpath"):
             check_own_files("hydra.searchpath", source.path)
@@ -335,6 +339,21 @@ def _of_own_file(error: Exception) -> str | None:
         return f"{file}: {key}: {text[0].lower()}{text[1:]}"
     allowed = _keys_of_type(key, str(error))
     return f"{file}: {key}: no such key" + (f"; allowed: {', '.join(nearest(key, allowed))}" if allowed else "")
+
+
+def _of_defaults(error: Exception, overrides: Sequence[str]) -> str | None:
+    """What is wrong in the defaults list of a file of the user's own, with the file; None where it is in none."""
+    text = str(error)
+    if (invalid := re.match(r"Invalid defaults list in '(.+?)', (.*)", text)) and (file := own_file(invalid[1])):
+        return f"{file}: defaults: {invalid[2]}"
+    missing = re.match(r"In '.+?': Could not find '(.+)/(.+?)'", text)
+    if missing is None:
+        return None
+    group, option = missing[1], missing[2]
+    chosen = [own_file(f"{bare_key(o)}/{o.partition('=')[2]}") for o in overrides]
+    file = next((own for own in chosen if own and option in own.read_text("utf-8", "replace")), None)
+    allowed = ", ".join(nearest(option, group_options(group)))
+    return f"{f'{file}: ' if file else ''}defaults: {group}={option}: no such option; allowed: {allowed}"
 
 
 def _keys_of_type(key: str, text: str) -> list[str]:

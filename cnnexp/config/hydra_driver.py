@@ -47,11 +47,14 @@ from cnnexp import config
 from cnnexp.config.limits import check_place
 from cnnexp.console import redact
 from cnnexp.errors import UserError
-from cnnexp.formats import read_yaml
+from cnnexp.formats import parse_yaml, read_text
 
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
 warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is validated against ConfigStore schema")
 
+ROOT_GROUPS = ("experiment", "sweep", "debug")  # whose files change any key
+STAYS = "hydra.job.chdir=false"  # relative paths of the config count from where the command was given
+MOST_OF_HEADER = 512  # characters in which `# @package` is looked for, as Hydra does
 RECORDS = ("run.json", "result.json", "multirun.yaml")  # beside the config.yaml of a run, or of a sweep
 
 Task = Callable[[DictConfig], float]  # trains the job of a composed config, and returns its monitored figure
@@ -81,20 +84,32 @@ class OwnFiles(FileConfigSource):
         if self.path == str(conf_dir()):
             return super().load_config(config_path)
         file = Path(self.path).resolve() / self._normalize_file_name(config_path)
-        if file.is_file():
-            read_yaml(file, merges=True)  # with bounds, which Hydra's own reading does not have
+        if not file.is_file():
+            return super().load_config(config_path)  # which says so
+        text = read_text(file)
+        parse_yaml(text, str(file), merges=True)  # with bounds, which Hydra's own reading does not have
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
         try:
-            result = super().load_config(config_path)
+            header = self._get_header_dict(text[:MOST_OF_HEADER])
+            values = OmegaConf.load(io.StringIO(text))
+            if not isinstance(values, DictConfig) or not text.strip():
+                raise UserError("is empty or no mapping; write KEY: VALUE in it")
+            if header.get("package") in (None, group, "_group_"):
+                _check_package(group, values)
+                complete_leaf(group, name.rpartition("/")[2], values)
         except yaml.MarkedYAMLError as error:  # a key that stands there twice
             line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
             raise UserError(f"{file}: {line}{error.problem}") from error
-        group, _, name = config_path.removesuffix(".yaml").partition("/")
-        if isinstance(result.config, DictConfig) and result.header.get("package") in (None, group):
-            try:
-                complete_leaf(group, name.rpartition("/")[2], result.config)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from error
-        return result
+        except (UserError, ValueError, OSError) as error:  # the latter two of a header, and of text for a mapping
+            raise UserError(f"{file}: {error}") from error
+        return ConfigResult(config=values, path=self.full_path(), provider=self.provider, header=header)
+
+
+def _check_package(group: str, values: DictConfig) -> None:
+    """Refuse a file of a group that is no part of the config, as `experiment`: its keys are meant for the root."""
+    own = {item.name for item in fields(config.SweepConfig)} if group == "sweep" else set()
+    if group in ROOT_GROUPS and not (own and own.issuperset(map(str, values))):
+        raise UserError(f"its first line must be `# @package _global_`; without it, its keys go below the key {group}")
 
 
 OwnFiles.__name__ = FileConfigSource.__name__  # Hydra takes two classes of one name for one, and keeps the first
@@ -218,6 +233,14 @@ def rerun_of(pickle: str) -> str:
     return f"cnnexp reproduce {run}"
 
 
+def _published(dataset: str, accuracy: float, *, _root_: Any) -> float | None:
+    """`${published:DATASET,ACCURACY}`: a published figure, which is of these images alone; None for others."""
+    return float(accuracy) if OmegaConf.select(_root_, "dataset.name") == dataset else None
+
+
+OmegaConf.register_new_resolver("published", _published, replace=True)  # in a launcher's processes too, as below
+
+
 # ------------------------------------------------------------------------------------------------------- records
 
 
@@ -293,7 +316,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
             return float("nan")
 
     with hydra_context(config_dir) as hydra, _redacted():
-        line = [*overrides, "hydra.mode=RUN"]
+        line = [*overrides, "hydra.mode=RUN", STAYS]
         done = hydra.run(config_name=config_name, task_function=caught, overrides=line)
     if refused:
         raise refused[0]
@@ -302,7 +325,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
 
 def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, config_name: str) -> None:
     """Let Hydra run the jobs of a sweep by its sweeper and launcher; `task` is called for each, maybe elsewhere."""
-    line = [*overrides, "hydra.mode=MULTIRUN"]
+    line = [*overrides, "hydra.mode=MULTIRUN", STAYS]
     with hydra_context(config_dir) as hydra, _jobs_checked(), _redacted():
         hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 

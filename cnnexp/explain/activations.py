@@ -14,9 +14,11 @@ from cnnexp.console import progress
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.cam import check_images
 from cnnexp.explain.target import feature_map, feature_maps, flattened
-from cnnexp.sheet import write_png
+from cnnexp.sheet import MUTED, Sheet
 
 CHANNELS_PER_ROW = 16
+NARROWEST = 30 * CHANNELS_PER_ROW  # pixels of a grid: its numbers are to be read
+LABELS = 30  # pixels, for numbers of channels
 WHITE = 255  # where a row has no channel left
 SHOWN = (
     layers.Conv2D,  # DepthwiseConv2D and SeparableConv2D are none of its subclasses
@@ -94,10 +96,28 @@ def enlarged(grid: np.ndarray, width: int) -> np.ndarray:
     return grid.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def labelled(grid: np.ndarray, layer: str) -> Sheet:
+    """A grid of `channel_grid`, enlarged where it is small, with the layer and the numbers of its channels.
+
+    That of a channel is what stands left of its row and above its column, added up.
+    """
+    side, shown = grid.shape[1] // CHANNELS_PER_ROW, enlarged(grid, NARROWEST)
+    cell = shown.shape[1] // CHANNELS_PER_ROW
+    sheet = Sheet(LABELS + shown.shape[1], 2 * LABELS + shown.shape[0])
+    sheet.text(f"{layer}, {side} x {side}", LABELS, 8, 14, bold=True)
+    for column in range(CHANNELS_PER_ROW):
+        sheet.text(f"+{column}", LABELS + column * cell + cell // 2, LABELS + 10, 11, MUTED, middle=True)
+    for row in range(grid.shape[0] // side):
+        place = 2 * LABELS + row * cell + cell // 2 - 6
+        sheet.text(str(row * CHANNELS_PER_ROW), LABELS // 2, place, 11, MUTED, middle=True)
+    sheet.picture(shown, LABELS, 2 * LABELS, shown.shape[1], shown.shape[0])
+    return sheet
+
+
 def draw_activations(
     folder: Path, model: keras.Model, files: Sequence[Path], images: np.ndarray, layer: str | None
 ) -> list[Path]:
-    """Write `activation_grids` of each image into a folder of its own, and return the files.
+    """Write `activation_grids`, `labelled`, of each image into a folder of its own, and return the files.
 
     Args:
         folder: theirs is named after the number and the name of the image's file.
@@ -109,5 +129,5 @@ def draw_activations(
     for number, (file, image) in enumerate(zip(progress(files, "activations"), images, strict=True)):
         for name, grid in activation_grids(model, image, [layer] if layer else None).items():
             written.append(folder / f"{number}_{file.stem}" / f"{name}.png")
-            write_png(written[-1], grid)
+            labelled(grid, name).save(written[-1])
     return written

@@ -10,26 +10,27 @@ from cnnexp.console import visible
 from cnnexp.data.opencv import cv2
 from cnnexp.explain.placement import Grid, even_grid
 
-WEIGHT = 0.4  # of the heat map, as in the tutorial
+WEIGHT = 0.5  # of the heat map
 TOP = 5  # classes that are named, at most
 
 
 def overlay(photo: np.ndarray, heatmap: np.ndarray, grid: Grid | None = None, weight: float = WEIGHT) -> np.ndarray:
-    """Lay a heat map over a photo: JET x weight + photo (Chollet, "Deep Learning with Python", 5.4.3).
+    """Lay a heat map over a photo: JET x weight + photo x (1 - weight).
+
+    Colours that are added to the photo, as in Chollet, "Deep Learning with Python", 5.4.3, are clipped on a white one.
 
     Args:
         photo: (H, W, 3) uint8 RGB, or (H, W, 1) grey.
         heatmap: (h, w) float in 0..1.
         grid: where its cells lie in the photo; None: spread evenly over it, as in the book.
-        weight: of the colours; those of 0 (dark blue) are added too.
+        weight: of the colours, those of 0 (dark blue) too.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     large = enlarged_heatmap(heatmap, photo.shape[:2], grid)
     colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_JET)
-    superimposed = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * weight + photo
-    return np.clip(np.rint(superimposed), 0, 255).astype(np.uint8)
+    return np.rint(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * weight + photo * (1 - weight)).astype(np.uint8)
 
 
 def enlarged_heatmap(heatmap: np.ndarray, size: tuple[int, int], grid: Grid | None = None) -> np.ndarray:

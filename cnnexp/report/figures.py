@@ -11,24 +11,28 @@ from matplotlib.ticker import MaxNLocator
 from cnnexp.console import shorten
 from cnnexp.report.predictions import Predictions, worst_mistakes
 from cnnexp.report.style import BLUE, LETTER, ORANGE, TINTS, Margins, new_figure, save_png, style
-from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet
+from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet, fitted
 
 MOST_TICKS = 30  # more classes than this get no names on the axes
 MOST_NUMBERS = 12  # more classes than this get no numbers in the cells
 MOST_CELLS = 150  # more classes than this share cells
 MOST_ERRORS = 24
+ROOM_FOR_NAME = 0.12  # of all epochs: the name of a shorter phase would run into the next one
 CELL, GAP, HEAD, CAPTION, NOTE = 170, 30, 52, 80, 30  # pixels of the sheet of mistakes
 
 
-def draw_curves(path: str | Path, history: dict[str, list[float]], title: str) -> None:
-    """Accuracy and loss by epoch, side by side; the best validation epoch is marked.
+def draw_curves(
+    path: str | Path, history: dict[str, list[float]], title: str, phases: Sequence[tuple[str, int]] = ()
+) -> None:
+    """Accuracy and loss by epoch, side by side; the best validation epoch is marked, and where a phase begins.
 
     Args:
         path: the PNG file.
         history: `train/acc`, `val/acc`, `train/loss`, `val/loss`, a value an epoch; others are not drawn.
         title: the headline.
+        phases: name and number of epochs of each, in their order.
     """
-    figure = new_figure(11, 4.2, title, Margins(left=0.65, right=0.25, bottom=0.65))
+    figure = new_figure(11, 4.6, title, Margins(left=0.65, right=0.25, bottom=1.05))
     for axes, metric, words in zip(
         figure.subplots(1, 2, gridspec_kw={"wspace": 0.14}), ("acc", "loss"), ("accuracy", "loss"), strict=True
     ):
@@ -47,8 +51,25 @@ def draw_curves(path: str | Path, history: dict[str, list[float]], title: str) -
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if axes.lines:
             axes.set_xlim(0.5, max(len(line.get_xdata()) for line in axes.lines) + 0.5)
-            axes.legend(frameon=False, labelcolor=INK, fontsize=10)
+            place = (0.5, -0.17)  # below the chart, where it covers no curve
+            axes.legend(loc="upper center", bbox_to_anchor=place, ncol=3, frameon=False, labelcolor=INK, fontsize=10)
+        _mark_phases(axes, phases)
     save_png(figure, path)
+
+
+def _mark_phases(axes: Axes, phases: Sequence[tuple[str, int]]) -> None:
+    """A line where each phase but the first begins, with the names of the phases on both of its sides."""
+    if len(phases) < 2:
+        return
+    axes.set_title(axes.get_title("left"), loc="left", y=1.0, fontsize=11, color=INK, pad=20)  # above their names
+    first = 0
+    for name, epochs in phases:
+        if first:
+            axes.axvline(first + 0.5, color=MUTED, linewidth=1, linestyle="--", zorder=0)
+        if epochs >= ROOM_FOR_NAME * sum(count for _, count in phases):
+            place, across = (first + 0.5, 1.02), axes.get_xaxis_transform()
+            axes.annotate(f" {shorten(name, 14)}", place, xycoords=across, fontsize=9, color=MUTED)
+        first += epochs
 
 
 def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[str], title: str) -> None:
@@ -155,7 +176,8 @@ def draw_errors(
     note = NOTE if wide and len(order) else 0
     sheet = Sheet(columns * cell_width + GAP, HEAD + rows * cell_height + note)
     middle = sheet.image.width // 2
-    sheet.text(title, middle, 14, 19, bold=True, middle=True)
+    line, size = fitted(title, 19, sheet.image.width - 2 * GAP, bold=True)
+    sheet.text(line, middle, 14, size, bold=True, middle=True)
     if not len(order):
         sheet.text("no mistakes", middle, HEAD + cell_height // 2 - 20, 22, GREEN, middle=True)
     for place, index in enumerate(order):
@@ -167,11 +189,13 @@ def draw_errors(
         width, height = max(1, round(scale * width)), max(1, round(scale * height))
         centre = left + (cell_width - GAP) // 2
         truth, answer = (wrong.class_names[labels[index]] for labels in (wrong.labels, wrong.predicted))
-        answer = f"{shorten(answer, 16)} {100 * wrong.confidence[index]:.1f} %"
-        sheet.text(answer, centre, top, 15, RED, bold=True, middle=True)
+        room = cell_width - GAP // 3
+        answer, size = fitted(answer, 15, room, bold=True, end=f" {100 * wrong.confidence[index]:.1f} %")
+        sheet.text(answer, centre, top, size, RED, bold=True, middle=True)
         sheet.picture(picture, centre - width // 2, top + 22, width, height, frame=RED)
-        sheet.text(f"truth: {shorten(truth, 18)}", centre, top + 28 + height, 12, middle=True)
-        sheet.text(shorten(wrong.ids[index], 26), centre, top + 44 + height, 12, middle=True)
+        for below, text in ((28, f"truth: {truth}"), (44, wrong.ids[index])):
+            line, size = fitted(text, 12, room)
+            sheet.text(line, centre, top + below + height, size, middle=True)
     if note:
         words = "right of each image: where the network saw its answer"
         sheet.text(words, middle, sheet.image.height - NOTE + 4, 13, MUTED, middle=True)

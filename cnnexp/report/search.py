@@ -12,6 +12,8 @@ from cnnexp.sheet import INK, MUTED, PAPER
 
 Value = float | int | str | bool | None
 
+FEW_TRIALS = 10  # for each searched key
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -79,16 +81,18 @@ def draw_parallel_coordinates(
     save_png(figure, path)
 
 
-def draw_importance(path: str | Path, importances: dict[str, float], monitor: str) -> None:
-    """A bar for each searched key: its share in what made trials differ.
+def draw_importance(path: str | Path, importances: dict[str, float], monitor: str, trials: int) -> None:
+    """A bar for each searched key: its share in what made trials differ, and from how few trials that is told.
 
     Args:
         path: the PNG file.
         importances: 0 to 1 by key.
         monitor: the name of the figure that was searched for.
+        trials: how many there were; a bar needs ten or so.
     """
+    few = ": too few to be sure" if trials < FEW_TRIALS * len(importances) else ""
     names = sorted(importances, key=lambda name: importances[name])
-    figure = new_figure(7, 1.6 + 0.45 * len(names), f"What {monitor} depended on")
+    figure = new_figure(7, 1.6 + 0.45 * len(names), f"What {monitor} depended on, from {trials} trials{few}")
     chart = figure.subplots()
     style(chart, "share", "")
     chart.barh(range(len(names)), [importances[name] for name in names], color=BLUE, height=0.6)

@@ -44,7 +44,8 @@ def new_figure(width: float, height: float, title: str, margins: Margins | None 
     figure = Figure(figsize=(width, height), dpi=100, facecolor=PAPER, layout=layout)
     FigureCanvasAgg(figure)
     size = min(14.0, 14 * 8 * width / max(len(title), 1))  # a letter is an eighth of an inch
-    figure.suptitle(title, y=1 - 0.12 / height, fontsize=size, fontweight="bold", color=INK)
+    place = {"y": 1 - 0.12 / height} if margins else {}  # at a place of its own, nothing would keep clear of it
+    figure.suptitle(title, fontsize=size, fontweight="bold", color=INK, **place)
     if margins:
         left, right, bottom, top = margins
         figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)

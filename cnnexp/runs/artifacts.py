@@ -91,7 +91,8 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
         write_atomic(folder / name, text.encode())
     title = shorten(job.run_name, LONGEST_TITLE)
     history = {key: [epoch[key] for epoch in fitted.history] for key in fitted.history[0]}
-    draw(figures.draw_curves, folder / "curves.png", history, title)
+    phases = [(phase.name, phase.epochs) for phase in fitted.phases]
+    draw(figures.draw_curves, folder / "curves.png", history, title, phases)
     for name, split, outputs in (
         (VAL_PREDICTIONS, dataset.validation, fitted.validation_probabilities),
         (PREDICTIONS, dataset.test, fitted.probabilities),

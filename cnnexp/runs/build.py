@@ -18,6 +18,7 @@ from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.array_store import GIB
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
+from cnnexp.files import writable
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
@@ -81,7 +82,7 @@ def split_images(config: Config, split: Split, image_size: int, channels: int) -
     trainer = config.trainer
     room = CacheLimits(
         memory_bytes=int(trainer.image_memory_limit * GIB),
-        folder=Path(config.paths.cache) / "images",
+        folder=writable(config.paths.cache) / "images",
         folder_bytes=int(trainer.image_cache_limit * GIB),
     )
     lies = split.paths[0] if split.paths is not None and len(split.paths) else None

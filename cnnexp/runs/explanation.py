@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.console import redact, say, shorten, warn
-from cnnexp.errors import UserError
-from cnnexp.files import scratch_folder
+from cnnexp.errors import UserError, one_line
+from cnnexp.files import may_write, scratch_folder, writable
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS, RunFolder
-from cnnexp.runs.recorded_config import as_recorded, check_targets, read_config, restore_config, typed_record
+from cnnexp.runs.recorded_config import Asked, as_recorded, check_targets, read_config, restore_config, typed_record
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 
@@ -36,14 +36,13 @@ def explain_job(tracker: RunStore, folder: RunFolder) -> None:
         warn(f"cnnexp: the best job is not explained: {type(error).__name__}: {redact(str(error))}")
 
 
-def explain_recorded(tracker: RunStore, run: RunInfo, overrides: list[str], allowed: list[str]) -> list[Path]:
+def explain_recorded(tracker: RunStore, run: RunInfo, asked: Asked) -> list[Path]:
     """Explain a run of the store on its own test images; see `explain_run`.
 
     Args:
         tracker: on the store.
         run: a finished run.
-        overrides: where things are here.
-        allowed: targets of the user's own in its config.
+        asked: where things are here.
 
     Raises:
         UserError: the data is not that of the run, or the run recorded no model.
@@ -51,13 +50,13 @@ def explain_recorded(tracker: RunStore, run: RunInfo, overrides: list[str], allo
     values = read_config(tracker, run.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
-    config = typed_record(run.run_id, restore_config(run.run_id, values, overrides))
+    config = typed_record(run.run_id, restore_config(run.run_id, values, asked.overrides, asked.config_dir))
     import_tensorflow()
-    check_targets(run.run_id, {"dataset": values.get("dataset")}, allowed)
+    check_targets(run.run_id, {"dataset": values.get("dataset")}, asked.allowed)
     folder = RunFolder(Path(run.tags.get("run_dir", "")))
     manifest = folder.manifest if run.tags.get("run_dir") else None
-    if manifest is None or manifest.run_id != run.run_id:
-        folder = RunFolder(Path(config.paths.root) / "explain" / run.run_id)
+    if manifest is None or manifest.run_id != run.run_id or not may_write(folder.path):
+        folder = RunFolder(writable(Path(config.paths.root) / "explain") / run.run_id)
     return explain_run(tracker, config, run, folder)
 
 
@@ -121,7 +120,10 @@ def _predictions(tracker: RunStore, run: RunInfo | None, folder: RunFolder) -> P
 
 def _record(tracker: RunStore, run: RunInfo, folder: Path, files: list[Path], scores: dict[str, float]) -> None:
     """Add pictures and figures to a finished run; a figure that it has already stays."""
-    for file in files:
-        below = file.parent.relative_to(folder)
-        tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
-    tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})
+    try:
+        for file in files:
+            below = file.parent.relative_to(folder)
+            tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
+        tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})
+    except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
+        warn(f"cnnexp: the pictures were not recorded in run {run.run_id}: {one_line(error)}")

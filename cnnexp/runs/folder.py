@@ -7,9 +7,10 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class RunManifest:
     made_by:     see `reuse.made_by`; "" for a run of a version that did not keep it.
     explained:   whether its heat maps were drawn, as far as its network has some.
     reused_from: the run that was taken for this one, and in `source` its folder, as seen from this one.
+    begun:       see `_begun`.
     """
 
     run_id: str
@@ -60,6 +62,7 @@ class RunManifest:
     explained: bool = False
     reused_from: str | None = None
     source: str | None = None
+    begun: float = field(default_factory=time.time, compare=False)
 
 
 @contextmanager
@@ -277,6 +280,7 @@ class SweepManifest:
     name: str = ""
     kind: str = ""  # progression, grid or search
     swept: list[str] | None = None  # overrides with several values; None: a version before did not keep them
+    begun: float = field(default_factory=time.time, compare=False)  # see `_begun`
 
 
 @dataclass(frozen=True)
@@ -393,7 +397,7 @@ def unfinished_reproductions(runs: Path) -> list[tuple[Path, list[str]]]:
     """The folders below `runs` in which a run or a sweep is trained again, or was until that was stopped, the newest
     first, each with the arguments of `cnnexp` that began it."""
     found = []
-    for file in sorted(runs.glob(f"*/{REPRODUCTION}"), reverse=True):
+    for file in _oldest_first(runs, REPRODUCTION)[::-1]:
         try:
             found.append((file.parent, [str(word) for word in json.loads(file.read_text())["line"]]))
         except (OSError, ValueError, TypeError, KeyError):
@@ -422,7 +426,7 @@ def reproduction_folder(runs: Path, line: Sequence[str]) -> Iterator[Path]:
             if not held:
                 continue
             try:
-                write_atomic(folder / REPRODUCTION, json.dumps({"line": [*line]}).encode())
+                write_atomic(folder / REPRODUCTION, json.dumps({"line": [*line], "begun": time.time()}).encode())
                 yield folder
                 (folder / REPRODUCTION).unlink()
             finally:
@@ -434,12 +438,31 @@ def reproduction_folder(runs: Path, line: Sequence[str]) -> Iterator[Path]:
 
 def single_runs(runs: Path) -> list[RunFolder]:
     """The folders of single runs below `runs`, the oldest first."""
-    return [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{MANIFEST}"))]
+    return [RunFolder(file.parent) for file in _oldest_first(runs, MANIFEST)]
 
 
 def find_sweeps(runs: Path) -> list[SweepFolder]:
     """The sweeps right below `runs`, the newest first."""
-    return [SweepFolder(file.parent) for file in sorted(runs.glob(f"*/{SWEEP}"), reverse=True)]
+    return [SweepFolder(file.parent) for file in _oldest_first(runs, SWEEP)[::-1]]
+
+
+def _oldest_first(runs: Path, name: str) -> list[Path]:
+    """The files of this name in the folders below `runs`, in the order in which what they belong to was begun."""
+    return sorted(runs.glob(f"*/{name}"), key=lambda file: (_begun(file), file))
+
+
+def _begun(file: Path) -> float:
+    """When what a file of a folder belongs to was begun, in seconds of UTC: as the file says, whatever time zone was
+    set then. Of a version that did not keep it, as the folder's name says in local time, or as the file is dated."""
+    with suppress(UserError, OSError, ValueError):
+        kept = read_json(file, dict[str, Any]).get("begun")
+        if isinstance(kept, float) and math.isfinite(kept):
+            return kept
+    with suppress(ValueError, OverflowError):
+        return datetime.strptime(file.parent.name[:19], "%Y-%m-%d_%H-%M-%S").timestamp()
+    with suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
 
 
 def result_affecting(line: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import check_recorded
-from cnnexp.console import SECRET
+from cnnexp.console import SECRET, redact
 from cnnexp.errors import UserError, nearest
 from cnnexp.files import read_file
 from cnnexp.formats import MOST_BYTES, parse_yaml, walk
@@ -179,7 +179,29 @@ def check_targets(run_id: str, values: Mapping[str, Any], allowed: Collection[st
                 raise UserError(f"run {run_id}: config.yaml: {key}.{hidden}: is a key of its own; refused")
 
 
-def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+@dataclass(frozen=True)
+class Asked:
+    """What a user says of a recorded run: where things are here, or what is varied.
+
+    overrides:  KEY=VALUE, or GROUP=OPTION.
+    config_dir: files of the user's own, of which an option may be.
+    allowed:    targets of the user's own in the recorded config.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+    allowed: list[str] = field(default_factory=list)
+
+    @property
+    def line(self) -> list[str]:
+        """As it is typed."""
+        own = [f"--config-dir={self.config_dir}"] if self.config_dir else []
+        return [*map(redact, self.overrides), *own, *(f"--allow-target={target}" for target in self.allowed)]
+
+
+def restore_config(
+    run_id: str, values: Mapping[str, Any], overrides: Sequence[str], config_dir: str | None = None
+) -> DictConfig:
     """The recorded config, typed, with `overrides` applied to it as Hydra would.
 
     `paths` and `tracking` are those of this installation. A group that is chosen anew (`dataset=folder`) is composed
@@ -189,6 +211,7 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
         run_id: for messages.
         values: from `read_config`.
         overrides: KEY=VALUE, or GROUP=OPTION.
+        config_dir: files of the user's own.
 
     Raises:
         UserError: an override that names nothing, or a recorded key that this version does not have.
@@ -196,7 +219,7 @@ def restore_config(run_id: str, values: Mapping[str, Any], overrides: Sequence[s
     parsed = _parse_overrides(overrides)
     given = [override.key_or_group for override in parsed]
     anew = [*dict.fromkeys([*OF_HERE, *(key for key in given if key in GROUPS)])]
-    with hydra_context():
+    with hydra_context(config_dir):
         here = compose_config([str(o.input_line) for o in parsed if _top(o) in anew])
     config = as_recorded(run_id, {name: value for name, value in values.items() if name not in anew})
     for item in fields(Config):

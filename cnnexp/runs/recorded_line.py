@@ -47,19 +47,22 @@ OPTIONS = ("freeze_policy", "phases", "trainer")  # groups whose values do not s
 # ------------------------------------------------------------------------------------------------ trains it anew
 
 
-def recorded_line(tracker: RunStore, name: str, overrides: Sequence[str] = ()) -> str:
+def recorded_line(tracker: RunStore, name: str, overrides: Sequence[str] = (), config_dir: str | None = None) -> str:
     """The line of the shell that trains a run or a sweep, quoted.
 
     Args:
         tracker: on the store.
         name: see `find_original`.
         overrides: stand in it instead of those of the same keys.
+        config_dir: stands in it instead of the recorded one.
 
     Raises:
         UserError: there is no such run, or nothing of it says how it was made.
     """
     run = find_original(tracker, name)
     flags = {flag: run.tags[flag] for flag in FLAGS if flag in run.tags}
+    if config_dir:
+        flags["config_dir"] = config_dir
     typed = _typed(tracker, run)
     if is_sweep(run):
         if typed is None:
@@ -74,7 +77,8 @@ def recorded_line(tracker: RunStore, name: str, overrides: Sequence[str] = ()) -
         warn(f"cnnexp: its own line composes another config today: {own}")
     if values is None:
         raise UserError(f"{name}: run {run.run_id} has neither overrides, nor params, nor a config.yaml")
-    return shell_line(replaced(line_of_values(run.run_id, values), overrides))
+    flag = [f"--config-dir={config_dir}"] if config_dir else []
+    return shell_line([*flag, *replaced(line_of_values(run.run_id, values), overrides)])
 
 
 def shell_line(words: Sequence[str]) -> str:

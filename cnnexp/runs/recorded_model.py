@@ -13,6 +13,7 @@ from cnnexp.config import Config
 from cnnexp.console import warn
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
+from cnnexp.files import writable
 from cnnexp.formats import read_yaml
 from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
@@ -36,6 +37,8 @@ def load_recorded(config: Config, run: str) -> LoadedModel:
     tracker = open_tracker(config.tracking)
     info = find_single(tracker, run)
     folder = Path(config.paths.cache) / "models" / info.run_id
+    if not (folder / "model").is_dir():
+        folder = writable(config.paths.cache) / "models" / info.run_id
     file = folder / "model" / "data" / "model.keras"
     if not file.is_file():
         tracker.download(info.run_id, "model", folder)

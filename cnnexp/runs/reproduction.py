@@ -21,6 +21,7 @@ from cnnexp.runs.code import show_changes
 from cnnexp.runs.folder import reproduction_folder
 from cnnexp.runs.job import FLAGS, Job, load_dataset
 from cnnexp.runs.recorded_config import (
+    Asked,
     check_targets,
     find_original,
     is_sweep,
@@ -74,7 +75,7 @@ class Recorded:
     overrides: list[str]
 
 
-def reproduce(tracker: RunStore, name: str, overrides: list[str], tolerance: float, allowed: list[str]) -> bool:
+def reproduce(tracker: RunStore, name: str, asked: Asked, tolerance: float) -> bool:
     """Train a finished run again, or each of a sweep, into a new run, say what is different, and link the two.
 
     What was stopped goes on where the same is asked for again.
@@ -82,9 +83,8 @@ def reproduce(tracker: RunStore, name: str, overrides: list[str], tolerance: flo
     Args:
         tracker: on the store.
         name: of the run or sweep.
-        overrides: where things are here; with others it is a variation, of which no figure is wrong.
+        asked: where things are here; with other overrides it is a variation, of which no figure is wrong.
         tolerance: the largest difference of a figure that counts as none.
-        allowed: targets of the user's own in its config.
 
     Returns:
         Whether it is a variation, or the data is the same, and every figure.
@@ -93,12 +93,12 @@ def reproduce(tracker: RunStore, name: str, overrides: list[str], tolerance: flo
         UserError: no such run, or none that is finished; its config is refused.
     """
     named = find_original(tracker, name)
-    varied = variations(overrides)
-    jobs = [_restore(tracker, run, overrides) for run in _finished(tracker, named, name)]
+    varied = variations(asked.overrides)
+    jobs = [_restore(tracker, run, asked) for run in _finished(tracker, named, name)]
     import_tensorflow()
     for job in jobs:
-        check_targets(job.run.run_id, job.values, allowed)
-    line = ["reproduce", named.run_id, *map(redact, overrides), *(f"--allow-target={target}" for target in allowed)]
+        check_targets(job.run.run_id, job.values, asked.allowed)
+    line = ["reproduce", named.run_id, *asked.line]
     agreeing = 0
     with reproduction_folder(Path(jobs[0].config.paths.runs), line) as folder:
         for number, job in enumerate(jobs):
@@ -130,16 +130,18 @@ def _finished(tracker: RunStore, named: "RunInfo", name: str) -> list["RunInfo"]
     return [tracker.get_run(run.tags.get(REUSED_FROM) or run.run_id) for run in finished]
 
 
-def _restore(tracker: RunStore, run: "RunInfo", overrides: list[str]) -> Recorded:
+def _restore(tracker: RunStore, run: "RunInfo", asked: Asked) -> Recorded:
     values = read_config(tracker, run.run_id)
-    composed = restore_config(run.run_id, values, overrides)
+    composed = restore_config(run.run_id, values, asked.overrides, asked.config_dir)
     kept = {tag: run.tags[tag] for tag in FLAGS if tag in run.tags}
-    link, _ = LINKS[bool(variations(overrides))]
+    if asked.config_dir:
+        kept["config_dir"] = asked.config_dir
+    link, _ = LINKS[bool(variations(asked.overrides))]
     composed.tracking.tags = {**kept, **composed.tracking.tags, link: run.run_id}
     if composed.tracking.explain == "auto":  # what it decided then
         composed.tracking.explain = _was_explained(tracker, run)
     config = typed_record(run.run_id, composed)
-    return Recorded(run, values, composed, config, replaced(read_overrides(tracker, run.run_id), overrides))
+    return Recorded(run, values, composed, config, replaced(read_overrides(tracker, run.run_id), asked.overrides))
 
 
 def _was_explained(tracker: RunStore, run: "RunInfo") -> bool:

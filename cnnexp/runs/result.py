@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cnnexp.config import Config
 from cnnexp.console import flat_table, say, warn
 from cnnexp.errors import UserError
@@ -106,6 +108,28 @@ def show(config: Config, result: Result, folder: RunFolder) -> None:
     flat_table("", [columns[place] for place in shown], cells, dropped=DROPPED)
     say(f"run {result.run_id}" if config.tracking.uri else "not tracked (tracking.uri is null)")
     say(f"files in {folder}")
+
+
+def phases_in_words(config: Config) -> str:
+    """What each phase of several is trained for, as `head 30 epochs, then finetune 6`; "" where there is one."""
+    if len(config.phases) < 2:
+        return ""
+    counts = [epochs for _, epochs, _ in config.schedules()]
+    first, *later = [f"{name} {count}" for name, count in zip(config.phases, counts, strict=True)]
+    return f"phases: {', then '.join([f'{first} epochs', *later])}; {sum(counts)} in all"
+
+
+def at_chance(result: Result, labels: np.ndarray) -> str:
+    """A line where the test accuracy is not surely above that of one answer for all images; else "".
+
+    Args:
+        result: of the run.
+        labels: (N,) int, the true classes of the test images.
+    """
+    share = float(np.bincount(labels).max()) / len(labels)
+    if result.interval is None or result.interval[0] > share or share == 1:
+        return ""
+    return f"test accuracy is at chance: one answer for every image is right for {100 * share:.1f} % of them"
 
 
 def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, files: Sequence[str]) -> Result:

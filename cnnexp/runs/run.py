@@ -22,7 +22,7 @@ from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
-from cnnexp.runs.result import final_metrics, make_result, monitored, show
+from cnnexp.runs.result import at_chance, final_metrics, make_result, monitored, phases_in_words, show
 from cnnexp.runs.reuse import made_by
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.notes import NOTE_TAG
@@ -65,6 +65,8 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     counts = totals(parts.network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
+    if planned := phases_in_words(config):
+        say(planned)
     earlier = _earlier(job, dataset)
     manifest = RunManifest(
         earlier.run_id if earlier else "",
@@ -106,6 +108,8 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
+    if said := at_chance(result, dataset.test.labels):
+        say(said)
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
     return objective

@@ -109,5 +109,5 @@ def draw_charts(folder: Path, monitor: str) -> list[Path]:
             warnings.simplefilter("ignore")  # "experimental"
             forest = MeanDecreaseImpurityImportanceEvaluator(seed=0)
         files.append(folder / "importance.png")
-        draw_importance(files[1], get_param_importances(found, evaluator=forest), monitor)
+        draw_importance(files[1], get_param_importances(found, evaluator=forest), monitor, len(trials))
     return files

@@ -1,0 +1,53 @@
+"""What the machine says has no effect on a training, or does not end it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cnnexp
+
+AS_DELIVERED = """
+from cnnexp.process import import_tensorflow, quiet_libraries
+quiet_libraries()
+import_tensorflow()
+import keras
+layer, home = keras.layers.Conv2D(1, 1), keras.src.backend.config.keras_home()
+found = [keras.config.floatx(), keras.config.epsilon(), layer.data_format, layer.dtype_policy.name]
+print([*found, keras.config.backend(), keras.config.max_epochs(), home])
+"""
+HOMELESS = """
+import os, stat, warnings
+from pathlib import Path
+from unittest import mock
+from cnnexp import process
+with mock.patch("os.path.expanduser", lambda path: path):
+    process.quiet_libraries()
+warnings.warn("old", DeprecationWarning)
+warnings.warn("odd", RuntimeWarning)
+home = Path.home()
+print(home.parent, oct(stat.S_IMODE(home.stat().st_mode)), bool(os.environ["USER"]), "PYTHONWARNINGS" in os.environ)
+"""
+
+
+def python(code: str, **environment: str) -> str:
+    root = str(Path(cnnexp.__file__).parents[1])
+    known = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "HOME": os.environ.get("HOME", "/"), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=known, text=True, stdout=-1, check=True).stdout.strip()
+
+
+@pytest.mark.slow
+def test_keras_own_settings_have_no_effect(tmp_path: Path) -> None:
+    said = {"floatx": "float16", "epsilon": 1, "image_data_format": "channels_first", "backend": "torch"}
+    (tmp_path / "keras.json").write_text(json.dumps(said))  # TensorFlow itself refuses an epsilon that is an integer
+    found = python(AS_DELIVERED, KERAS_HOME=str(tmp_path), KERAS_BACKEND="jax", KERAS_MAX_EPOCHS="1")
+    assert found == str(["float32", 1e-7, "channels_last", "float32", "tensorflow", None, str(tmp_path)])
+    assert json.loads((tmp_path / "keras.json").read_text()) == said
+
+
+def test_no_home_and_warnings_as_errors(tmp_path: Path) -> None:
+    found = python(HOMELESS, TMPDIR=str(tmp_path), PYTHONWARNINGS="error")
+    assert found == f"{tmp_path} 0o700 True False"
