@@ -80,7 +80,10 @@ GOOD = ["images/0.png,a,train", "images/1.png,b,train"]
         (["path,label,split", *GOOD, "images/2.png,,train"], "line 4: has no label"),
         (["path,label,split", *GOOD, ",a,train"], "line 4: has no path"),
         (["path,label,split", *GOOD, "images/99.png,a,train"], r"line 4: there is no file .*images/99\.png"),
-        (["path,label,split", *GOOD, "images/2.png,a,dev"], "line 4: split 'dev' is none of train, validation, val"),
+        (
+            ["path,label,split", *GOOD, "images/2.png,a,other"],
+            "line 4: split 'other' is none of train, training",
+        ),
         (["path,label,split", *GOOD, "images/2.png,a"], "line 4: split '' is none of"),
         (["path,label,split", *GOOD, "images/0.png,b,test"], r"line 4: images/0\.png is in line 2 already"),
         (["path,label,split", *GOOD, "./images/0.png,b,test"], r"line 4: \./images/0\.png is in line 2 already"),

@@ -32,7 +32,8 @@ from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE,
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.tables import read_table
-from cnnexp.data.splits import divide, find_images
+from cnnexp.data.folders import find_images
+from cnnexp.data.splits import divide
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -71,7 +72,7 @@ def folder(options: FolderConfig) -> Dataset:
     validation, which chooses the variant), and a line says so; likewise beside train/ and test/ alone.
 
     Args:
-        path: the folder; `splits.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
+        path: the folder; `folders.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
             the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
         validation_fraction: of each class, one image at least.

@@ -11,14 +11,13 @@ import numpy as np
 
 from cnnexp.config import Config
 from cnnexp.console import warn
+from cnnexp.data.folders import LeftAside, images_below
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
-
-IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 MODEL_CONFIG = "config.json"
 MOST_BYTES = 50_000_000  # of the network's description; that of the largest Keras application has 1,000,000
@@ -84,7 +83,10 @@ def find_images(patterns: list[str]) -> list[Path]:
 def _matching(pattern: str) -> list[Path]:
     path = Path(pattern)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
+        left = LeftAside()
+        found = sorted(path / name for name in images_below(str(path), "", pattern, left))
+        left.say(pattern)
+        return found
     if path.is_file():
         return [path]
     anchor = Path(path.anchor or ".")

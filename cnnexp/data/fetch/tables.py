@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnexp.data.splits import SPLIT_FOLDERS, LabelledFiles
+from cnnexp.data.folders import SPLIT_FOLDERS
+from cnnexp.data.splits import LabelledFiles
 from cnnexp.errors import UserError
 from cnnexp.files import FileRefusedError, read_file
 
