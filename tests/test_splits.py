@@ -1,6 +1,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,3 +273,30 @@ def test_array_digests_know_the_shape() -> None:
     wide, high = np.zeros((1, 2, 8, 1), np.uint8), np.zeros((1, 8, 2, 1), np.uint8)
     assert array_digests(wide) != array_digests(high)
     assert array_digests(wide) == [hashlib.sha256(b"(2, 8, 1)" + bytes(16)).digest()]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("b/1.jpg", "a/1.jpg", "notes/README"), {"test": (("a/1.jpg", "a"), ("b/1.jpg", "b"))}),
+        (("test/a/1.jpg",), {"test": (("test/a/1.jpg", "a"),)}),
+        (("Test/seg_test/a/1.jpg", "Test/seg_test/b/1.jpg"), {"test": (("Test/seg_test/a/1.jpg", "a"), ("b", "b"))}),
+        (("a/1.jpg", "a/2.jpg"), {"test": (("a/1.jpg", "a"), ("a/2.jpg", "a"))}),
+        (("train/a/1.jpg", "val/b/1.jpg"), {"train": (("train/a/1.jpg", "a"),), "validation": (("val/b/1.jpg", "b"),)}),
+        (("1.jpg", "2.jpg"), {"test": (("1.jpg", "photos"), ("2.jpg", "photos"))}),
+    ],
+)
+def test_images_to_test_need_no_second_class_and_no_training_images(
+    tmp_path: Path, names: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    class_names, parts, _ = find_images(fill(tmp_path / "photos", *names), trains=False)
+    assert list(parts) == list(expected)
+    for split, images in expected.items():
+        assert [class_names[label] for label in parts[split].labels] == [label for _, label in images]
+        assert parts[split].ids[0] == images[0][0]
+
+
+def test_a_folder_without_images_is_no_test(tmp_path: Path) -> None:
+    fill(tmp_path, "test/a/README")
+    with pytest.raises(UserError, match="has no images to test in class folders"):
+        find_images(tmp_path, trains=False)

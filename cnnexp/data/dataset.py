@@ -116,8 +116,11 @@ def array_splits(
 
 
 def joined(name: str, class_names: tuple[str, ...], channels: int, splits: dict[str, Split]) -> Dataset:
-    """The data set of three splits, with its digest."""
-    train, validation, test = (splits[split] for split in SPLITS)
+    """The data set of three splits, with its digest; one that is not given has no images."""
+    none = np.empty(0, np.int64)
+    train, validation, test = (
+        splits.get(split) or Split(split, none, (), None, (), combined_digest((), (), ())) for split in SPLITS
+    )
     facts = json.dumps([class_names, train.digest, validation.digest, test.digest])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return Dataset(name, class_names, channels, train, validation, test, digest)

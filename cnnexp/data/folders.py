@@ -121,10 +121,11 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
     Args:
         root: the folder.
         trains: the images are to be trained on: there are two classes at least, the same in every split. Otherwise
-            one class will do, and any of the splits.
+            they are to be tested: one class will do, which may be `root` itself, and any of the splits.
 
     Returns:
-        The class names; a listing for each split that has a folder, or of train; and what was left aside.
+        The class names; a listing for each split that has a folder, or else of train, or of test where none is trained
+        on; and what was left aside.
 
     Raises:
         UserError: `root` cannot be read; too few classes; a class without images; other classes in one split than in
@@ -135,14 +136,18 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
         folders = _split_folders(root, trains)
         found = {split: _class_images(root, folder, left) for split, folder in folders.items()}
         if list(folders.values()) == [""]:
-            _check_layout(root, sorted(found["train"]))
+            _check_layout(root, sorted(*found.values()))
+        if not trains and not any(found.values()) and not _subfolders(root):
+            found = {"test": {root.name: images_below(str(root), "", root.name, left)}}
     except OSError as error:
         raise UserError(f"dataset.path={root}: {error.filename} cannot be read ({error.strerror})") from error
     left.say(f"dataset.path={root}")
+    if not trains:
+        return _to_test(root, found, left)
     names = tuple(sorted({name for images in found.values() for name in images}))
     for split, images in found.items():
-        _check_classes(f"dataset.path={root / folders[split]}", images, left, trains)
-        for name in set(found["train"]) ^ set(images) if trains else ():
+        _check_classes(f"dataset.path={root / folders[split]}", images, left)
+        for name in set(found["train"]) ^ set(images):
             has, lacks = (split, "train") if name in images else ("train", split)
             raise UserError(
                 f"dataset.path={root}: class '{name}' has a folder in {folders[has]}/, but none in "
@@ -151,8 +156,19 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
     return names, {split: _listing(names, images) for split, images in found.items()}, left
 
 
+def _to_test(
+    root: Path, found: dict[str, dict[str, list[str]]], left: LeftAside
+) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
+    """`find_images` where nothing is trained: a class or a split without images is none."""
+    found = {split: {name: ids for name, ids in images.items() if ids} for split, images in found.items()}
+    names = tuple(sorted({name for images in found.values() for name in images}))
+    if not names:
+        raise UserError(f"dataset.path={root}: has no images to test in class folders; {LAYOUTS}")
+    return names, {split: _listing(names, images) for split, images in found.items() if images}, left
+
+
 def _split_folders(root: Path, trains: bool) -> dict[str, str]:
-    """The folder of each split; `{"train": ""}` where the class folders lie in `root` itself."""
+    """The folder of each split; it is "", of train or test, where the class folders lie in `root` itself."""
     names = _subfolders(root)
     found = {}
     for split in SPLIT_FOLDERS:
@@ -171,7 +187,7 @@ def _split_folders(root: Path, trains: bool) -> dict[str, str]:
         return {split: _innermost(root, folder, split) for split, folder in found.items()}
     if len(found) > 1 or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle
         raise UserError(f"dataset.path={root}: {', '.join(names)}: are no classes; {LAYOUTS}")
-    return {"train": ""}
+    return {"train" if trains else "test": ""}
 
 
 def _called_after(root: Path, names: list[str], split: str) -> str | None:
@@ -231,13 +247,13 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_system(entry.name))
 
 
-def _check_classes(where: str, images: dict[str, list[str]], left: LeftAside, trains: bool) -> None:
+def _check_classes(where: str, images: dict[str, list[str]], left: LeftAside) -> None:
     if not images:
         raise UserError(f"{where}: has no class folders; {LAYOUTS}")
-    if len(images) == 1 and trains:
+    if len(images) == 1:
         raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}")
     for name, ids in images.items():
-        if not ids and trains:
+        if not ids:
             there = [f"{count} {kind}" for (kind, place), count in sorted(left.kinds.items()) if place == name]
             raise UserError(
                 f"{where}: class folder '{name}' has no images that can be read ({' '.join(IMAGE_ENDINGS)})"

@@ -91,9 +91,7 @@ def folder(options: FolderConfig) -> Dataset:
         UserError: there is no such folder, or not with this layout; a class is too small to be divided.
         PreflightError: bad files, or leaks, that are to be refused.
     """
-    if options.path is None:
-        raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
-    listing = _listed(options.path, _downloads(options), _promise(options))
+    listing = list_images(options)
     images = listing.parts["train"]
     fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
     sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in listing.parts}
@@ -108,6 +106,37 @@ def folder(options: FolderConfig) -> Dataset:
         parts = listing.parts | {split: images.take(indices) for split, indices in divided.items()}
         listing = replace(listing, parts=parts)
     return from_files(options.name, listing, options.limit, _rules(options))
+
+
+def list_images(options: FolderConfig, trains: bool = True) -> Listing:
+    """The images that `folder` reads, before they are divided or looked at; `trains` as in `folders.find_images`.
+
+    Raises:
+        UserError: as `folder`.
+    """
+    if options.path is None:
+        raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
+    path, downloads, promise = options.path, _downloads(options), _promise(options)
+    root = Path(path).expanduser().absolute()
+    if is_url(path):
+        root = _downloaded(path, downloads, promise)
+    elif root.is_file() and root.suffix.lower() == ".csv":
+        return Listing(root.parent, *read_table(root), source=root)
+    elif root.is_file() and is_archive(root):
+        status = root.stat()
+        facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
+        unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
+        unpack_all(root, unpacked)
+        root = innermost(unpacked)
+    elif not root.is_dir():
+        what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
+        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
+    return Listing(root, *find_images(root, trains))
+
+
+def images_to_test(options: FolderConfig, listing: Listing) -> Dataset:
+    """Every image that `list_images` found to be tested: nothing is divided, and nothing can leak into a training."""
+    return from_files(options.name, listing, options.limit, replace(_rules(options), trains=False))
 
 
 @_keywords_of(DogsVsCatsConfig)
@@ -217,34 +246,19 @@ def lies_ready(options: DatasetConfig) -> bool:
     return path is not None and Path(path).expanduser().exists()
 
 
-def _listed(path: str, downloads: Path, promise: ExpectedFile) -> Listing:
-    """The images of a folder, archive or CSV."""
-    if is_url(path):
-        name = file_name(path, promise)
-        root = downloads / f"{name}.unpacked"
-        if not root.is_dir():
-            download(path, downloads / name, promise)
-            try:
-                unpack_all(downloads / name, root)
-            except ArchiveError:
-                (downloads / name).unlink()  # there is no use in it
-                raise
-            (downloads / name).unlink(missing_ok=True)  # another process may have done it
-        root = innermost(root)
-        return Listing(root, *find_images(root))
-    root = Path(path).expanduser().absolute()
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return Listing(root.parent, *read_table(root))
-    if root.is_file() and is_archive(root):
-        status = root.stat()
-        facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
-        unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
-        unpack_all(root, unpacked)
-        root = innermost(unpacked)
-    elif not root.is_dir():
-        what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
-        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
-    return Listing(root, *find_images(root))
+def _downloaded(url: str, downloads: Path, promise: ExpectedFile) -> Path:
+    """The folder of an archive at a URL, which is fetched and unpacked once."""
+    name = file_name(url, promise)
+    root = downloads / f"{name}.unpacked"
+    if not root.is_dir():
+        download(url, downloads / name, promise)
+        try:
+            unpack_all(downloads / name, root)
+        except ArchiveError:
+            (downloads / name).unlink()  # there is no use in it
+            raise
+        (downloads / name).unlink(missing_ok=True)  # another process may have done it
+    return innermost(root)
 
 
 def _downloads(options: FetchedFilesConfig) -> Path:

@@ -27,6 +27,7 @@ class PreflightPolicy:
     on_bad: str = ImageFilesConfig.on_bad  # error or skip
     on_leak: str = ImageFilesConfig.on_leak  # warn, error or ignore
     manifests: Path | None = None  # folder in which what was found is kept; None: it is not
+    trains: bool = True  # otherwise there are no leaks, and a class may lose all its images
 
     def __post_init__(self) -> None:
         check_keywords("dataset.", ImageFilesConfig, {"on_bad": self.on_bad, "on_leak": self.on_leak})
@@ -137,9 +138,9 @@ def preflight(
         write_csv(table, _rows(files))
     report = _report(files, looked_at, table)
     _judge_bad(files, rules, report)
-    if rules.on_leak != "ignore":
+    if rules.trains and rules.on_leak != "ignore":
         _judge_leaks(files, rules, report)
-    return PreflightResult(*_kept(files, parts), report)
+    return PreflightResult(*_kept(files, parts, rules.trains), report)
 
 
 def _look(root: Path, names: list[str], file: Path | None) -> tuple[list[FileInspection], int]:
@@ -267,7 +268,9 @@ def _listed(report: Report) -> str:
     return f" (all files are listed in {report.table})" if report.table else ""
 
 
-def _kept(files: _Files, parts: dict[str, LabelledFiles]) -> tuple[dict[str, LabelledFiles], dict[str, list[bytes]]]:
+def _kept(
+    files: _Files, parts: dict[str, LabelledFiles], trains: bool
+) -> tuple[dict[str, LabelledFiles], dict[str, list[bytes]]]:
     listings, contents, start = {}, {}, 0
     for split in SPLITS:
         if split not in parts:
@@ -276,7 +279,7 @@ def _kept(files: _Files, parts: dict[str, LabelledFiles]) -> tuple[dict[str, Lab
         looks = files.looks[start : start + len(images.ids)]
         start += len(images.ids)
         good = images.take(np.flatnonzero([not found.problem for found in looks]))
-        for label in set(images.labels) - set(good.labels):
+        for label in set(images.labels) - set(good.labels) if trains else ():
             raise UserError(
                 f"dataset.path={files.source}: class '{files.class_names[label]}' has no {split} image that can be "
                 "read; put some into it or take it away"
