@@ -300,3 +300,13 @@ def test_a_folder_without_images_is_no_test(tmp_path: Path) -> None:
     fill(tmp_path, "test/a/README")
     with pytest.raises(UserError, match="has no images to test in class folders"):
         find_images(tmp_path, trains=False)
+
+
+def test_class_names_have_one_form_of_unicode(tmp_path: Path) -> None:
+    fill(tmp_path, "train/cafe\u0301/1.jpg", "train/tea/1.jpg", "test/caf\u00e9/1.jpg", "test/tea/1.jpg")
+    names, parts, _ = find_images(tmp_path)
+    assert names == ("caf\u00e9", "tea")
+    assert parts["train"].ids[0] == "train/cafe\u0301/1.jpg" and (tmp_path / parts["train"].ids[0]).is_file()
+    fill(tmp_path, "train/caf\u00e9/2.jpg")
+    with pytest.raises(UserError, match=r"two class folders 'caf\u00e9', which differ only in how Unicode"):
+        find_images(tmp_path)

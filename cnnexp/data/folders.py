@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -65,6 +66,11 @@ def reads_heif() -> bool:
 def is_system(name: str) -> bool:
     """Whether a system made a file or folder of this name, or hides it."""
     return name.startswith(".") or name.lower() in SYSTEM
+
+
+def clean_name(name: str) -> str:
+    """A class name in one form (NFC): macOS writes `é` in two letters, as other systems do not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def split_of(name: str) -> str | None:
@@ -146,7 +152,7 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
         return _to_test(root, found, left)
     names = tuple(sorted({name for images in found.values() for name in images}))
     for split, images in found.items():
-        _check_classes(f"dataset.path={root / folders[split]}", images, left)
+        _check_classes(root / folders[split], images, left)
         for name in set(found["train"]) ^ set(images):
             has, lacks = (split, "train") if name in images else ("train", split)
             raise UserError(
@@ -236,10 +242,16 @@ def _check_layout(root: Path, names: list[str]) -> None:
 def _class_images(root: Path, folder: str, left: LeftAside) -> dict[str, list[str]]:
     """The images of each class folder, all sorted."""
     prefix = f"{folder}/" if folder else ""
-    return {
-        name: images_below(os.path.join(root, folder, name), f"{prefix}{name}/", name, left)
-        for name in _subfolders(root / folder)
-    }
+    found: dict[str, list[str]] = {}
+    for name in _subfolders(root / folder):
+        images = images_below(os.path.join(root, folder, name), f"{prefix}{name}/", clean_name(name), left)
+        if clean_name(name) in found:
+            raise UserError(
+                f"dataset.path={root / folder}: has two class folders '{clean_name(name)}', which differ only in how "
+                "Unicode writes the name (NFC and NFD); move the photos into one of them"
+            )
+        found[clean_name(name)] = images
+    return dict(sorted(found.items()))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -247,11 +259,12 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_system(entry.name))
 
 
-def _check_classes(where: str, images: dict[str, list[str]], left: LeftAside) -> None:
+def _check_classes(folder: Path, images: dict[str, list[str]], left: LeftAside) -> None:
+    where = f"dataset.path={folder}"
     if not images:
-        raise UserError(f"{where}: has no class folders; {LAYOUTS}")
+        raise UserError(f"{where}: has no class folders; {LAYOUTS}{_beside(folder)}")
     if len(images) == 1:
-        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}")
+        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}{_beside(folder)}")
     for name, ids in images.items():
         if not ids:
             there = [f"{count} {kind}" for (kind, place), count in sorted(left.kinds.items()) if place == name]
@@ -259,6 +272,12 @@ def _check_classes(where: str, images: dict[str, list[str]], left: LeftAside) ->
                 f"{where}: class folder '{name}' has no images that can be read ({' '.join(IMAGE_ENDINGS)})"
                 f"{', only ' + ', '.join(there) if there else ''}; put some into it or take it away"
             )
+
+
+def _beside(where: Path) -> str:
+    """A word about a table that may name the classes."""
+    tables = sorted(name for name in os.listdir(where) if name.lower().endswith(".csv"))
+    return f"; if {tables[0]} names the classes: dataset.path={where / tables[0]}" if tables else ""
 
 
 def _listing(names: tuple[str, ...], images: dict[str, list[str]]) -> LabelledFiles:

@@ -31,7 +31,7 @@ from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpac
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
-from cnnexp.data.fetch.tables import read_table
+from cnnexp.data.fetch.tables import TABLE_ENDINGS, TableRules, read_table
 from cnnexp.data.folders import find_images
 from cnnexp.data.splits import divide
 from cnnexp.errors import UserError
@@ -75,6 +75,7 @@ def folder(options: FolderConfig) -> Dataset:
         path: the folder; `folders.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
             the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
+        path_column, label_column: what these columns are called; None: known by their usual names.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
@@ -100,7 +101,8 @@ def folder(options: FolderConfig) -> Dataset:
         if len(sizes) == 1:
             (split,) = sizes
             warn(
-                f"dataset.path={listing.root}: has no {split} folder; {len(divided[split])} of its {len(images.ids)} "
+                f"dataset.path={listing.source or listing.root}: has no {split} "
+                f"{'rows' if listing.source else 'folder'}; {len(divided[split])} of its {len(images.ids)} "
                 f"training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
             )
         parts = listing.parts | {split: images.take(indices) for split, indices in divided.items()}
@@ -120,8 +122,9 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     root = Path(path).expanduser().absolute()
     if is_url(path):
         root = _downloaded(path, downloads, promise)
-    elif root.is_file() and root.suffix.lower() == ".csv":
-        return Listing(root.parent, *read_table(root), source=root)
+    elif root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
+        rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
+        return Listing(root.parent, *read_table(root, rules), source=root)
     elif root.is_file() and is_archive(root):
         status = root.stat()
         facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
@@ -131,6 +134,9 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     elif not root.is_dir():
         what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
         raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
+    for key in ("path_column", "label_column"):
+        if (name := getattr(options, key)) is not None:
+            raise UserError(f"dataset.{key}={name}: dataset.path={path} is no table of images; leave the key out")
     return Listing(root, *find_images(root, trains))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cnnexp.config import Config
 from cnnexp.config.data import FolderConfig
 from cnnexp.console import say
+from cnnexp.data.folders import clean_name
 from cnnexp.errors import UserError, nearest
 from cnnexp.metrics.names import TEST_ACC, TEST_ECE, TEST_LOSS, image_count
 from cnnexp.tracking.protocols import RunStore
@@ -65,15 +66,16 @@ def class_numbers(model_names: Sequence[str], data_names: Sequence[str]) -> list
     Raises:
         UserError: the model has no class of this name.
     """
+    model_names = [clean_name(name) for name in model_names]  # a run of before may have them in another form
     unknown = [name for name in data_names if name not in model_names]
     if unknown:
-        pairs = ",".join(f"{name}={nearest(name, list(model_names))[0]}" for name in unknown[:8])
+        pairs = ",".join(f"{name}={nearest(name, model_names)[0]}" for name in unknown[:8])
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UserError(
             f"dataset: has the class {unknown[0]!r}{more}, which the model does not know; it knows "
             f"{', '.join(model_names)}; --map {pairs} says which is which"
         )
-    return [list(model_names).index(name) for name in data_names]
+    return [model_names.index(name) for name in data_names]
 
 
 def read_map(given: Sequence[str], data_names: Sequence[str], model_names: Sequence[str]) -> dict[str, str]:

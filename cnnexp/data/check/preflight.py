@@ -1,5 +1,7 @@
 """Every file of a data set looked at before anything is done with it: bad files, duplicates, leaks between splits."""
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -220,9 +222,11 @@ def _judge_bad(files: _Files, rules: PreflightPolicy, report: Report) -> None:
     advice = f"dataset.on_bad=skip leaves {'it' if len(bad) == 1 else 'them'} out{_listed(report)}"
     problems = Counter(files.looks[number].problem for number in bad)
     if len(problems) == 1 and len(bad) == len(files.names) > 1:
+        is_missing = os.strerror(errno.ENOENT) in problems
+        mend = f"names in it start from {files.root}" if is_missing else "get the images themselves"
         raise PreflightError(
             f"dataset.path={files.source}: none of its {len(bad):,} files can be used, as {files.names[0]}: "
-            f"{min(problems)}; get the images themselves",
+            f"{min(problems)}; {mend}",
             report,
         )
     if rules.on_bad == "error" and len(bad) == 1:
