@@ -97,7 +97,7 @@ def check_choice(option: str, given: str, what: str, allowed: Sequence[str]) -> 
 
 def add_allow_target(parser: argparse.ArgumentParser) -> None:
     """The option `--allow-target NAME`, which may be given several times."""
-    meaning = "a function of your own that the recorded config names, as package.module.function; repeatable"
+    meaning = "a function or layer of your own that the record names, as package.module.name; repeatable"
     parser.add_argument("--allow-target", metavar="NAME", action="append", default=[], help=meaning)
 
 

@@ -95,7 +95,7 @@ def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> tuple[TestD
     import_tensorflow()
     from cnnexp.runs.recorded_model import load_recorded
 
-    model = load_recorded(config, info.run_id)
+    model = load_recorded(config, info.run_id, request.allow_target)
 
     def rename(names: Sequence[str]) -> dict[str, str]:
         joined = read_map(request.map, names, model.class_names)
