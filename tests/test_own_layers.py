@@ -76,7 +76,8 @@ def test_own_layers_are_said_before_training_and_vouched_for(cnnexp: Run, tmp_pa
     image.write_bytes(cv2.imencode(".png", np.full((32, 32, 3), 90, np.uint8))[1].tobytes())
     for command in (["predict", "latest", str(image)], ["evaluate", "latest"]):
         code, _, err = cnnexp(*command)
-        assert code == 2 and len(err.splitlines()) == 1 and f"add --allow-target {mine}.Scale" in err
+        assert code == 2 and len(err.splitlines()) == 1
+        assert f"names {mine}.Scale, MODULE.halved; " in err and f"add --allow-target {mine}.Scale --allow-t" in err
         code, _, err = cnnexp(*command, *vouched[:2])
         assert code == 2 and "the model names MODULE.halved" in err
         code, _, err = cnnexp(*command, *vouched)
@@ -89,7 +90,9 @@ def test_a_lambda_is_said_and_vouched_for_by_its_name(tmp_path: Path, capsys: py
     warn_of_own_parts(model, ["mine"])
     assert "only with `--allow-target keras.layers.Lambda`" in capsys.readouterr().err
     model.save(tmp_path / "model.keras")
-    with pytest.raises(UserError, match=r"has a Lambda, .*; if you trust it, add --allow-target keras.layers.Lambda"):
+    with pytest.raises(
+        UserError, match=r"has a Lambda, .*; refused; if you trust it, add --allow-target keras.layers.Lambda"
+    ):
         check_model_file(tmp_path / "model.keras")
     check_model_file(tmp_path / "model.keras", ["keras.layers.Lambda"])
 

@@ -68,13 +68,16 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_override(word: str) -> bool:
-    """Whether a word is KEY=VALUE or ~KEY; an existing file is one only where it begins with a key that there is."""
+    """Whether a word is KEY=VALUE or ~KEY.
+
+    An existing file, or a word with a folder before the equals sign, is one only where it begins with a known key.
+    """
     if word.startswith("-") or not ("=" in word or word.startswith("~")):
         return False
     key = re.match(r"[+~]*(\w*)[\w.@:/-]*(=|$)", word)
     if not key or not key[1]:
         return False
-    if not os.path.lexists(word):
+    if not os.path.lexists(word) and "/" not in word.partition("=")[0]:
         return True
     from cnnexp.config.composition import ROOT_KEYS  # and Hydra
 

@@ -143,8 +143,9 @@ def check_model_file(path: Path, allowed: Collection[str] = ()) -> None:
         raise
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, RecursionError, RuntimeError) as error:
         raise UserError(f"the model file cannot be read ({str(error).splitlines()[0]})") from error
-    for node in _nodes(network):
-        _check_node(node, allowed)
+    functions = {target.rpartition(".")[2] for target in allowed}  # these are described by their own names alone
+    parts = {part for node in _nodes(network) if (part := _own_part(node))} - {*allowed, *functions}
+    _refuse(sorted(parts, key=lambda part: ("." not in part, part)))
 
 
 def warn_of_own_parts(model: keras.Model, modules: Sequence[str]) -> None:
@@ -204,18 +205,21 @@ def _nodes(network: Any) -> Iterator[dict[str, Any]]:
             waiting += value
 
 
-def _check_node(node: dict[str, Any], allowed: Collection[str]) -> None:
-    name, part = node.get("class_name"), _own_part(node)
-    if part is None or part in allowed or ("." not in part and part in {one.rpartition(".")[2] for one in allowed}):
+def _refuse(parts: Sequence[str]) -> None:
+    if not parts:
         return
-    if name in RUNS_CODE:
-        vouch = f"; if you trust it, add --allow-target {LAMBDA}" if part == LAMBDA else ""
+    named = [part if "." in part else f"MODULE.{part}" for part in parts if part not in RUNS_CODE]
+    vouch = " ".join(f"--allow-target {name[:120]}" for name in named)
+    for part in parts:
+        if part in RUNS_CODE:
+            raise UserError(f"the model has a {part}, which may run code of whoever made it; refused")
+    if LAMBDA in parts:
         raise UserError(
-            f"the model has a {str(name).strip('_')}, which may run code of whoever made it; refused{vouch}"
+            "the model has a Lambda, and a lambda may run code of whoever made it; refused; if you trust it, add "
+            f"{vouch}"
         )
-    shown = (part if "." in part else f"MODULE.{part}")[:120]
-    vouch = f"if you trust it, add --allow-target {shown}"
-    raise UserError(f"the model names {shown}; only layers of Keras are loaded; {vouch}")
+    shown = ", ".join(name[:120] for name in named[:8])
+    raise UserError(f"the model names {shown}; only layers of Keras are loaded; if you trust it, add {vouch}")
 
 
 def _own_part(node: dict[str, Any]) -> str | None:
