@@ -191,8 +191,10 @@ def _split_folders(root: Path, trains: bool) -> dict[str, str]:
             return {"train": _innermost(root, found["train"], "train")}
     if ("train" in found and len(found) > 1) or (found and whole and not trains):
         return {split: _innermost(root, folder, split) for split, folder in found.items()}
-    if len(found) > 1 or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle
-        raise UserError(f"dataset.path={root}: {', '.join(names)}: are no classes; {LAYOUTS}")
+    called = {split_of(name) for name in names}  # train_images/ and test_images/, without classes in them
+    is_split = len(called) > 1 and "train" in called and None not in called
+    if len(found) > 1 or is_split or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle
+        raise UserError(f"dataset.path={root}: {', '.join(names)}: are no classes; {LAYOUTS}{_beside(root)}")
     return {"train" if trains else "test": ""}
 
 
@@ -276,7 +278,8 @@ def _check_classes(folder: Path, images: dict[str, list[str]], left: LeftAside) 
 
 def _beside(where: Path) -> str:
     """A word about a table that may name the classes."""
-    tables = sorted(name for name in os.listdir(where) if name.lower().endswith(".csv"))
+    tables = [name for name in os.listdir(where) if name.lower().endswith(".csv")]
+    tables.sort(key=lambda name: (split_of(name) != "train", name))  # rather than sample_submission.csv
     return f"; if {tables[0]} names the classes: dataset.path={where / tables[0]}" if tables else ""
 
 
