@@ -173,6 +173,11 @@ def test_the_runs_own_images_elsewhere_are_divided_as_they_were(evaluate: Run, r
     found = figures(evaluate, "dataset=folder", f"dataset.path={tmp_path / 'copy'}")
     assert (found["images"], found["same_data"], found["split"]) == (9, True, "test")
     assert found["acc"] == found["recorded"]["acc"]
+    more = root / "photos/plum/more.png"
+    shutil.copy(root / "photos/plum/3.png", more)
+    code, out, err = evaluate("dataset=folder", f"dataset.path={root / 'photos'}")
+    more.unlink()
+    assert code == 0 and "37 images" in out and "those that it was trained on are tested, too" in err
     (tmp_path / "copy/plum/3.png").unlink()
     found = figures(evaluate, f"dataset.path={tmp_path / 'copy'}")
     assert (found["images"], found["same_data"], found["split"], found["recorded"]) == (35, False, "all", {})

@@ -107,6 +107,8 @@ def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> tuple[TestD
         if "dataset.limit" not in map(bare_key, request.overrides):
             config = replace(config, dataset=replace(config.dataset, limit=None))
         data = load_test_data(config, request.split, rename)
+        if _same_place(config.dataset, values.get("dataset")):
+            warn("cnnexp: the run's own folder has other photos now: those that it was trained on are tested, too")
     elif request.map:
         rename(data.dataset.class_names)
     result = evaluate(config, model, data, info)
@@ -114,6 +116,12 @@ def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> tuple[TestD
         digests = f"{data.dataset.digest[:12]} here, {info.tags.get('data_digest', '')[:12] or 'none'} recorded"
         warn(f"cnnexp: the data is not that of the run: data digest {digests}")
     return data, result
+
+
+def _same_place(dataset: Any, recorded: Any) -> bool:
+    then = recorded.get("path") if isinstance(recorded, dict) else None
+    now = getattr(dataset, "path", None)
+    return bool(then and now) and Path(str(now)).expanduser().resolve() == Path(str(then)).expanduser().resolve()
 
 
 def _own_data(request: Namespace, values: dict[str, Any], info: "RunInfo") -> TestData | None:
