@@ -240,9 +240,27 @@ def _shorten_names(columns: list[str], rows: list[list[str]], left: int, excess:
         if widths[longest] <= SHORTEST_NAME:
             break
         widths[longest] -= 1
-    for line in lines:
-        for place, width in enumerate(widths):
-            line[place] = shorten(line[place], width)
+    for place, width in enumerate(widths):
+        for line, short in zip(lines, shorten_all([line[place] for line in lines], width), strict=True):
+            line[place] = short
+
+
+def shorten_all(texts: Sequence[str], longest: int) -> list[str]:
+    """`shorten` for names that stand together: of those that would be the same, what differs is left in."""
+    whole = [visible(text) for text in texts]
+    shown = {text: shorten(text, longest) for text in whole}
+    seen: set[frozenset[str]] = set()
+    while alike := {frozenset(text for text in shown if shown[text] == short) for short in shown.values()} - seen:
+        for group in alike:
+            seen.add(group)
+            if len(group) > 1:
+                columns = enumerate(zip(*group, strict=False))
+                same = next((place for place, letters in columns if len(set(letters)) > 1), min(map(len, group)))
+                start = max(0, same - longest // 3)
+                for text in group:
+                    rest = text[start : start + longest - 2]
+                    shown[text] = f"…{rest}" + ("…" if start + longest - 2 < len(text) else "")
+    return [shown[text] for text in whole]
 
 
 def shorten(text: str, longest: int) -> str:

@@ -193,3 +193,16 @@ def test_a_sweep_keeps_no_config_of_a_job_that_is_done() -> None:
     done.return_value = 0.5
     LightResults().on_job_end(OmegaConf.create(), job_return=done)
     assert (done.cfg, done.hydra_cfg, done.task_name) == (None, None, "train")
+
+
+def test_a_path_with_an_equals_sign_is_no_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing file, or one in a folder; what begins with a key is one."""
+    from cnnexp.commands.arguments import split_overrides
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    (tmp_path / "trainer.epochs=3").touch()
+    names = ["lr=0.1", "./a=b.jpg", "runs/lr=*/photo.jpg", "/photos/x=1/*.jpg", "../x=y"]
+    overrides = ["trainer.epochs=3", "hydra/launcher=joblib", "optimizer=adam", "datset.path=x/y", "+a.b=1", "~head"]
+    found, given = split_overrides([*names, *overrides])
+    assert (found, given) == (names, overrides)

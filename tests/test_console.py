@@ -8,7 +8,18 @@ import pytest
 from rich.console import Console
 
 from cnnexp import console
-from cnnexp.console import EpochProgress, byte_progress, flat_table, progress, say, table, visible, warn
+from cnnexp.console import (
+    EpochProgress,
+    byte_progress,
+    flat_table,
+    progress,
+    say,
+    shorten,
+    shorten_all,
+    table,
+    visible,
+    warn,
+)
 
 
 class Clock:
@@ -245,3 +256,12 @@ def test_a_title_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     table("[red]cats[/red]", ["[b]x", "y"], [["1", "2"]])
     out = capsys.readouterr().out
     assert "[red]cats[/red]" in out and "[b]x" in out
+
+
+def test_names_that_stand_together_are_cut_where_they_do_not_differ() -> None:
+    middle = [f"a long name of a class, number {number}, with a long end of its own" for number in range(12)]
+    short = shorten_all(middle, 24)
+    assert len(set(short)) == 12 and max(map(len, short)) <= 24
+    assert all(f"{number}," in name for number, name in enumerate(short))
+    assert shorten_all(["short", middle[0], "short"], 24) == ["short", shorten(middle[0], 24), "short"]
+    assert shorten_all([], 5) == []

@@ -14,7 +14,7 @@ from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.report.predictions import read_predictions
 from cnnexp.report.statistics import wilson_interval
-from cnnexp.runs.evaluation import class_numbers
+from cnnexp.runs.evaluation import class_numbers, read_map
 
 pytestmark = pytest.mark.trains
 
@@ -129,6 +129,75 @@ def test_class_numbers() -> None:
     assert class_numbers(("b", "a", "c"), ("c",)) == [2]
     with pytest.raises(UserError, match=r"'A'.* does not know"):
         class_numbers(("b", "a"), ("A", "b"))
+
+
+def test_other_names_are_refused_before_a_file_is_read_and_joined_by_map(
+    evaluate: Run, root: Path, tmp_path: Path
+) -> None:
+    for kind in CLASSES[:2]:
+        shutil.copytree(root / "photos" / kind, tmp_path / "other" / f"{kind}s")
+        shutil.copytree(root / "photos" / kind, tmp_path / "same/test" / kind)
+    other = ["dataset=folder", f"dataset.path={tmp_path / 'other'}"]
+    damaged = tmp_path / "other/apples/broken.png"
+    damaged.write_text("no picture")
+    code, _, err = evaluate(*other)
+    assert code == 2 and len(err.splitlines()) == 1 and "broken" not in err
+    assert "'apples' and 1 more" in err and "it knows apple, pear, plum" in err
+    assert "--map apples=apple,pears=pear says which is which" in err
+    damaged.unlink()
+    joined = figures(evaluate, *other, "--map", "apples=apple,pears=pear")
+    same = figures(evaluate, "dataset=folder", f"dataset.path={tmp_path / 'same'}")
+    assert joined["images"] == same["images"] == 24 and joined["split"] == "all"
+    assert (joined["acc"], joined["confusion"]) == (same["acc"], same["confusion"])
+    code, _, err = evaluate(*other, "--map", "apples=apple,pears=pear", "--split", "train")
+    assert code == 2 and "--split train: the data has no train images, it has 24 test" in err
+
+
+def test_every_photo_of_another_folder_is_tested_and_no_leak_is_reported(
+    evaluate: Run, root: Path, tmp_path: Path
+) -> None:
+    """Four photos of one class, one of them twice, divided by nobody; and a class whose photos cannot be read."""
+    for name, copy in (("train/plum", 0), ("train/plum", 1), ("test/plum", 2), ("test/plum", 0)):
+        (tmp_path / "few" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / f"photos/plum/{copy}.png", tmp_path / "few" / name / f"{copy}.png")
+    (tmp_path / "few/test/pear").mkdir()
+    (tmp_path / "few/test/pear/1.png").write_text("")
+    code, out, err = evaluate("dataset=folder", f"dataset.path={tmp_path / 'few'}", "dataset.on_bad=skip")
+    assert code == 0 and "leak" not in err and "left out" in err
+    assert "folder: 4 images (2 train, 2 test; --split takes one of them)" in out
+
+
+def test_the_runs_own_images_elsewhere_are_divided_as_they_were(evaluate: Run, root: Path, tmp_path: Path) -> None:
+    """Else three quarters of the photos that are tested would be those that the model was trained on."""
+    shutil.copytree(root / "photos", tmp_path / "copy")
+    found = figures(evaluate, "dataset=folder", f"dataset.path={tmp_path / 'copy'}")
+    assert (found["images"], found["same_data"], found["split"]) == (9, True, "test")
+    assert found["acc"] == found["recorded"]["acc"]
+    more = root / "photos/plum/more.png"
+    shutil.copy(root / "photos/plum/3.png", more)
+    code, out, err = evaluate("dataset=folder", f"dataset.path={root / 'photos'}")
+    more.unlink()
+    assert code == 0 and "37 images" in out and "those that it was trained on are tested, too" in err
+    (tmp_path / "copy/plum/3.png").unlink()
+    found = figures(evaluate, f"dataset.path={tmp_path / 'copy'}")
+    assert (found["images"], found["same_data"], found["split"], found["recorded"]) == (35, False, "all", {})
+
+
+def test_map() -> None:
+    assert read_map([], ("a", "b"), ("a", "b")) == {"a": "a", "b": "b"}
+    assert read_map(["cats=cat,kittens=cat", "dogs=dog"], ("cats", "dogs", "kittens"), ("cat", "dog")) == {
+        "cats": "cat",
+        "dogs": "dog",
+        "kittens": "cat",
+    }
+    assert read_map(["a,b=c=d"], ("a,b", "e"), ("c=d", "e")) == {"a,b": "c=d", "e": "e"}
+    for given, said in (
+        ("cats", "'cats' is no pair"),
+        ("cat=cat", "the data has no class 'cat'; it has cats, dogs"),
+        ("cats=kat", "the model has no class 'kat'; it has cat, dog"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_map([given], ("dogs", "cats"), ("cat", "dog"))
 
 
 def test_changed_data_is_said(evaluate: Run, root: Path, tmp_path: Path) -> None:

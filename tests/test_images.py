@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cnnexp.data import images, opencv
+from cnnexp.data.folders import LeftAside, images_below
 from cnnexp.data.headers import Header
 from cnnexp.data.images import ImageError, read_image, read_square, resize, to_channels
 from cnnexp.data.opencv import cv2
@@ -346,3 +349,45 @@ def test_what_is_decoded_to_a_part_is_not_large() -> None:
     assert images.decoded_pixels(photo, 150) == 1000 * 750  # an eighth of each side
     assert images.decoded_pixels(photo, None) == images.decoded_pixels(photo._replace(format="PNG"), 150) == 48_000_000
     assert images.decoded_pixels(None, 150) == 0
+
+
+def test_heic_is_read_by_pillows_plugin_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for `pillow_heif`, whose `open_heif` gives a file with `size` and `to_pillow`."""
+
+    class Opened:
+        size = (3, 2)
+
+        def to_pillow(self) -> Image.Image:
+            return Image.new("RGBA", self.size, (10, 20, 30, 255))
+
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(80))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"it is HEIC, which `pip install 'cnnexp\[heif\]'` lets be read"):
+        read_image(str(tmp_path / "photo.HEIC"))
+    left = LeftAside()
+    assert images_below(str(tmp_path), "", "a", left) == [] and len(left) == 1
+    plugin = ModuleType("pillow_heif")
+    plugin.__spec__ = ModuleSpec("pillow_heif", None)
+    plugin.open_heif = lambda file, convert_hdr_to_8bit: Opened()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    image = read_image(str(tmp_path / "photo.HEIC"))
+    assert image.shape == (2, 3, 3) and image[1, 2].tolist() == [10, 20, 30]
+    left = LeftAside()
+    assert images_below(str(tmp_path), "", "a", left) == ["photo.HEIC"] and not len(left)
+    monkeypatch.setattr(Opened, "size", (10**5, 10**5))
+    with pytest.raises(ImageError, match="more than"):
+        read_image(str(tmp_path / "photo.HEIC"))
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".avif", ".webp", ".dib", ""])
+def test_what_opencv_reads_is_read_by_its_content(tmp_path: Path, ending: str) -> None:
+    picture = np.full((16, 24, 3), 120, np.uint8)
+    kind = {".jfif": ".jpg", ".jpe": ".jpg", ".dib": ".bmp", "": ".png"}.get(ending, ending)
+    if ending == ".jp2":  # which OpenCV reads, and writes not into memory
+        Image.fromarray(picture).save(tmp_path / "photo.jp2")
+    else:
+        encoded = cv2.imencode(kind, picture[..., 0] if ending == ".pgm" else picture)[1]
+        (tmp_path / f"photo{ending}").write_bytes(encoded.tobytes())
+    assert images_below(str(tmp_path), "", "a", LeftAside()) == [f"photo{ending}"]
+    image = read_image(str(tmp_path / f"photo{ending}"))
+    assert image.shape == (16, 24, 3) and abs(int(image[8, 8, 1]) - 120) < 4

@@ -258,3 +258,14 @@ def test_prepare_is_brief_where_all_is_well(tmp_path: Path, capsys: pytest.Captu
     assert prepare.run(["folder", f"dataset.path={root}", "dataset.manifests=null"]) == 0
     out, err = capsys.readouterr()
     assert "every file can be used, none is there twice" in out and "found" not in out and err == ""
+
+
+def test_files_that_are_all_pointers_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 48213\n"
+    for number in range(8):
+        file = tmp_path / "photos" / "ab"[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(pointer)
+    with pytest.raises(PreflightError, match=r"none of its 8 files can be used, as a/.*`git lfs pull` gets the files"):
+        folder(path=str(tmp_path / "photos"))
+    assert capsys.readouterr().err == ""

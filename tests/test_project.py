@@ -108,7 +108,7 @@ def test_pyproject_names_what_the_package_imports():
         "yaml": "pyyaml",
     }
     extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *extras["bundled-weights"], *extras["optuna"]]
+    lines = [*PROJECT["dependencies"], *extras["bundled-weights"], *extras["heif"], *extras["optuna"]]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     foreign = imported - sys.stdlib_module_names - {"cnnexp"}
     needed = {packages.get(name, canonicalize_name(name)) for name in foreign}

@@ -1,16 +1,17 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cnnexp.data.folders import find_images
 from cnnexp.data.splits import (
     array_digests,
     combined_digest,
     divide,
     file_digests,
-    find_images,
     limit_evenly,
 )
 from cnnexp.errors import UserError
@@ -33,7 +34,7 @@ def labels_of(*counts: int) -> np.ndarray:
 
 def test_class_folders_are_read_in_order(tmp_path: Path) -> None:
     fill(tmp_path, "dog/2.jpg", "cat/b.png", "dog/10.jpg", "cat/a.webp", "bird/x.tif")
-    names, parts = find_images(tmp_path)
+    names, parts, _ = find_images(tmp_path)
     assert names == ("bird", "cat", "dog")
     assert list(parts) == ["train"]
     assert parts["train"].ids == ("bird/x.tif", "cat/a.webp", "cat/b.png", "dog/10.jpg", "dog/2.jpg")
@@ -43,7 +44,7 @@ def test_class_folders_are_read_in_order(tmp_path: Path) -> None:
 def test_only_visible_images_count_at_any_depth(tmp_path: Path) -> None:
     fill(tmp_path, "cat/deep/er/1.JPEG", "cat/2.gif", "cat/notes.txt", "cat/.3.jpg", "cat/.git/4.jpg")
     fill(tmp_path, "dog/1.bmp", "labels.csv", "7.jpg", ".hidden/1.jpg", "__MACOSX/cat/1.jpg")
-    names, parts = find_images(tmp_path)
+    names, parts, _ = find_images(tmp_path)
     assert names == ("cat", "dog")
     assert parts["train"].ids == ("cat/2.gif", "cat/deep/er/1.JPEG", "dog/1.bmp")
 
@@ -69,7 +70,7 @@ def test_a_broken_link_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path, validation: str) -> None:
     fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/4.jpg", "test/b/5.jpg", "masks/a/1.png")
     fill(tmp_path, f"{validation}/b/6.jpg", f"{validation}/a/3.jpg")
-    names, parts = find_images(tmp_path)
+    names, parts, _ = find_images(tmp_path)
     assert names == ("a", "b")
     assert {split: images.ids for split, images in parts.items()} == {
         "train": ("train/a/1.jpg", "train/b/2.jpg"),
@@ -80,7 +81,7 @@ def test_split_folders(tmp_path: Path, validation: str) -> None:
 
 def test_train_may_be_a_class_among_others(tmp_path: Path) -> None:
     fill(tmp_path, "bus/1.jpg", "car/1.jpg", "train/1.jpg")
-    names, parts = find_images(tmp_path)
+    names, parts, _ = find_images(tmp_path)
     assert names == ("bus", "car", "train") and list(parts) == ["train"]
 
 
@@ -94,7 +95,8 @@ def test_train_may_be_a_class_among_others(tmp_path: Path) -> None:
         (["train/1.jpg", "test1/1.jpg"], "test1, train: are no classes"),
         (["val/a/1.jpg", "test/a/1.jpg"], "test, val: are no classes"),
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "has both val/ and valid/; keep one"),
-        (["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"], "test: has no class folders"),
+        (["one/a/1.jpg", "one/b/1.jpg", "two/a/1.jpg", "two/b/1.jpg"], "one, two each hold the folders a, b"),
+        (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "a, b each hold the folders test, train"),
         (
             ["train/a/1.jpg", "train/b/1.jpg", "test/b/1.jpg", "test/a/x"],
             "test: class folder 'a' has no images",
@@ -114,6 +116,61 @@ def test_layouts_that_are_refused(tmp_path: Path, names: list[str], message: str
         find_images(fill(tmp_path, *names))
     assert str(refused.value).startswith(f"dataset.path={tmp_path}")
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("training_set", "Valid_data", "test_set"),
+        ("Training", "", "Testing"),
+        ("seg_train/seg_train", "", "seg_test/seg_test"),
+        ("TrainImages", "dev-images", "TestImages"),
+        ("flowers_TRAIN", "flowers_val", "flowers_TEST"),
+    ],
+)
+def test_split_folders_by_other_names(tmp_path: Path, train: str, validation: str, test: str) -> None:
+    folders = {"train": train, "validation": validation, "test": test}
+    names = [f"{folder}/{kind}/1.jpg" for folder in folders.values() if folder for kind in "ab"]
+    class_names, parts, _ = find_images(fill(tmp_path, *names, "seg_pred/9.jpg"))
+    assert class_names == ("a", "b")
+    assert {split: part.ids for split, part in parts.items()} == {
+        split: (f"{folder}/a/1.jpg", f"{folder}/b/1.jpg") for split, folder in folders.items() if folder
+    }
+
+
+def test_classes_that_are_called_like_splits_stay_classes(tmp_path: Path) -> None:
+    fill(tmp_path, "train_station/1.jpg", "test_tube/1.jpg", "bus/1.jpg")
+    assert find_images(tmp_path)[0] == ("bus", "test_tube", "train_station")
+
+
+@pytest.mark.parametrize("test", ["test", "test/test", "test/unknown"])
+def test_an_unlabelled_test_folder_is_left_aside(tmp_path: Path, test: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{test}/1.jpg")
+    names, parts, _ = find_images(tmp_path)
+    assert names == ("a", "b") and list(parts) == ["train"] and len(parts["train"].ids) == 2
+    assert "test/ has no class folders, as train/ has, and is left aside" in capsys.readouterr().err
+
+
+def test_folders_of_systems_are_no_classes_and_hold_no_photos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(
+        tmp_path, "a/1.jpg", "b/1.jpg", "@eaDir/1.jpg", "lost+found/1.jpg", "#recycle/1.jpg", ".ipynb_checkpoints/1.jpg"
+    )
+    fill(tmp_path, "a/@eaDir/SYNOPHOTO_THUMB_M.jpg", "a/Thumbs.db", "a/__MACOSX/1.jpg", ".ipynb_checkpoints/1.jpg")
+    names, parts, left = find_images(tmp_path)
+    assert names == ("a", "b") and parts["train"].ids == ("a/1.jpg", "b/1.jpg") and len(left) == 2
+    assert "1 @eaDir/ in a" in capsys.readouterr().err
+
+
+def test_what_is_no_image_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, "a/1.jfif", "a/2.jpe", "a/3.avif", "b/1.pgm", "a/1.HEIC", "a/2.HEIC", "b/1.mov", "b/README")
+    (tmp_path / "b/photo").write_bytes(b"\xff\xd8\xff\xe0 begins as a JPEG")
+    _, parts, left = find_images(tmp_path)
+    assert parts["train"].ids == ("a/1.jfif", "a/2.jpe", "a/3.avif", "b/1.pgm", "b/photo")
+    assert left.kinds == {(".HEIC", "a"): 2, (".mov", "b"): 1, ("without an ending", "b"): 1}
+    said = capsys.readouterr().err
+    assert "2 .HEIC in a, 1 .mov in b, 1 without an ending in b; `pip install 'cnnexp[heif]'`" in said
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -216,3 +273,40 @@ def test_array_digests_know_the_shape() -> None:
     wide, high = np.zeros((1, 2, 8, 1), np.uint8), np.zeros((1, 8, 2, 1), np.uint8)
     assert array_digests(wide) != array_digests(high)
     assert array_digests(wide) == [hashlib.sha256(b"(2, 8, 1)" + bytes(16)).digest()]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("b/1.jpg", "a/1.jpg", "notes/README"), {"test": (("a/1.jpg", "a"), ("b/1.jpg", "b"))}),
+        (("test/a/1.jpg",), {"test": (("test/a/1.jpg", "a"),)}),
+        (("Test/seg_test/a/1.jpg", "Test/seg_test/b/1.jpg"), {"test": (("Test/seg_test/a/1.jpg", "a"), ("b", "b"))}),
+        (("a/1.jpg", "a/2.jpg"), {"test": (("a/1.jpg", "a"), ("a/2.jpg", "a"))}),
+        (("train/a/1.jpg", "val/b/1.jpg"), {"train": (("train/a/1.jpg", "a"),), "validation": (("val/b/1.jpg", "b"),)}),
+        (("1.jpg", "2.jpg"), {"test": (("1.jpg", "photos"), ("2.jpg", "photos"))}),
+    ],
+)
+def test_images_to_test_need_no_second_class_and_no_training_images(
+    tmp_path: Path, names: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    class_names, parts, _ = find_images(fill(tmp_path / "photos", *names), trains=False)
+    assert list(parts) == list(expected)
+    for split, images in expected.items():
+        assert [class_names[label] for label in parts[split].labels] == [label for _, label in images]
+        assert parts[split].ids[0] == images[0][0]
+
+
+def test_a_folder_without_images_is_no_test(tmp_path: Path) -> None:
+    fill(tmp_path, "test/a/README")
+    with pytest.raises(UserError, match="has no images to test in class folders"):
+        find_images(tmp_path, trains=False)
+
+
+def test_class_names_have_one_form_of_unicode(tmp_path: Path) -> None:
+    fill(tmp_path, "train/cafe\u0301/1.jpg", "train/tea/1.jpg", "test/caf\u00e9/1.jpg", "test/tea/1.jpg")
+    names, parts, _ = find_images(tmp_path)
+    assert names == ("caf\u00e9", "tea")
+    assert parts["train"].ids[0] == "train/cafe\u0301/1.jpg" and (tmp_path / parts["train"].ids[0]).is_file()
+    fill(tmp_path, "train/caf\u00e9/2.jpg")
+    with pytest.raises(UserError, match=r"two class folders 'caf\u00e9', which differ only in how Unicode"):
+        find_images(tmp_path)

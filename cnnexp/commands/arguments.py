@@ -73,13 +73,16 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_override(word: str) -> bool:
-    """Whether a word is KEY=VALUE or ~KEY; an existing file is one only where it begins with a key that there is."""
+    """Whether a word is KEY=VALUE or ~KEY.
+
+    An existing file, or a word with a folder before the equals sign, is one only where it begins with a known key.
+    """
     if word.startswith("-") or not ("=" in word or word.startswith("~")):
         return False
     key = re.match(r"[+~]*(\w*)[\w.@:/-]*(=|$)", word)
     if not key or not key[1]:
         return False
-    if not os.path.lexists(word):
+    if not os.path.lexists(word) and "/" not in word.partition("=")[0]:
         return True
     from cnnexp.config.composition import ROOT_KEYS  # and Hydra
 
@@ -108,7 +111,7 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 def add_allow_target(parser: argparse.ArgumentParser) -> None:
     """The option `--allow-target NAME`, which may be given several times."""
-    meaning = "a function of your own that the recorded config names, as package.module.function; repeatable"
+    meaning = "a function or layer of your own that the record names, as package.module.name; repeatable"
     parser.add_argument("--allow-target", metavar="NAME", action="append", default=[], help=meaning)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -10,38 +11,50 @@ from typing import TYPE_CHECKING, Any
 
 from cnnexp.commands.arguments import JSON, RUN, CommandParser, add_allow_target, check_choice
 from cnnexp.config.composition import bare_key, load_config
+from cnnexp.config.data import ImageFilesConfig
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.evaluation import Evaluation, evaluate, log_evaluation
+from cnnexp.runs.evaluation import (
+    Evaluation,
+    TestData,
+    class_numbers,
+    evaluate,
+    load_moved_data,
+    load_test_data,
+    log_evaluation,
+    read_map,
+)
 from cnnexp.runs.recorded_config import OF_HERE, check_targets, find_single, read_config, restore_config, typed_record
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
-    from cnnexp.data.dataset import Dataset
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
 TEXT = """\
-Tests the model of a tracked run again: on its own test images, or on any data with the same class names, which may lie
-in another order and be fewer. Accuracy with its 95 % interval (Wilson), loss, calibration error, confusion, and beside
-them what the run recorded."""
+Tests the model of a tracked run again: on its own test images, or on every photo of another folder, archive or table,
+whose classes have the same names, in any order, and may be fewer; --map joins other names. Accuracy with its 95 %
+interval (Wilson), loss, calibration error, confusion, and beside them what the run recorded."""
 OVERRIDES = (
     "the data, as dataset=folder dataset.path=FOLDER, and where the store is, as paths.root=FOLDER; without any, the "
     "data set that the run recorded"
 )
+FOLDER = "cnnexp.data.sources.folder"
 SPLITS = ("test", "train", "validation", "all")
 CHANGEABLE = ("dataset", "trainer.evaluation_batch_size", "trainer.loader_threads", *OF_HERE)
 
 
 def parser() -> CommandParser:
     """The arguments of `cnnexp evaluate`."""
-    examples = ["latest dataset=folder dataset.path=FOLDER --split all", "latest --csv answers.csv"]
+    examples = ["latest dataset=folder dataset.path=FOLDER --map cats=cat,dogs=dog", "latest --csv answers.csv"]
     made = CommandParser("evaluate", TEXT, {"RUN": RUN, "[OVERRIDES]": OVERRIDES}, examples)
     made.add_argument(
-        "--split", default="test", help=f"{', '.join(SPLITS)}; test if not given, all is the three together"
+        "--split", help=f"{', '.join(SPLITS)}; if not given, test of the run's own images, and all of another folder"
     )
+    meaning = "which class of other data is which of the model, as cats=cat,dogs=dog; repeatable"
+    made.add_argument("--map", metavar="A=B", action="append", default=[], help=meaning)
     made.add_argument("--json", action="store_true", help=JSON)
     made.add_argument(
         "--csv", metavar="FILE", help="writes the answers: file, truth, predicted, and a column p_CLASS for each class"
@@ -62,47 +75,82 @@ def run(arguments: list[str]) -> int:
     tracker = open_tracker(here.tracking)
     info = find_single(tracker, request.names[0])
     with redirect_stdout(sys.stderr) if request.json else nullcontext():  # the progress
-        dataset, result = _test(request, tracker, info)
+        data, result = _test(request, tracker, info)
     if request.csv:
         _write_csv(Path(request.csv), result.predictions)
     if request.json:
-        print(json.dumps(_as_json(info, dataset, request.split, result), indent=2))
+        print(json.dumps(_as_json(info, data, result), indent=2))
     else:
-        _show(info, dataset, request.split, result)
+        _show(info, data, result)
     if request.log:
-        log_evaluation(tracker, info.run_id, dataset.name, request.split, result.figures)
+        log_evaluation(tracker, info.run_id, data.dataset.name, data.split, result.figures)
     return 0
 
 
-def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> "tuple[Dataset, Evaluation]":
-    """Load the data and the model, and let it answer."""
+def _test(request: Namespace, tracker: RunStore, info: "RunInfo") -> tuple[TestData, Evaluation]:
+    """Load the model and the data, and let it answer."""
     values = read_config(tracker, info.run_id)
     if isinstance(values.get("backbone"), dict):
         values["backbone"]["weights"] = None  # they are in the model
     config = typed_record(info.run_id, restore_config(info.run_id, values, request.overrides, request.config_dir))
-    own = not any(override.startswith("dataset=") for override in request.overrides)
     import_tensorflow()
-    from cnnexp.runs.job import load_dataset
     from cnnexp.runs.recorded_model import load_recorded
 
-    if own:
-        check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allow_target)
-    model = load_recorded(config, info.run_id)
-    dataset = load_dataset(config)
-    result = evaluate(config, model, dataset, info, request.split)
-    if not own and not result.same_data:
-        result = replace(result, recorded={})  # of other images
-    if own and not result.same_data:
-        digests = f"{dataset.digest[:12]} here, {info.tags.get('data_digest', '')[:12] or 'none'} recorded"
+    model = load_recorded(config, info.run_id, request.allow_target)
+
+    def rename(names: Sequence[str]) -> dict[str, str]:
+        joined = read_map(request.map, names, model.class_names)
+        class_numbers(model.class_names, list(joined.values()))
+        return joined
+
+    data = _own_data(request, values, info)
+    if data is None:
+        if "dataset.limit" not in map(bare_key, request.overrides):
+            config = replace(config, dataset=replace(config.dataset, limit=None))
+        data = load_test_data(config, request.split, rename)
+        if _same_place(config.dataset, values.get("dataset")):
+            warn("cnnexp: the run's own folder has other photos now: those that it was trained on are tested, too")
+    elif request.map:
+        rename(data.dataset.class_names)
+    result = evaluate(config, model, data, info)
+    if data.is_own and not result.same_data:
+        digests = f"{data.dataset.digest[:12]} here, {info.tags.get('data_digest', '')[:12] or 'none'} recorded"
         warn(f"cnnexp: the data is not that of the run: data digest {digests}")
-    return dataset, result
+    return data, result
+
+
+def _same_place(dataset: Any, recorded: Any) -> bool:
+    then = recorded.get("path") if isinstance(recorded, dict) else None
+    now = getattr(dataset, "path", None)
+    return bool(then and now) and Path(str(now)).expanduser().resolve() == Path(str(then)).expanduser().resolve()
+
+
+def _own_data(request: Namespace, values: dict[str, Any], info: "RunInfo") -> TestData | None:
+    """The run's own images, where the line names no others."""
+    from cnnexp.runs.job import load_dataset
+
+    chosen = any(override.startswith("dataset=") for override in request.overrides)
+    is_placed = "dataset.path" in map(bare_key, request.overrides)
+    overrides = [override for override in request.overrides if not override.startswith("dataset=")]
+    if chosen:
+        recorded = values.get("dataset")
+        if not isinstance(recorded, dict) or recorded.get("_target_") != FOLDER or not is_placed:
+            return None
+    config = typed_record(info.run_id, restore_config(info.run_id, values, overrides, request.config_dir))
+    check_targets(info.run_id, {"dataset": values.get("dataset")}, request.allow_target)
+    if isinstance(config.dataset, ImageFilesConfig):  # nothing is trained, so that nothing leaks
+        config = replace(config, dataset=replace(config.dataset, on_leak="ignore"))
+    if is_placed:
+        return load_moved_data(config, info, request.split, same=chosen)
+    return TestData(load_dataset(config), request.split or "test", True)
 
 
 def _parse(arguments: list[str]) -> Namespace:
     request = parser().parse(arguments)
     if len(request.names) != 1:
         raise UserError("cnnexp evaluate: give one run, as `cnnexp evaluate latest`")
-    check_choice("--split", request.split, "split", SPLITS)
+    if request.split is not None:
+        check_choice("--split", request.split, "split", SPLITS)
     for override in request.overrides:
         key = bare_key(override)
         if not any(key == known or key.startswith(f"{known}.") for known in CHANGEABLE):
@@ -119,12 +167,12 @@ def _write_csv(path: Path, predictions: "Predictions") -> None:
         raise UserError(f"--csv {path}: cannot be written ({error.strerror})") from error
 
 
-def _as_json(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -> dict[str, Any]:
+def _as_json(info: "RunInfo", data: TestData, result: Evaluation) -> dict[str, Any]:
     return {
         "run_id": info.run_id,
-        "dataset": dataset.name,
-        "split": split,
-        "data_digest": dataset.digest,
+        "dataset": data.dataset.name,
+        "split": data.split,
+        "data_digest": data.dataset.digest,
         "same_data": result.same_data,
         "images": len(result.predictions.labels),
         **result.figures,
@@ -135,10 +183,13 @@ def _as_json(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation
     }
 
 
-def _show(info: "RunInfo", dataset: "Dataset", split: str, result: Evaluation) -> None:
+def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
     say(f"{info.name}, run {info.run_id}")
-    count = len(result.predictions.labels)
-    say(f"{dataset.name}: {count:,} {'' if split == 'all' else split + ' '}images, data digest {dataset.digest[:12]}")
+    dataset, count = data.dataset, len(result.predictions.labels)
+    parts = [f"{len(part.labels):,} {part.name}" for part in dataset.splits if len(part.labels)]
+    of = f" ({', '.join(parts)}; --split takes one of them)" if data.split == "all" and len(parts) > 1 else ""
+    kind = "" if data.split == "all" else f"{data.split} "
+    say(f"{dataset.name}: {count:,} {kind}images{of}, data digest {dataset.digest[:12]}")
     low, high = result.interval
     names = {"acc": "accuracy", "loss": "loss", "ece": "calibration error"}
     rows = []

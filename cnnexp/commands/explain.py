@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
     if request.imagenet:
         explained, title = imagenet_network(request.imagenet, request.weights), f"{request.imagenet}, ImageNet"
     else:
-        explained = load_recorded(config, request.names[0])
+        explained = load_recorded(config, request.names[0], request.allow_target)
         title = f"{explained.name} {explained.run_id[:8]}"
     chosen = _class_number(request.class_name, explained.class_names)
     files, images = read_batch(found, explained)

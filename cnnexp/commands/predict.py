@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cnnexp.commands.arguments import IMAGE, RUN, CommandParser
+from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target
 from cnnexp.config.composition import load_config
 from cnnexp.console import progress, table
 from cnnexp.errors import UserError
@@ -25,6 +25,7 @@ def parser() -> CommandParser:
     made = CommandParser("predict", TEXT, words, ["latest photo.jpg", "models:/NAME@best 'photos/*.jpg' --csv"])
     made.add_argument("--json", action="store_true", help="one JSON list: file, predicted, probabilities by class")
     made.add_argument("--csv", action="store_true", help="file, predicted, and a column p_CLASS for each class")
+    add_allow_target(made)
     return made
 
 
@@ -39,7 +40,7 @@ def run(arguments: list[str]) -> int:
     from cnnexp.runs.recorded_model import find_images, load_recorded
 
     files = find_images(names[1:])
-    recorded = load_recorded(config, names[0])
+    recorded = load_recorded(config, names[0], given.allow_target)
     rows = list(_predictions(recorded, files, quiet=given.json or given.csv))
     if not rows:
         raise UserError("cnnexp predict: none of the images could be read")

@@ -83,6 +83,7 @@ def show_report(report: Report) -> None:
         if report.two_labels:
             say(f"images that are like one of another class: {report.two_labels:,}")
     else:
-        say("every file can be used, none is there twice")
+        others = f"all but the {report.left_aside:,} files left aside" if report.left_aside else "every file"
+        say(f"{others} can be used, none is there twice")
     if report.table:
         say(f"each file: {report.table}")

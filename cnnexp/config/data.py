@@ -77,6 +77,12 @@ class FolderConfig(FetchedFilesConfig):
         doc="The share of each class that is kept for the test, where the folder is not divided already.",
     )
     split_seed: int = option(0, minimum=0, doc="Decides which images go into which split.")
+    path_column: Optional[str] = option(
+        None, doc="The column of a CSV file in which the paths of the images stand; null: known by its usual names."
+    )
+    label_column: Optional[str] = option(
+        None, doc="The column of a CSV file in which the classes stand; null: known by its usual names."
+    )
 
     def check(self) -> None:
         if self.validation_fraction + self.test_fraction >= 1:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cnnexp.data.check.preflight import PreflightPolicy, Report, preflight
-from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, find_images, limit_evenly
+from cnnexp.data.folders import LeftAside, find_images
+from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, limit_evenly
 from cnnexp.errors import UserError
 
 
@@ -51,22 +52,26 @@ class Listing:
     root:        the folder that their names start from.
     class_names: of the labels 0, 1, ...
     parts:       the images of each split.
+    left:        what lies beside them and is no image.
+    source:      what was given: the folder, or a table in it.
     """
 
     root: Path
     class_names: tuple[str, ...]
     parts: dict[str, LabelledFiles]
+    left: LeftAside = field(default_factory=LeftAside)
+    source: Path | None = None
 
 
 def split_folders(root: Path) -> Listing:
     """The images of `root/{train,validation,test}/CLASS/`, none of which may be missing."""
-    class_names, parts = find_images(root)
+    listing = Listing(root, *find_images(root))
     for split in SPLITS:
-        if split not in parts:
+        if split not in listing.parts:
             raise UserError(
                 f"dataset.path={root}: is no prepared data set, having no {split}/; delete it or give another"
             )
-    return Listing(root, class_names, parts)
+    return listing
 
 
 def from_files(
@@ -86,13 +91,14 @@ def from_files(
     """
     root, class_names = listing.root, listing.class_names
     chosen = {split: images.take(limit_evenly(images.labels, limit)) for split, images in listing.parts.items()}
-    checked = preflight(root, class_names, chosen, rules)
+    checked = preflight(root, class_names, chosen, rules, listing.source)
+    report = replace(checked.report, left_aside=len(listing.left))
     splits = {}
     for split, images in checked.listings.items():
         paths = tuple(str(root / image) for image in images.ids)
         digest = combined_digest(images.ids, images.labels, checked.contents[split])
         splits[split] = Split(split, images.labels, paths, None, images.ids, digest)
-    return replace(joined(name, class_names, 3, splits), masks=masks, report=checked.report)
+    return replace(joined(name, class_names, 3, splits), masks=masks, report=report)
 
 
 def array_splits(
@@ -110,8 +116,11 @@ def array_splits(
 
 
 def joined(name: str, class_names: tuple[str, ...], channels: int, splits: dict[str, Split]) -> Dataset:
-    """The data set of three splits, with its digest."""
-    train, validation, test = (splits[split] for split in SPLITS)
+    """The data set of three splits, with its digest; one that is not given has no images."""
+    none = np.empty(0, np.int64)
+    train, validation, test = (
+        splits.get(split) or Split(split, none, (), None, (), combined_digest((), (), ())) for split in SPLITS
+    )
     facts = json.dumps([class_names, train.digest, validation.digest, test.digest])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     return Dataset(name, class_names, channels, train, validation, test, digest)

@@ -14,14 +14,16 @@ TIFF_COLOURS = {0: "grey", 1: "grey", 3: "palette", 5: "CMYK", 8: "Lab"}  # the 
 MOST_FRAMES = 100_000  # counted; ends a loop of TIFF directories
 
 ENDINGS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
     "GIF": (".gif",),
-    "BMP": (".bmp",),
+    "BMP": (".bmp", ".dib"),
     "WebP": (".webp",),
     "TIFF": (".tif", ".tiff"),
 }
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the second header, by version
 OTHERS = (  # first bytes of files that are called like images by mistake
+    (b"version https://git-lfs.github.com/spec", "a Git LFS pointer (`git lfs pull` gets the files)"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"%PDF", "a PDF document"),
@@ -88,6 +90,26 @@ def other_kind(data: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return "text" if is_text else None
+
+
+def image_kind(start: bytes) -> str | None:
+    """The format of an image file by its first 64 bytes, whatever it is called; None for what is none."""
+    for beginning, kind in (
+        (JPEG_START + b"\xff", "JPEG"),
+        (PNG_START, "PNG"),
+        (b"GIF87a", "GIF"),
+        (b"GIF89a", "GIF"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    ):
+        if start.startswith(beginning):
+            return kind
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in BMP_HEADERS:
+        return "BMP"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WebP"
+    return BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
 
 
 def _number(data: bytes, start: int, size: int, order: Literal["big", "little"], signed: bool = False) -> int:

@@ -1,5 +1,6 @@
 """Image files to arrays, with OpenCV inside: everything that comes out is uint8, 0..255, RGB or grey."""
 
+import io
 import os
 import re
 import sys
@@ -88,8 +89,26 @@ def decode_image(path: str, data: bytes, header: Header | None, least: int | Non
         raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels" if too_large else error.err) from error
     if image is None:
         kind = other_kind(data)
+        if kind == "HEIC":
+            return _decoded_heif(path, data)
         raise refusal(path, f"it is {f'{kind},' if kind else 'damaged, or'} in no format that OpenCV reads")
     return _to_rgb(image)
+
+
+def _decoded_heif(path: str, data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB by Pillow's plugin, turned upright by it."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise refusal(path, "it is HEIC, which `pip install 'cnnexp[heif]'` lets be read") from error
+    try:
+        found = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+        width, height = found.size
+        if width * height > MOST_PIXELS:
+            raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels")
+        return np.array(found.to_pillow().convert("RGB"))
+    except (OSError, ValueError, RuntimeError, SyntaxError, EOFError) as error:
+        raise refusal(path, f"it is damaged HEIC ({str(error) or type(error).__name__})") from error
 
 
 def _decoded(data: bytes, pixels: int, flags: int) -> np.ndarray | None:

@@ -31,8 +31,9 @@ from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpac
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
-from cnnexp.data.fetch.tables import read_table
-from cnnexp.data.splits import divide, find_images
+from cnnexp.data.fetch.tables import TABLE_ENDINGS, TableRules, read_table
+from cnnexp.data.folders import find_images
+from cnnexp.data.splits import divide
 from cnnexp.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
@@ -71,9 +72,10 @@ def folder(options: FolderConfig) -> Dataset:
     validation, which chooses the variant), and a line says so; likewise beside train/ and test/ alone.
 
     Args:
-        path: the folder; `splits.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
+        path: the folder; `folders.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
             the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
+        path_column, label_column: what these columns are called; None: known by their usual names.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
@@ -90,9 +92,7 @@ def folder(options: FolderConfig) -> Dataset:
         UserError: there is no such folder, or not with this layout; a class is too small to be divided.
         PreflightError: bad files, or leaks, that are to be refused.
     """
-    if options.path is None:
-        raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
-    listing = _listed(options.path, _downloads(options), _promise(options))
+    listing = list_images(options)
     images = listing.parts["train"]
     fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
     sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in listing.parts}
@@ -101,12 +101,48 @@ def folder(options: FolderConfig) -> Dataset:
         if len(sizes) == 1:
             (split,) = sizes
             warn(
-                f"dataset.path={listing.root}: has no {split} folder; {len(divided[split])} of its {len(images.ids)} "
+                f"dataset.path={listing.source or listing.root}: has no {split} "
+                f"{'rows' if listing.source else 'folder'}; {len(divided[split])} of its {len(images.ids)} "
                 f"training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
             )
         parts = listing.parts | {split: images.take(indices) for split, indices in divided.items()}
         listing = replace(listing, parts=parts)
     return from_files(options.name, listing, options.limit, _rules(options))
+
+
+def list_images(options: FolderConfig, trains: bool = True) -> Listing:
+    """The images that `folder` reads, before they are divided or looked at; `trains` as in `folders.find_images`.
+
+    Raises:
+        UserError: as `folder`.
+    """
+    if options.path is None:
+        raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
+    path, downloads, promise = options.path, _downloads(options), _promise(options)
+    root = Path(path).expanduser().absolute()
+    if is_url(path):
+        root = _downloaded(path, downloads, promise)
+    elif root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
+        rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
+        return Listing(root.parent, *read_table(root, rules), source=root)
+    elif root.is_file() and is_archive(root):
+        status = root.stat()
+        facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
+        unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
+        unpack_all(root, unpacked)
+        root = innermost(unpacked)
+    elif not root.is_dir():
+        what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
+        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
+    for key in ("path_column", "label_column"):
+        if (name := getattr(options, key)) is not None:
+            raise UserError(f"dataset.{key}={name}: dataset.path={path} is no table of images; leave the key out")
+    return Listing(root, *find_images(root, trains))
+
+
+def images_to_test(options: FolderConfig, listing: Listing) -> Dataset:
+    """Every image that `list_images` found to be tested: nothing is divided, and nothing can leak into a training."""
+    return from_files(options.name, listing, options.limit, replace(_rules(options), trains=False))
 
 
 @_keywords_of(DogsVsCatsConfig)
@@ -216,34 +252,19 @@ def lies_ready(options: DatasetConfig) -> bool:
     return path is not None and Path(path).expanduser().exists()
 
 
-def _listed(path: str, downloads: Path, promise: ExpectedFile) -> Listing:
-    """The images of a folder, archive or CSV."""
-    if is_url(path):
-        name = file_name(path, promise)
-        root = downloads / f"{name}.unpacked"
-        if not root.is_dir():
-            download(path, downloads / name, promise)
-            try:
-                unpack_all(downloads / name, root)
-            except ArchiveError:
-                (downloads / name).unlink()  # there is no use in it
-                raise
-            (downloads / name).unlink(missing_ok=True)  # another process may have done it
-        root = innermost(root)
-        return Listing(root, *find_images(root))
-    root = Path(path).expanduser().absolute()
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return Listing(root.parent, *read_table(root))
-    if root.is_file() and is_archive(root):
-        status = root.stat()
-        facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
-        unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
-        unpack_all(root, unpacked)
-        root = innermost(unpacked)
-    elif not root.is_dir():
-        what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
-        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
-    return Listing(root, *find_images(root))
+def _downloaded(url: str, downloads: Path, promise: ExpectedFile) -> Path:
+    """The folder of an archive at a URL, which is fetched and unpacked once."""
+    name = file_name(url, promise)
+    root = downloads / f"{name}.unpacked"
+    if not root.is_dir():
+        download(url, downloads / name, promise)
+        try:
+            unpack_all(downloads / name, root)
+        except ArchiveError:
+            (downloads / name).unlink()  # there is no use in it
+            raise
+        (downloads / name).unlink(missing_ok=True)  # another process may have done it
+    return innermost(root)
 
 
 def _downloads(options: FetchedFilesConfig) -> Path:

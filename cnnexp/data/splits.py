@@ -1,11 +1,10 @@
-"""Which images a data set has, and in which split: found in folders, divided by a seed, limited in number."""
+"""Which images are in which split: divided by a seed, limited in number; and the digests that tell them from others."""
 
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,7 @@ from cnnexp.console import progress
 from cnnexp.errors import UserError
 from cnnexp.files import open_file
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLITS = ("train", "validation", "test")
-SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-LAYOUTS = "give a folder with one subfolder a class, or with train/, validation/ and test/ that have them"
 THREADS = min(os.cpu_count() or 1, 8)  # for reading files
 
 
@@ -30,103 +26,6 @@ class LabelledFiles:
     def take(self, indices: np.ndarray) -> "LabelledFiles":
         """Those with these positions, in this order."""
         return LabelledFiles(tuple(self.ids[index] for index in indices), self.labels[indices])
-
-
-# ------------------------------------------------------------------------------------------------- folders
-
-
-def find_images(root: Path) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
-    """List the images of `root/SPLIT/CLASS/` or, where there are no split folders, of `root/CLASS/` as train.
-
-    A split folder is train, validation (or val, valid) or test, in small or capital letters; folders beside
-    these do not count. Class folders may have folders of their own, in which links to folders are not
-    followed. Hidden files, and those without one of the `IMAGE_ENDINGS`, are left out. All is sorted by name.
-
-    Returns:
-        The class names, and a listing for each split that has a folder; train is always among them.
-
-    Raises:
-        UserError: `root` cannot be read; fewer than two classes; a class without images; other classes in one
-            split than in another.
-    """
-    try:
-        folders = _split_folders(root)
-        found = {split: _class_images(root, folder) for split, folder in folders.items()}
-    except OSError as error:
-        raise UserError(f"dataset.path={root}: {error.filename} cannot be read ({error.strerror})") from error
-    names = tuple(found["train"])
-    for split, images in found.items():
-        _check_classes(f"dataset.path={root / folders[split]}", images)
-        for name in set(names) ^ set(images):
-            has, lacks = (split, "train") if name in images else ("train", split)
-            raise UserError(
-                f"dataset.path={root}: class '{name}' has a folder in {folders[has]}/, but none in "
-                f"{folders[lacks]}/; every split needs the same class folders"
-            )
-    return names, {split: _listing(images) for split, images in found.items()}
-
-
-def _split_folders(root: Path) -> dict[str, str]:
-    """The folder of each split; `{"train": ""}` where the class folders lie in `root` itself."""
-    names = _subfolders(root)
-    found = {}
-    for split, known in SPLIT_FOLDERS.items():
-        like = [name for name in names if name.lower() in known]
-        if len(like) > 1:
-            raise UserError(f"dataset.path={root}: has both {like[0]}/ and {like[1]}/; keep one of them")
-        if like:
-            found[split] = like[0]
-    if "train" in found and len(found) > 1:
-        return found
-    if len(found) > 1 or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle
-        raise UserError(f"dataset.path={root}: {', '.join(names)}: are no classes; {LAYOUTS}")
-    return {"train": ""}
-
-
-def _class_images(root: Path, folder: str) -> dict[str, list[str]]:
-    """The images of each class folder, all sorted."""
-    prefix = f"{folder}/" if folder else ""
-    return {
-        name: sorted(_images_below(os.path.join(root, folder, name), f"{prefix}{name}/"))
-        for name in _subfolders(root / folder)
-    }
-
-
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
-
-
-def _images_below(folder: str, prefix: str) -> list[str]:
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                found += _images_below(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.is_dir():
-                found.append(prefix + entry.name)
-    return found
-
-
-def _check_classes(where: str, images: dict[str, list[str]]) -> None:
-    if not images:
-        raise UserError(f"{where}: has no class folders; {LAYOUTS}")
-    if len(images) == 1:
-        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}")
-    for name, ids in images.items():
-        if not ids:
-            raise UserError(
-                f"{where}: class folder '{name}' has no images ({' '.join(IMAGE_ENDINGS)}); "
-                "put some into it or take it away"
-            )
-
-
-def _listing(images: dict[str, list[str]]) -> LabelledFiles:
-    labels = np.repeat(np.arange(len(images)), [len(ids) for ids in images.values()])
-    return LabelledFiles(tuple(name for ids in images.values() for name in ids), labels.astype(np.int64))
 
 
 # ---------------------------------------------------------------------------------------- division and limit

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cnnexp.console import shorten
+from cnnexp.console import shorten, shorten_all
 from cnnexp.report.predictions import Predictions, worst_mistakes
 from cnnexp.report.style import BLUE, LETTER, ORANGE, TINTS, Margins, new_figure, save_png, style
 from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED, Sheet, fitted
@@ -85,7 +85,7 @@ def draw_confusion(path: str | Path, matrix: np.ndarray, class_names: Sequence[s
     count = len(class_names)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     many = count > MOST_NUMBERS
-    names = [shorten(name, 24) for name in class_names] if count <= MOST_TICKS else []
+    names = shorten_all(class_names, 24) if count <= MOST_TICKS else []
     longest = max(map(len, names), default=0)
     slanted = longest * count > 40
     side = min(9.0, 4.2 + 0.35 * count)
@@ -141,8 +141,9 @@ def _list_confusions(axes: Axes, matrix: np.ndarray, class_names: Sequence[str],
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     cells = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    names = shorten_all(class_names, 20)
     lines = [
-        f"{wrong[row, column]}  {shorten(class_names[row], 20)} → {shorten(class_names[column], 20)}"
+        f"{wrong[row, column]}  {names[row]} → {names[column]}"
         for row, column in zip(*np.unravel_index(cells, wrong.shape), strict=True)
         if wrong[row, column]
     ]

@@ -1,6 +1,7 @@
 """Explains runs that are finished: what their heat maps show, recorded as if the run had drawn them."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from cnnexp.config import Config
@@ -57,10 +58,12 @@ def explain_recorded(tracker: RunStore, run: RunInfo, asked: Asked) -> list[Path
     manifest = folder.manifest if run.tags.get("run_dir") else None
     if manifest is None or manifest.run_id != run.run_id or not may_write(folder.path):
         folder = RunFolder(writable(Path(config.paths.root) / "explain") / run.run_id)
-    return explain_run(tracker, config, run, folder)
+    return explain_run(tracker, config, run, folder, asked.allowed)
 
 
-def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: RunFolder) -> list[Path]:
+def explain_run(
+    tracker: RunStore, config: Config, run: RunInfo | None, folder: RunFolder, allowed: Collection[str] = ()
+) -> list[Path]:
     """Draw why the worst mistakes of a run were made, measure its heat maps, and record both.
 
     Args:
@@ -68,6 +71,7 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
         config: of the run.
         run: None: it is recorded nowhere but in `folder`.
         folder: the pictures are drawn into it; it may hold the network, where the store has none.
+        allowed: layers and functions of the network that the user vouches for.
 
     Returns:
         The pictures.
@@ -95,7 +99,7 @@ def explain_run(tracker: RunStore, config: Config, run: RunInfo | None, folder: 
     if folder.network.is_file():
         network = keras.saving.load_model(folder.network, compile=False, safe_mode=True)
     elif run is not None:
-        network = without_flip_averaging(load_recorded(config, run.run_id).model)
+        network = without_flip_averaging(load_recorded(config, run.run_id, allowed).model)
     else:
         raise UserError(f"{folder}: has no model, and none is recorded")
     images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)

@@ -112,4 +112,11 @@ def load_dataset(config: Config) -> "Dataset":
             f"dataset._target_={config.dataset._target_}: returned {type(dataset).__name__}, "
             f"not cnnexp.data.dataset.Dataset"
         )
-    return dataset
+    if config.dataset._target_.startswith("cnnexp."):
+        return dataset
+    from cnnexp.data.contract import checked
+
+    try:
+        return checked(dataset)
+    except UserError as error:
+        raise UserError(f"dataset._target_={config.dataset._target_}: {error}") from error

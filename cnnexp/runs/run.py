@@ -62,6 +62,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     with job.naming_files():
         dataset = load_dataset(config)
         parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
+        _check_own_parts(parts)
     counts = totals(parts.network)
     tracker.prepare()
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
@@ -113,6 +114,17 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
     return objective
+
+
+def _check_own_parts(parts: RunParts) -> None:
+    config = parts.config
+    targets = [
+        target for target in (config.backbone._target_, config.head._target_) if not target.startswith("cnnexp.")
+    ]
+    if targets and config.tracking.uri and config.tracking.log_model:
+        from cnnexp.runs.recorded_model import warn_of_own_parts
+
+        warn_of_own_parts(parts.network.model, [target.rpartition(".")[0] for target in targets])
 
 
 def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:

@@ -14,11 +14,12 @@ import numpy as np
 from cnnexp.console import warn
 from cnnexp.data.check.duplicates import THUMBNAIL
 from cnnexp.data.check.look import FileInspection, thumbnails
+from cnnexp.data.folders import reads_heif
 from cnnexp.data.opencv import cv2
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_bytes
 
-VERSION = [1, cv2.__version__]  # raise the number when the same file gives another `FileInspection`
+VERSION = [2, cv2.__version__, reads_heif()]  # raise the number when the same file gives another `FileInspection`
 COLUMNS = ("name", "split", "label", "sha256", "width", "height", "format", "notes", "problem", "duplicate_of")
 TICK_NS = 50_000_000  # more than the steps of a file system's clock: some milliseconds,
 COARSE_TICK_NS = 2_000_000_000  # or whole seconds, two on FAT

@@ -1,5 +1,7 @@
 """Every file of a data set looked at before anything is done with it: bad files, duplicates, leaks between splits."""
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ class PreflightPolicy:
     on_bad: str = ImageFilesConfig.on_bad  # error or skip
     on_leak: str = ImageFilesConfig.on_leak  # warn, error or ignore
     manifests: Path | None = None  # folder in which what was found is kept; None: it is not
+    trains: bool = True  # otherwise there are no leaks, and a class may lose all its images
 
     def __post_init__(self) -> None:
         check_keywords("dataset.", ImageFilesConfig, {"on_bad": self.on_bad, "on_leak": self.on_leak})
@@ -52,6 +55,7 @@ class Report:
     two_labels: int  # images that are like one of another class
     looked_at: int  # files; what was found in the others was known from before
     table: Path | None  # a CSV file with a row for each file
+    left_aside: int = 0  # files beside them that are no images
 
 
 class PreflightError(UserError):
@@ -76,6 +80,7 @@ class _Files:
     """All files, one list a column, the splits in the order train, validation, test."""
 
     root: Path
+    source: Path  # the folder, or the table
     class_names: Sequence[str]
     names: list[str]
     splits: list[str]
@@ -101,7 +106,11 @@ class _Files:
 
 
 def preflight(
-    root: Path, class_names: Sequence[str], parts: dict[str, LabelledFiles], rules: PreflightPolicy
+    root: Path,
+    class_names: Sequence[str],
+    parts: dict[str, LabelledFiles],
+    rules: PreflightPolicy,
+    source: Path | None = None,
 ) -> PreflightResult:
     """Look at every file, name what is wrong on standard error, and leave out what cannot be used.
 
@@ -113,6 +122,7 @@ def preflight(
         class_names: for messages.
         parts: the images of each split.
         rules: what to do about bad files and leaks.
+        source: a table in that folder that lists them; each has a manifest of its own.
 
     Raises:
         PreflightError: bad files with `on_bad="error"`, or leaks with `on_leak="error"`.
@@ -121,22 +131,22 @@ def preflight(
     names = [name for split in SPLITS if split in parts for name in parts[split].ids]
     splits = [split for split in SPLITS if split in parts for _ in parts[split].ids]
     labels = [int(label) for split in SPLITS if split in parts for label in parts[split].labels]
-    looks, looked_at = _look(root, names, rules.manifests)
-    files = _Files(root, class_names, names, splits, labels, looks, _originals(looks))
-    table = None
-    if rules.manifests:
-        table = manifest_file(rules.manifests, root).with_suffix(".csv")
+    source = source or root
+    manifest = manifest_file(rules.manifests, source) if rules.manifests else None
+    looks, looked_at = _look(root, names, manifest)
+    files = _Files(root, source, class_names, names, splits, labels, looks, _originals(looks))
+    table = manifest.with_suffix(".csv") if manifest else None
+    if table:
         write_csv(table, _rows(files))
     report = _report(files, looked_at, table)
     _judge_bad(files, rules, report)
-    if rules.on_leak != "ignore":
+    if rules.trains and rules.on_leak != "ignore":
         _judge_leaks(files, rules, report)
-    return PreflightResult(*_kept(files, parts), report)
+    return PreflightResult(*_kept(files, parts, rules.trains), report)
 
 
-def _look(root: Path, names: list[str], folder: Path | None) -> tuple[list[FileInspection], int]:
-    """What each file holds, and how many were read for it."""
-    file = manifest_file(folder, root) if folder else None
+def _look(root: Path, names: list[str], file: Path | None) -> tuple[list[FileInspection], int]:
+    """What each file holds, and how many were read for it; `file` is the manifest."""
     known: Manifest = read_manifest(file) if file else {}
     stamps = [stamp(str(root / name)) for name in names]
     looks = [
@@ -155,6 +165,8 @@ def _look(root: Path, names: list[str], folder: Path | None) -> tuple[list[FileI
 
 
 def _originals(looks: list[FileInspection]) -> list[int]:
+    if all(found.problem for found in looks):
+        return [-1] * len(looks)
     good = np.array([number for number, found in enumerate(looks) if not found.problem], np.int64)
     chosen = [looks[number] for number in good]
     bits = np.array([found.bits for found in chosen], np.uint64)
@@ -208,12 +220,21 @@ def _judge_bad(files: _Files, rules: PreflightPolicy, report: Report) -> None:
     bad = files.bad()
     reasons = [str(refusal(files.path(number), files.looks[number].problem)) for number in bad]
     advice = f"dataset.on_bad=skip leaves {'it' if len(bad) == 1 else 'them'} out{_listed(report)}"
+    problems = Counter(files.looks[number].problem for number in bad)
+    if len(problems) == 1 and len(bad) == len(files.names) > 1:
+        is_missing = os.strerror(errno.ENOENT) in problems
+        mend = f"names in it start from {files.root}" if is_missing else "get the images themselves"
+        raise PreflightError(
+            f"dataset.path={files.source}: none of its {len(bad):,} files can be used, as {files.names[0]}: "
+            f"{min(problems)}; {mend}",
+            report,
+        )
     if rules.on_bad == "error" and len(bad) == 1:
         raise PreflightError(f"{reasons[0]}; {advice}", report)
     _name(reasons, "left out" if rules.on_bad == "skip" else "bad", report)
     if bad and rules.on_bad == "error":
         raise PreflightError(
-            f"dataset.path={files.root}: {len(bad)} of {len(files.names)} files cannot be used; {advice}", report
+            f"dataset.path={files.source}: {len(bad)} of {len(files.names)} files cannot be used; {advice}", report
         )
 
 
@@ -231,7 +252,7 @@ def _judge_leaks(files: _Files, rules: PreflightPolicy, report: Report) -> None:
         _name(lines, "leak", report)
     _name([pair(a, b, [files.class_names[n] for n in files.labels]) for a, b in labels], "two labels", report)
     of = ", ".join(f"{split.leaks} of {split.images} {name}" for name, split in report.splits.items() if split.leaks)
-    found = f"dataset.path={files.root}: {of} images are also in an earlier split"
+    found = f"dataset.path={files.source}: {of} images are also in an earlier split"
     if leaks and rules.on_leak == "error":
         raise PreflightError(
             f"{found}; take them away, or dataset.on_leak=warn goes on with them{_listed(report)}", report
@@ -251,7 +272,9 @@ def _listed(report: Report) -> str:
     return f" (all files are listed in {report.table})" if report.table else ""
 
 
-def _kept(files: _Files, parts: dict[str, LabelledFiles]) -> tuple[dict[str, LabelledFiles], dict[str, list[bytes]]]:
+def _kept(
+    files: _Files, parts: dict[str, LabelledFiles], trains: bool
+) -> tuple[dict[str, LabelledFiles], dict[str, list[bytes]]]:
     listings, contents, start = {}, {}, 0
     for split in SPLITS:
         if split not in parts:
@@ -260,10 +283,10 @@ def _kept(files: _Files, parts: dict[str, LabelledFiles]) -> tuple[dict[str, Lab
         looks = files.looks[start : start + len(images.ids)]
         start += len(images.ids)
         good = images.take(np.flatnonzero([not found.problem for found in looks]))
-        for label in set(images.labels) - set(good.labels):
+        for label in set(images.labels) - set(good.labels) if trains else ():
             raise UserError(
-                f"dataset.path={files.root}: class '{files.class_names[label]}' has no {split} image that can be read; "
-                "put some into it or take it away"
+                f"dataset.path={files.source}: class '{files.class_names[label]}' has no {split} image that can be "
+                "read; put some into it or take it away"
             )
         listings[split] = good
         contents[split] = [bytes.fromhex(found.digest) for found in looks if not found.problem]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from cnnexp.console import byte_progress
+from cnnexp.data.folders import is_system
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_folder, exclusive, open_file
 
@@ -21,7 +22,6 @@ MOST_FILES = 5_000_000
 SMALL = 2**30  # bytes: so much may come out of any archive,
 MOST_RATIO = 200  # and more only up to so many times its size
 CHUNK = 1 << 20
-JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
 
 
@@ -173,7 +173,7 @@ def _checked(path: Path, members: Iterator[Member]) -> Iterator[Member]:
             )
         name = _clean(path, raw)
         parts = name.split("/")
-        if any(part in JUNK or part.startswith(".") for part in parts):
+        if any(is_system(part) for part in parts):
             continue
         if name in seen:
             raise ArchiveError(f"{path}: holds {name} twice; get another archive")

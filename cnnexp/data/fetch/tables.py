@@ -1,81 +1,253 @@
-"""A CSV file as data set: a row for each image, with its path, its label and, if wanted, its split."""
+"""A table as data set: a row for each image, with its path, its label and, if wanted, its split."""
 
 import csv
 import io
 import os
-from pathlib import Path
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cnnexp.data.splits import SPLIT_FOLDERS, LabelledFiles
-from cnnexp.errors import UserError
+from cnnexp.console import warn_once
+from cnnexp.data.folders import IMAGE_ENDINGS, clean_name, is_system, split_of
+from cnnexp.data.splits import SPLITS, LabelledFiles
+from cnnexp.errors import UserError, nearest
 from cnnexp.files import FileRefusedError, read_file
 
 MOST_BYTES = 1_000_000_000
+TABLE_ENDINGS = (".csv", ".tsv", ".tab")
 COLUMNS = "path,label or path,label,split"
-SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+PATH_COLUMNS = (  # as they are usual, the surest first; in small letters, without spaces and signs
+    *("path", "filepath", "imagepath", "imgpath", "filename", "file", "imagefile", "imagename", "imgname", "image"),
+    *("img", "imageid", "imgid", "id"),
+)
+LABEL_COLUMNS = (
+    *("label", "class", "classname", "labelname", "category", "target", "labels", "choice", "species", "breed"),
+    *("diagnosis", "dx", "y"),
+)
+TRIED = 20  # rows by which it is found out where the images lie
+MOST_FOLDERS = 50  # in which they are looked for
+NAMED = 12  # lines that a message names
 
 
-def read_table(file: Path) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
-    """The images that a CSV file lists; other columns are left alone.
+@dataclass(frozen=True)
+class TableRules:
+    """How a table is read: the keys of the config group `dataset`; `trains` as in `folders.find_images`."""
+
+    path_column: str | None = None
+    label_column: str | None = None
+    on_bad: str = "error"
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: str
+    label: str
+    split: str
+    line: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where images lie, seen from the table: without so many leading parts of the path, in a folder, with an ending."""
+
+    dropped: int = 0
+    folder: str = ""
+    ending: str = ""
+
+    def of(self, path: str) -> str:
+        parts = PurePosixPath(path).parts[self.dropped :]
+        return str(PurePosixPath(self.folder, *parts)) + self.ending if self != _Place() else path
+
+
+def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
+    """The images that a table lists; columns that are none of path, label and split are left alone.
+
+    Fields are separated by commas, semicolons, tabs or bars, as the header is; a first line `sep=;` says so, too. The
+    columns are those of `PATH_COLUMNS` and `LABEL_COLUMNS`, whatever else was found than the plain path and label is
+    said. In place of a label there may be a column of 0 and 1 for each class. A path is absolute or starts from the
+    file's folder, with `/` or `\\`; if none is there, folders beside the table, endings and shorter paths are tried.
+    Whether each file can be read is not looked at here.
 
     Args:
-        file: CSV in UTF-8 with a header; `path` is absolute or starts from the file's folder; `split`, where there
-            is such a column, is train, validation (val, valid) or test.
+        file: CSV in UTF-8 (UTF-16 with its mark) with a header. A column `split` names train, validation (val, valid)
+            or test.
+        rules: names of columns; what to do about rows without a path or label.
 
     Returns:
         The class names, sorted, and the images of each split, in the order of the rows; without the column `split`,
-        all are train.
+        all are train, or test where nothing is trained.
 
     Raises:
-        UserError: it cannot be read; a column, a label or a file is missing; a path is there twice; an unknown split;
-            fewer than two classes; a class without images in a split.
+        UserError: it cannot be read; a column, or with `on_bad="error"` a label, is missing; a path is there twice; an
+            unknown split; fewer than two classes; a class without images in a split.
     """
+    columns, rows, delimiter = _parsed(file)
+    path_column = _column(file, "path", rules.path_column, columns, PATH_COLUMNS)
+    split_column = _split_column(columns, rows)
+    one_hot = [] if rules.label_column else _one_hot(rows, [c for c in columns if c not in (path_column, split_column)])
+    label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
+    found, blank = [], []
+    for line, row in rows:
+        label = next(name for name in one_hot if row[name] == "1") if one_hot else row[label_column]
+        if not row[path_column] or not label:
+            blank.append((line, "label" if row[path_column] else "path"))
+            continue
+        split: str | None = "train" if rules.trains else "test"
+        if split_column is not None:
+            split = split_of(row[split_column])
+        if split is None:
+            raise UserError(
+                f"dataset.path={file}, line {line}: split '{row[split_column or '']}' is none of {', '.join(SPLITS)}"
+            )
+        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(label), split, line))
+    _judge_blank(file, blank, len(rows), rules)
+    place = _place(file, [row.path for row in found[:TRIED]])
+    labels = f"the columns {', '.join(one_hot[:4])}{', ...' if len(one_hot) > 4 else ''}" if one_hot else label_column
+    if (path_column, labels, delimiter, place) != ("path", "label", ",", _Place()):
+        where = f", images in {place.folder or '.'}/" if place.folder or place.dropped else ""
+        ending = f" with {place.ending}" if place.ending else ""
+        warn_once(
+            f"dataset.path={file}: {len(rows):,} rows, separated by {DELIMITERS.get(delimiter, repr(delimiter))}; path "
+            f"from {path_column}, label from {labels}{where}{ending}"
+        )
+    return _listings(file, [_Row(place.of(row.path), row.label, row.split, row.line) for row in found], rules.trains)
+
+
+def _parsed(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], str]:
+    """The columns in small letters, the rows with their lines, and what separates fields."""
     try:
-        text = io.StringIO(read_file(file, MOST_BYTES).decode("utf-8-sig"), newline="")
-        rows = csv.DictReader(text, strict=True)
+        data = read_file(file, MOST_BYTES)
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        said = re.match(r'"?sep=(.)"?\r?\n', text)
+        if said:
+            text = text[said.end() :]
+        header = text.partition("\n")[0]
+        delimiter = said[1] if said else max(DELIMITERS, key=lambda mark: (header.count(mark), mark == ","))
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         columns = [name.strip().lower() for name in rows.fieldnames or ()]
         rows.fieldnames = columns
-        for needed in ("path", "label"):
-            if columns.count(needed) != 1:
-                raise UserError(f"dataset.path={file}: has no column '{needed}'; its first line must be {COLUMNS}")
-        found = [(rows.line_num, row) for row in rows]
+        skipped = 1 if said else 0
+        found = [(rows.line_num + skipped, {name: (row.get(name) or "").strip() for name in columns}) for row in rows]
     except FileRefusedError as error:
         raise UserError(f"dataset.path={file}: {error.strerror}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
         raise UserError(f"dataset.path={file}: is no CSV file in UTF-8 ({error}); write {COLUMNS}") from error
-    return _listings(file, [_row(file, line, row) for line, row in found])
+    return columns, found, delimiter
 
 
-def _row(file: Path, line: int, row: dict[str, str | None]) -> tuple[str, str, str, int]:
-    """Path, label and split of a row, checked, and its line."""
-    where = f"dataset.path={file}, line {line}"
-    path, label, split = (str(row.get(name) or "").strip() for name in ("path", "label", "split"))
-    for name, value in (("path", path), ("label", label)):
-        if not value:
-            raise UserError(f"{where}: has no {name}; give one, or take the line away")
-    if "split" in row and split.lower() not in SPLIT_NAMES:
-        raise UserError(f"{where}: split '{split}' is none of {', '.join(SPLIT_NAMES)}")
-    if not (file.parent / path).is_file():
-        raise UserError(f"{where}: there is no file {file.parent / path}")
-    return path, label, SPLIT_NAMES.get(split.lower(), "train"), line
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name)
 
 
-def _listings(file: Path, rows: list[tuple[str, str, str, int]]) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
-    lines: dict[str, int] = {}
-    for path, _, _, line in rows:
-        earlier = lines.setdefault(os.path.normpath(file.parent / path), line)
-        if earlier != line:
-            raise UserError(f"dataset.path={file}, line {line}: {path} is in line {earlier} already; keep one")
-    names = tuple(sorted({label for _, label, _, _ in rows}))
-    if len(names) < 2:
-        raise UserError(f"dataset.path={file}: has {len(names)} labels; give images of two classes at least")
+def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], usual: Sequence[str]) -> str:
+    """The column that was asked for, or else the surest of the usual ones."""
+    key = f"dataset.{what}_column"
+    has = f"its first line has {', '.join(nearest(wanted or what, list(columns))[:NAMED]) or 'none'}"
+    if wanted is not None:
+        name = wanted.strip().lower()
+        if columns.count(name) != 1:
+            raise UserError(f"{key}={wanted}: dataset.path={file} has no such column, or twice; {has}")
+        return name
+    name = next((name for known in usual for name in columns if _plain(name) == known), "")
+    if columns.count(name) != 1:
+        raise UserError(
+            f"dataset.path={file}: has no column '{what}', or twice; {has}; write {COLUMNS}, or say which it is: "
+            f"{key}=NAME"
+        )
+    return name
+
+
+def _split_column(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> str | None:
+    """`split`; or `set`, `subset` or `partition`, if what stands there are splits."""
+    if "split" in columns:
+        return "split"
+    others = (name for name in columns if _plain(name) in ("set", "subset", "partition", "datasplit"))
+    return next((name for name in others if rows and all(split_of(row[name]) for _, row in rows)), None)
+
+
+def _one_hot(rows: Sequence[tuple[int, dict[str, str]]], columns: Sequence[str]) -> list[str]:
+    """The columns that together are the label: 0 and 1, one 1 in each row; none where one is called like a label."""
+    if not rows or any(_plain(name) in LABEL_COLUMNS for name in columns):
+        return []
+    marks = [name for name in columns if all(row[name] in ("0", "1") for _, row in rows)]
+    is_label = len(marks) > 1 and all(sum(row[name] == "1" for name in marks) == 1 for _, row in rows)
+    return marks if is_label else []
+
+
+def _existing(folder: Path, path: str) -> str:
+    """The path as a file of this system has it: as Windows writes it, or in another form of Unicode."""
+    slashes = path.replace("\\", "/")
+    forms = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    return next((form for form in dict.fromkeys(forms) if (folder / form).is_file()), slashes)
+
+
+def _place(file: Path, paths: Sequence[str]) -> _Place:
+    """Where the images lie, by some of them; as the paths say, if one is there, or if none is anywhere.
+
+    Of several places, the one with the most of them; of as many, the folder that is called like the table: those of
+    `train.csv` lie in `train_images/`, though `test_images/1.jpg` is there as well.
+    """
+    folder = file.parent
+    if not paths or any((folder / path).is_file() for path in paths):
+        return _Place()
+    try:
+        inside = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_system(entry.name))
+    except OSError:
+        inside = []
+
+    def likely(place: _Place) -> tuple[int, bool]:
+        is_alike = split_of(place.folder) == split_of(file.stem) is not None
+        return sum((folder / place.of(path)).is_file() for path in paths), is_alike
+
+    for path in paths:
+        endings = [""] if path.lower().endswith(IMAGE_ENDINGS) else ["", *IMAGE_ENDINGS, ".JPG", ".JPEG", ".PNG"]
+        for dropped in range(min(len(PurePosixPath(path).parts), 8)):
+            places = [_Place(dropped, name, end) for name in ["", *inside[:MOST_FOLDERS]] for end in endings]
+            if found := [place for place in places if (folder / place.of(path)).is_file()]:
+                return max(found, key=likely)
+    return _Place()
+
+
+def _judge_blank(file: Path, blank: Sequence[tuple[int, str]], rows: int, rules: TableRules) -> None:
+    """Rows without a path or a label."""
+    if not blank:
+        return
+    skip = rules.on_bad == "skip"
+    if len(blank) == 1:
+        line, what = blank[0]
+        found = f"dataset.path={file}, line {line}: has no {what}"
+    else:
+        lines = ", ".join(str(line) for line, _ in blank[:NAMED])
+        more = f" and {len(blank) - NAMED:,} more" if len(blank) > NAMED else ""
+        found = f"dataset.path={file}: {len(blank):,} of {rows:,} rows have no path or no label: lines {lines}{more}"
+    if not skip:
+        them = "it" if len(blank) == 1 else "them"
+        raise UserError(f"{found}; fill {them} in, or dataset.on_bad=skip leaves {them} out")
+    warn_once(f"{found}; left out")
+
+
+def _listings(file: Path, rows: Iterable[_Row], trains: bool) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
+    rows, lines = list(rows), dict[str, int]()
+    for row in rows:
+        earlier = lines.setdefault(os.path.normpath(file.parent / row.path), row.line)
+        if earlier != row.line:
+            raise UserError(f"dataset.path={file}, line {row.line}: {row.path} is in line {earlier} already; keep one")
+    names = tuple(sorted({row.label for row in rows}))
+    if len(names) < (2 if trains else 1):
+        least = "two classes at least" if trains else "one class at least"
+        raise UserError(f"dataset.path={file}: has {len(names)} labels; give images of {least}")
     listings = {}
-    for split in SPLIT_FOLDERS:
-        of_split = [(path, names.index(label)) for path, label, given, _ in rows if given == split]
-        if not of_split and split != "train":
+    for split in SPLITS:
+        of_split = [(row.path, names.index(row.label)) for row in rows if row.split == split]
+        if not of_split and (split != "train" or not trains):
             continue
-        for label in sorted(set(range(len(names))) - {label for _, label in of_split}):
+        for label in sorted(set(range(len(names))) - {label for _, label in of_split}) if trains else ():
             raise UserError(f"dataset.path={file}: has no {split} image of class '{names[label]}'; add one")
         listings[split] = LabelledFiles(
             tuple(path for path, _ in of_split), np.array([label for _, label in of_split], np.int64)

@@ -1,0 +1,97 @@
+"""Data sets laid out as well-known tools and sites give them: read at the first try, or refused with what mends it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from odd_files import jpeg
+
+from cnnexp.data.dataset import Dataset
+from cnnexp.data.sources import folder
+from cnnexp.errors import UserError
+
+
+def photos(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(jpeg(number))
+
+
+def counts(dataset: Dataset) -> dict[str, list[int]]:
+    return {split.name: [split.labels.tolist().count(n) for n in (0, 1)] for split in dataset.splits}
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    return folder(path=str(path), on_leak="ignore", **options)
+
+
+def test_imagefolder_of_torchvision(tmp_path: Path) -> None:
+    """`root/train/n01440764/n01440764_10026.JPEG`, `root/val/...`, and the archive's own files beside them."""
+    names = [
+        f"{split}/{wnid}/{wnid}_{n}.JPEG" for split in ("train", "val") for wnid in ("n01", "n02") for n in range(4)
+    ]
+    photos(tmp_path, *names)
+    (tmp_path / "meta.bin").write_bytes(b"\x80\x02")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n01 tench\nn02 goldfish\n")
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("n01", "n02")
+    assert counts(dataset) == {"train": [3, 3], "validation": [4, 4], "test": [1, 1]}
+
+
+def test_a_kaggle_set_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`train.csv` with ids without an ending, `train_images/`, a test set without labels and its sample submission."""
+    photos(tmp_path, *(f"{split}_images/{n}.jpg" for split in ("test", "train") for n in range(12)))
+    rows = [f"{n},{n % 2}" for n in range(12)]
+    (tmp_path / "train.csv").write_text("\n".join(["image_id,label", *rows]))
+    (tmp_path / "sample_submission.csv").write_text("image_id,label\n0,4\n")
+    with pytest.raises(UserError, match=r"are no classes; .*dataset\.path=.*train\.csv"):
+        read(tmp_path)
+    dataset = read(tmp_path / "train.csv")
+    assert dataset.class_names == ("0", "1") and sum(counts(dataset)["train"]) == 6
+    assert all(name.startswith("train_images/") for split in dataset.splits for name in split.ids)
+    assert "path from image_id, label from label, images in train_images/ with .jpg" in capsys.readouterr().err
+
+
+def test_a_kaggle_archive_with_its_folder_twice(tmp_path: Path) -> None:
+    """As "Intel Image Classification" has it: seg_train/seg_train/CLASS, and photos to predict beside them."""
+    names = [
+        f"seg_{split}/seg_{split}/{kind}/{n}.jpg" for split in ("train", "test") for kind in "ab" for n in range(4)
+    ]
+    photos(tmp_path, *names, "seg_pred/seg_pred/1.jpg")
+    assert counts(read(tmp_path)) == {"train": [3, 3], "validation": [1, 1], "test": [4, 4]}
+
+
+def test_exports_of_roboflow(tmp_path: Path) -> None:
+    """The folder structure, and the multi-class CSV, which has a table for each split, a column for each class."""
+    names = [
+        f"{split}/{kind}/{n}_jpg.rf.0a1b.jpg" for split in ("train", "valid", "test") for kind in "ab" for n in "12"
+    ]
+    photos(tmp_path / "folders", *names)
+    (tmp_path / "folders/README.roboflow.txt").write_text("exported")
+    assert counts(read(tmp_path / "folders")) == {"train": [2, 2], "validation": [2, 2], "test": [2, 2]}
+    for split in ("train", "valid", "test"):
+        photos(tmp_path / "table" / split, *(f"{n}.jpg" for n in range(8)))
+        rows = [f"{n}.jpg, {n % 2}, {1 - n % 2}" for n in range(8)]
+        (tmp_path / "table" / split / "_classes.csv").write_text("\n".join(["filename, ripe, unripe", *rows]))
+    with pytest.raises(UserError, match=r"table/train: has no class folders.*dataset\.path=.*/train/_classes\.csv"):
+        read(tmp_path / "table")
+    dataset = read(tmp_path / "table/train/_classes.csv")
+    assert dataset.class_names == ("ripe", "unripe") and counts(dataset) == {
+        "train": [2, 2],
+        "validation": [1, 1],
+        "test": [1, 1],
+    }
+
+
+def test_the_table_of_label_studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths are those of its server, the class is the `choice`, and a task that was skipped has none."""
+    photos(tmp_path / "images", *(f"0a1b2c3d-{n}.jpg" for n in range(9)))
+    head = "annotation_id,annotator,choice,created_at,id,image,lead_time,updated_at"
+    kinds = ["cat", "dog"] * 4 + [""]
+    rows = [f'{n},1,{kind},2024,{n},/data/upload/3/0a1b2c3d-{n}.jpg,1.5,"x, y"' for n, kind in enumerate(kinds)]
+    (tmp_path / "project-3.csv").write_text("\n".join([head, *rows]))
+    with pytest.raises(UserError, match=r"line 10: has no label; fill it in, or dataset\.on_bad=skip leaves it out"):
+        read(tmp_path / "project-3.csv")
+    dataset = read(tmp_path / "project-3.csv", on_bad="skip")
+    assert dataset.class_names == ("cat", "dog") and counts(dataset)["train"] == [2, 2]
+    assert "path from image, label from choice, images in images/" in capsys.readouterr().err
