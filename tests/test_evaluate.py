@@ -12,8 +12,8 @@ import pytest
 
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.predictions import read_predictions
-from cnnexp.report.statistics import wilson_interval
 from cnnexp.runs.evaluation import class_numbers
 
 pytestmark = pytest.mark.trains

@@ -9,8 +9,7 @@ import sklearn.calibration
 import sklearn.metrics
 from made_runs import guesses
 
-from cnnexp.report.scoring import error_metrics
-from cnnexp.report.statistics import (
+from cnnexp.metrics.statistics import (
     average_precision,
     brier_score,
     calibration,
@@ -22,6 +21,7 @@ from cnnexp.report.statistics import (
     roc_curve,
     wilson_interval,
 )
+from cnnexp.report.scoring import error_metrics
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (0, 20), (7, 20), (975, 1000), (9919, 10000)])

@@ -20,8 +20,8 @@ from cnnexp.metrics.names import (
     VAL_ACC,
     image_count,
 )
+from cnnexp.metrics.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 from cnnexp.report.predictions import VAL_PREDICTIONS, Predictions, read_predictions
-from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 
 T = TypeVar("T")
 

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 
 from cnnexp.console import shorten
 from cnnexp.metrics.names import TEST_AVERAGE_PRECISION, TEST_BRIER, TEST_ECE, TEST_ROC_AUC
-from cnnexp.report.predictions import Predictions
-from cnnexp.report.statistics import (
+from cnnexp.metrics.statistics import (
     average_precision,
     brier_score,
     calibration,
@@ -17,6 +16,7 @@ from cnnexp.report.statistics import (
     roc_auc,
     roc_curve,
 )
+from cnnexp.report.predictions import Predictions
 from cnnexp.report.style import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
 from cnnexp.sheet import INK, MUTED
 

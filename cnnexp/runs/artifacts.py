@@ -14,6 +14,7 @@ from cnnexp.errors import UserError
 from cnnexp.explain.heatmaps import overlaid, sheet_rows
 from cnnexp.explain.overlay import caption, top_classes
 from cnnexp.files import write_atomic
+from cnnexp.metrics.statistics import confusion_matrix
 from cnnexp.models.build import Network
 from cnnexp.models.classifier import class_probabilities
 from cnnexp.models.counts import layer_rows, totals
@@ -29,7 +30,6 @@ from cnnexp.report.predictions import (
     write_predictions,
 )
 from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
-from cnnexp.report.statistics import confusion_matrix
 from cnnexp.runs.build import RunParts
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS
 from cnnexp.runs.job import Job

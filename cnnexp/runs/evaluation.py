@@ -35,14 +35,14 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the accuracy, 95 % (Wilson)."""
-        from cnnexp.report.statistics import wilson_interval
+        from cnnexp.metrics.statistics import wilson_interval
 
         return wilson_interval(int(self.predictions.correct.sum()), len(self.predictions.labels))
 
     @property
     def confusion(self) -> "np.ndarray":
         """(classes, classes) int, row = true class, column = answer."""
-        from cnnexp.report.statistics import confusion_matrix
+        from cnnexp.metrics.statistics import confusion_matrix
 
         predictions = self.predictions
         return confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
@@ -77,9 +77,9 @@ def evaluate(config: Config, model: "LoadedModel", dataset: "Dataset", info: "Ru
     """
     import numpy as np
 
+    from cnnexp.metrics.statistics import calibration
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
-    from cnnexp.report.statistics import calibration
     from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
