@@ -4,8 +4,9 @@ A table is `labels`, (N,) int, and `probabilities`, (N, K) float; the answer is 
 the first. All figures equal scikit-learn's, which is not imported: see `cnnexp.metrics.statistics`.
 """
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ class Figure:
     name:      as `f1_macro`.
     meaning:   in one line.
     function:  of (labels, probabilities); nan where it is not defined.
+    least, most: the ends of its range.
     resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
                (B,) float64; None where resamples say nothing.
     """
@@ -49,6 +51,8 @@ class Figure:
     meaning: str
     function: Function
     resampled: Resampled | None = None
+    least: float = 0.0
+    most: float = 1.0
 
     @property
     def rises(self) -> bool:
@@ -222,7 +226,9 @@ FIGURES = {
             "recall_macro", "as balanced_acc; a class without images that is answered counts as 0", recall_macro
         ),
         _of_classes("f1_macro", "mean over the classes of F1, the harmonic mean of precision and recall", f1_macro),
-        _of_classes("mcc", "Matthews' correlation of truth and answer, -1 to 1; 0 is chance", matthews),
+        replace(
+            _of_classes("mcc", "Matthews' correlation of truth and answer, -1 to 1; 0 is chance", matthews), least=-1.0
+        ),
         _of_curves(
             "roc_auc",
             "area under the ROC curve; of more than two classes the mean of each against the rest",
@@ -235,8 +241,13 @@ FIGURES = {
             average_precision,
             average_precision_resampled,
         ),
-        _of_images("log_loss", "cross-entropy: minus the mean logarithm of the probability of the truth", surprise),
-        Figure("brier", "mean squared error of the probabilities", brier_score, partial(_means, squared_errors)),
+        replace(
+            _of_images("log_loss", "cross-entropy: minus the mean logarithm of the probability of the truth", surprise),
+            most=math.inf,
+        ),
+        Figure(
+            "brier", "mean squared error of the probabilities", brier_score, partial(_means, squared_errors), most=2.0
+        ),
         Figure(
             "ece",
             "expected calibration error: how far probabilities are from the share that is right",
