@@ -111,7 +111,7 @@ def test_values_outside_their_limits_are_named(values: dict[str, Any], message: 
         (training.ScheduleConfig, "final_fraction", [0.0, 1.0], [1.1]),
         (training.TrainerConfig, "epochs", [1], [0]),
         (training.TrainerConfig, "steps_per_epoch", [1, None], [0]),
-        (training.TrainerConfig, "monitor", ["val/acc", "train/loss"], ["val_acc"]),
+        (training.TrainerConfig, "monitor", ["val/acc", "train/loss", "val/f1_macro"], ["val_acc", "train/f1_macro"]),
         (Config, "seed", [0, 2147483647], [-1, 2147483648]),
         (Config, "reference_accuracy", [0.0, 1.0, None], [1.01]),
     ],

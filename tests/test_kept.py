@@ -54,6 +54,8 @@ CHANGES = {  # key -> the overrides of a job that differs in it
     "trainer.steps_per_epoch": ["trainer.steps_per_epoch=4"],
     "trainer.evaluation_batch_size": ["trainer.evaluation_batch_size=7"],
     "trainer.monitor": ["trainer.monitor=val/loss", "trainer.early_stopping.patience=1", "trainer.epochs=4"],
+    "trainer.epoch_metrics": ["trainer.epoch_metrics=[mcc]"],
+    "trainer.keep_best": ["trainer.keep_best=true", "optimizer.learning_rate=1", "trainer.epochs=4"],
     "trainer.early_stopping": ["trainer.early_stopping.patience=1", "optimizer.learning_rate=1", "trainer.epochs=4"],
     "trainer.label_smoothing": ["trainer.label_smoothing=0.2"],
     "trainer.flip_averaging": ["trainer.flip_averaging=true"],

@@ -12,9 +12,12 @@ import pytest
 from cnnexp.config.training import EarlyStoppingConfig, TrainerConfig
 from cnnexp.console import EpochProgress
 from cnnexp.data.augment import Geometric
+from cnnexp.data.balance import is_unbalanced
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
+from cnnexp.metrics.registry import figures
+from cnnexp.models.classifier import class_probabilities
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
@@ -294,6 +297,36 @@ def test_an_improvement_below_min_delta_is_none() -> None:
     assert counts[0] > counts[1] == 2
 
 
+def test_the_best_epoch_is_kept_without_stopping_early() -> None:
+    for keep_best in (True, False):
+        model = network(dropout=0)
+        config = settings(monitor="val/brier", keep_best=keep_best, epoch_metrics=["f1_macro", "roc_auc"])
+        result = run(model, [phase(model, 0, 12, rate=0.05)], config=config)
+        values = [epoch["val/brier"] for epoch in result.history]
+        assert len(values) == 12 and result.selected_epoch == (values.index(min(values)) if keep_best else 11) != 0
+        chosen, labels = result.history[result.selected_epoch], data().validation.labels
+        own = figures(labels, class_probabilities(result.validation_probabilities))
+        for name in ("brier", "f1_macro", "roc_auc"):
+            assert chosen[f"val/{name}"] == own[name], "of the weights that were kept"
+        assert "val/mcc" not in chosen
+
+
+def test_unbalanced_classes_have_their_f1_in_each_epoch() -> None:
+    given = data()
+    labels = np.array([1] + [0] * 9)
+    unbalanced = replace(given, train=replace(given.train, labels=labels))
+    for made, more, expected in (
+        (given, {}, ()),
+        (unbalanced, {}, ("f1_macro",)),
+        (unbalanced, {"epoch_metrics": []}, ()),
+        (unbalanced, {"epoch_metrics": ["mcc", "acc"], "monitor": "val/brier"}, ("mcc", "brier")),
+        (given, {"monitor": "train/loss"}, ()),
+    ):
+        assert Training(keras.Model(), made, settings(**more)).epoch_figures == expected
+    assert is_unbalanced(np.array([0, 1, 1, 1]), 2) and not is_unbalanced(np.array([0, 0, 1, 1, 1]), 2)
+    assert is_unbalanced(np.array([0, 0, 1, 1]), 3), "a class without images"
+
+
 # -------------------------------------------------------------------------------------------------- resume
 
 
@@ -343,6 +376,19 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
         assert [epoch[key] for epoch in resumed.history] == [epoch[key] for epoch in unbroken.history]
     facts = [[(r.name, r.epochs, r.frozen_digest) for r in result.phases] for result in (resumed, unbroken)]
     assert facts[0] == facts[1]
+
+
+def test_a_resumed_training_keeps_the_best_of_all_its_epochs(tmp_path: Path) -> None:
+    """Which came before it was interrupted."""
+    config = settings(monitor="val/f1_macro", keep_best=True)
+    model = network()
+    whole = run(model, two_phases(model), data(GEOMETRIC), config)
+    resumed = interrupted(
+        two_phases, 4, given=data(GEOMETRIC), config=config, checkpoint=tmp_path / "run" / "checkpoint.npz"
+    )
+    assert resumed.selected_epoch == whole.selected_epoch < 4
+    np.testing.assert_array_equal(resumed.probabilities, whole.probabilities)
+    assert [e["val/f1_macro"] for e in resumed.history] == [e["val/f1_macro"] for e in whole.history]
 
 
 def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ FIGURE_NAMES = (
     "ece",
     "top5_acc",
 )
+MONITORED = (VAL_ACC, VAL_LOSS, TRAIN_ACC, TRAIN_LOSS, *(f"val/{name}" for name in FIGURE_NAMES[1:]))
 FALLING = ("loss", "brier", "ece")  # how the names of those end that are the better the lower they are
 
 # of the weights that were kept
@@ -52,6 +53,11 @@ def image_count(split: str) -> str:
 def phase_figure(phase: str, figure: str) -> str:
     """The name of a figure of a phase: trainable_parameters, trainable_tensors or time_s."""
     return f"x/phase/{phase}/{figure}"
+
+
+def final(name: str) -> str:
+    """Of a validation figure by epoch, the name of that of the weights that were kept: `final/val_acc` of `val/acc`."""
+    return name.replace("val/", "final/val_", 1)
 
 
 def current(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from cnnexp.config import Config
 from cnnexp.config.network import BackboneConfig, FreezePolicyConfig
@@ -18,6 +19,9 @@ from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.array_store import GIB
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
+from cnnexp.errors import UserError
+from cnnexp.metrics.names import VAL_LOSS
+from cnnexp.metrics.registry import figures
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
@@ -53,10 +57,31 @@ class RunParts:
 
 def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None, share: bool = False) -> RunParts:
     """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
+    check_figures(config, dataset)
     build = network_for if share else build_network
     data = training_data(config, dataset)
     network = build(config, dataset.channels, len(dataset.class_names), strategy)
     return RunParts(config, dataset, data, network, strategy)
+
+
+def check_figures(config: Config, dataset: Dataset) -> None:
+    """Refuse figures that are not defined for the validation images, before anything is trained.
+
+    Raises:
+        UserError: an area where all images are of one class; the five most probable of no more than five classes.
+    """
+    labels, classes = dataset.validation.labels, len(dataset.class_names)
+    defined = figures(labels, np.full((len(labels), classes), 1 / classes))
+    for key, name in [
+        ("trainer.monitor", config.trainer.monitor),
+        *(("trainer.epoch_metrics", f"val/{name}") for name in config.trainer.epoch_metrics or []),
+    ]:
+        if name.startswith("val/") and name != VAL_LOSS and name.removeprefix("val/") not in defined:
+            present = len(np.unique(labels))
+            raise UserError(
+                f"{key}={name}: is not defined for {present} classes among the validation images; take another figure, "
+                "as val/f1_macro"
+            )
 
 
 def augmentation(config: Config) -> Augmentation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +26,12 @@ from cnnexp.metrics.names import (
     TRAINABLE_PARAMETERS,
     TRAINABLE_TENSORS,
     VAL_ACC,
-    VAL_LOSS,
+    final,
     image_count,
     phase_figure,
     rises,
 )
+from cnnexp.metrics.registry import figures
 from cnnexp.report.compare import Result, summarise
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
 from cnnexp.report.tables import DROPPED, table_rows
@@ -51,10 +52,16 @@ COUNTS = (image_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
 
 def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     """The figures of the weights that were kept, and what they cost; of each phase too, where the config lists some."""
-    from cnnexp.models.counts import totals  # and Keras
+    from cnnexp.models.classifier import class_probabilities  # and Keras
+    from cnnexp.models.counts import totals
 
+    labels = parts.dataset.validation.labels
     counts = totals(parts.network)
     metrics = {
+        **{
+            final(f"val/{name}"): value
+            for name, value in figures(labels, class_probabilities(fitted.validation_probabilities)).items()
+        },
         FINAL_VAL_LOSS: fitted.validation_loss,
         FINAL_VAL_ACC: fitted.validation_accuracy,
         TEST_LOSS: fitted.test_loss,
@@ -76,10 +83,10 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     return metrics
 
 
-def monitored(name: str, fitted: FitResult) -> float:
-    """The figure `trainer.monitor` of the weights that were kept."""
-    final = {VAL_LOSS: fitted.validation_loss, VAL_ACC: fitted.validation_accuracy}
-    return final[name] if name in final else fitted.history[fitted.selected_epoch][name]
+def monitored(name: str, fitted: FitResult, metrics: Mapping[str, float]) -> float:
+    """The figure `trainer.monitor` of the weights that were kept, of which `final_metrics` gave the metrics."""
+    of_kept = final(name)
+    return metrics.get(of_kept, math.nan) if of_kept != name else fitted.history[fitted.selected_epoch][name]
 
 
 def make_result(
@@ -155,10 +162,10 @@ def _number(
 
 def _objective(tracker: RunStore, info: RunInfo, monitor: str) -> float | None:
     """The monitored figure of the weights that were kept."""
-    final = {VAL_LOSS: FINAL_VAL_LOSS, VAL_ACC: FINAL_VAL_ACC}
-    if monitor in final:
-        return info.metrics.get(final[monitor])
-    if info.params.get("trainer.early_stopping.patience", "null") == "null":  # the last epoch's were kept
+    if monitor.startswith("val/"):
+        return info.metrics.get(final(monitor))
+    chooses = info.params.get("trainer.keep_best") == "true"
+    if info.params.get("trainer.early_stopping.patience", "null") == "null" and not chooses:  # the last epoch's
         return info.metrics.get(monitor)
     history = [value for _, value in tracker.history(info.run_id, monitor)]
     return (max if rises(monitor) else min)(history, default=None)

@@ -101,10 +101,10 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         metrics = final_metrics(parts, fitted) | {TOTAL_SECONDS: time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
-        _record_files(tracker, job, parts, fitted)
+        objective = monitored(config.trainer.monitor, fitted, metrics)
+        _record_files(tracker, job, parts, fitted, objective)
         result = make_result(job, run_id, order, metrics)
         tracker.set_tags({NOTE_TAG: note(job, result)})
-    objective = monitored(config.trainer.monitor, fitted)
     job.folder.write_manifest(replace(manifest, objective=objective))
     job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     return None
 
 
-def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult) -> None:
+def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult, objective: float) -> None:
     """Write the files of the run, and record them with the figures that come from them, and the model."""
     tracking, folder = job.config.tracking, job.folder.path
     explain = explains(job.config, job.sweep)
@@ -147,7 +147,7 @@ def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitRes
         if (folder / file).is_file():
             tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)
     if chosen_later and not (tracking.log_model and tracking.uri):
-        _keep_model_of_best(job, parts.network, monitored(job.config.trainer.monitor, fitted))
+        _keep_model_of_best(job, parts.network, objective)
 
 
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:

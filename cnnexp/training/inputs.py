@@ -10,8 +10,10 @@ import numpy as np
 
 from cnnexp.config.training import TrainerConfig
 from cnnexp.console import progress
+from cnnexp.data.balance import is_unbalanced
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import AugmentedPasses, EvalBatches, FeatureArrays
+from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import FrozenSplit, cut_model, features_key
@@ -84,6 +86,15 @@ class Training:
     def one_hot(self) -> bool:
         """Whether the targets of more than two classes cannot be class numbers."""
         return bool(self.data.augmentation.mixup or self.config.label_smoothing)
+
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """The figures that are computed of the validation images after each epoch, beside loss and accuracy."""
+        asked = self.config.epoch_metrics
+        if asked is None:
+            asked = ["f1_macro"] if is_unbalanced(self.data.train.labels, self.data.num_classes) else []
+        wanted = {f"val/{name}" for name in asked} | {self.config.monitor}
+        return tuple(name for name in FIGURE_NAMES if f"val/{name}" in wanted - {VAL_ACC})
 
 
 # ---------------------------------------------------------------------------------------- views of a split
