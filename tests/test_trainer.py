@@ -1,7 +1,9 @@
 """The trainer: phases, checkpoints, kept augmented passes, early stopping; small networks, a few seconds."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cnnexp.models.classifier import class_probabilities
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
+from cnnexp.training.losses import LossPlan, cross_entropy, focal
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, frozen_digest
 from cnnexp.training.runtime import prepare_tensorflow
@@ -213,9 +216,11 @@ def test_half_precision_features_give_nearly_the_same(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- recipe
 
 
-def outcome(classes: int, config: TrainerConfig = SETTINGS, given: Any = None, plan: Any = None) -> FitResult:
+def outcome(
+    classes: int, config: TrainerConfig = SETTINGS, given: Any = None, plan: Any = None, **more: Any
+) -> FitResult:
     model = network(classes=classes)
-    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), config)
+    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), config, **more)
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +231,13 @@ def plain() -> dict[int, FitResult]:
 @pytest.mark.parametrize(
     ("classes", "changed"),
     [
-        (2, {"config": settings(label_smoothing=0.2)}),
-        (3, {"config": settings(label_smoothing=0.2)}),
+        (2, {"loss": LossPlan(partial(cross_entropy, label_smoothing=0.2))}),
+        (3, {"loss": LossPlan(partial(cross_entropy, label_smoothing=0.2), one_hot=True)}),
+        (2, {"loss": LossPlan(weights=(1.0, 5.0))}),
+        (3, {"loss": LossPlan(weights=(1.0, 5.0, 1.0)), "given": Augmentation(mixup=0.4)}),
+        (3, {"loss": LossPlan(focal, one_hot=True)}),
+        (3, {"loss": LossPlan(keras.losses.MeanSquaredError, is_ours=False, one_hot=True)}),
+        (3, {"config": settings(balanced_sampling=True)}),
         (2, {"given": Augmentation(mixup=0.4)}),
         (3, {"given": Augmentation(mixup=0.4)}),
         (2, {"plan": {"ema_momentum": 0.5}}),
@@ -235,7 +245,7 @@ def plain() -> dict[int, FitResult]:
         (2, {"plan": {"layer_factors": {"conv3/kernel": 0.1}}}),
         (3, {"config": settings(flip_averaging=True)}),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_each_ingredient_changes_the_outcome(
     plain: dict[int, FitResult], classes: int, changed: dict[str, Any]
@@ -379,13 +389,19 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
 
 
 def test_a_resumed_training_keeps_the_best_of_all_its_epochs(tmp_path: Path) -> None:
-    """Which came before it was interrupted."""
-    config = settings(monitor="val/f1_macro", keep_best=True)
+    """Which came before it was interrupted; with focal loss, weights, and classes that are drawn equally often."""
+    given = data(GEOMETRIC)
+    given = replace(given, train=replace(given.train, labels=np.array([1, 1] + [0] * 8)))
+    more: dict[str, Any] = {
+        "given": given,
+        "config": settings(monitor="val/f1_macro", keep_best=True, balanced_sampling=True),
+        "cache": cache(tmp_path / "cache", 2),
+        "loss": LossPlan(focal, weights=(1.0, 2.0)),
+    }
     model = network()
-    whole = run(model, two_phases(model), data(GEOMETRIC), config)
-    resumed = interrupted(
-        two_phases, 4, given=data(GEOMETRIC), config=config, checkpoint=tmp_path / "run" / "checkpoint.npz"
-    )
+    whole = run(model, two_phases(model), **more)
+    resumed = interrupted(two_phases, 4, checkpoint=tmp_path / "run" / "checkpoint.npz", **more)
+    assert losses(resumed) == losses(whole)
     assert resumed.selected_epoch == whole.selected_epoch < 4
     np.testing.assert_array_equal(resumed.probabilities, whole.probabilities)
     assert [e["val/f1_macro"] for e in resumed.history] == [e["val/f1_macro"] for e in whole.history]

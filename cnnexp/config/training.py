@@ -140,12 +140,16 @@ class TrainerConfig:
     keep_best: bool = option(
         False, doc="A phase ends with the weights of its best epoch by trainer.monitor, without stopping early."
     )
+    balanced_sampling: bool = option(
+        False,
+        doc="Each class is drawn equally often, images of rare ones several times an epoch, which stays as long.",
+    )
     early_stopping: EarlyStoppingConfig = option(EarlyStoppingConfig, doc="When a phase ends before its last epoch.")
     label_smoothing: float = option(
         0.0,
         minimum=0,
         below=1,
-        doc="By how much targets are moved towards each other (arXiv 1512.00567, section 7); 0: none.",
+        doc="The earlier name of loss.label_smoothing, which has this value where it is given none.",
     )
     flip_averaging: bool = option(
         False, doc="The answer is the mean over an image and its mirror image, in the saved model too."

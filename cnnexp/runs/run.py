@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnexp.console import say
+from cnnexp.console import say, warn_once
+from cnnexp.data.balance import unbalanced_line
 from cnnexp.data.dataset import Dataset
 from cnnexp.drawing import drawing
 from cnnexp.errors import UserError
@@ -67,6 +68,9 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
     counts = totals(parts.network)
     tracker.prepare()
+    unbalanced = unbalanced_line(dataset.class_names, dataset.train.labels)
+    if unbalanced and not (config.loss.class_weight or config.trainer.balanced_sampling):
+        warn_once(f"cnnexp: {unbalanced}")
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     earlier = _earlier(job, dataset)
     manifest = RunManifest(

@@ -17,6 +17,7 @@ from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import FrozenSplit, cut_model, features_key
+from cnnexp.training.losses import CROSS_ENTROPY, LossPlan
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Training:
     seed:       decides the order of the images.
     store:      of features; None: every step runs the whole model.
     checkpoint: the file that is written after each epoch, or None.
+    loss:       what is made small.
     strategy:   for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
     """
 
@@ -80,12 +82,13 @@ class Training:
     seed: int = 0
     store: FeatureStore | None = None
     checkpoint: Path | None = None
+    loss: LossPlan = CROSS_ENTROPY
     strategy: Strategy | None = None
 
     @property
     def one_hot(self) -> bool:
         """Whether the targets of more than two classes cannot be class numbers."""
-        return bool(self.data.augmentation.mixup or self.config.label_smoothing)
+        return bool(self.data.augmentation.mixup or self.loss.one_hot)
 
     @property
     def epoch_figures(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnexp.data.balance import members
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.data.randomness import Purpose, stream
@@ -26,7 +27,7 @@ from cnnexp.training.checkpoint import PhaseReport, StateDict, TrainState, write
 from cnnexp.training.devices import replicated, shared_out, signature
 from cnnexp.training.inputs import PhaseData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
-from cnnexp.training.recipe import accuracy, loss, loss_and_accuracy, mixed, targets
+from cnnexp.training.recipe import accuracy, loss_and_accuracy, mixed, targets
 
 MAX_STEPS_PER_EXECUTION = 16
 FIRST_CHECKPOINT_S = 1.0  # seconds after the start of a phase
@@ -90,7 +91,7 @@ class PhaseTrainer:
                 fused=strategy is None,
                 scale_loss=self._scales_loss(),
             ),
-            loss=loss(classes, one_hot, training.config.label_smoothing),
+            loss=training.loss.build(classes, one_hot),
             metrics=shown if strategy is None else None,
             weighted_metrics=shown if strategy is not None else None,
             jit_compile=False,
@@ -112,9 +113,9 @@ class PhaseTrainer:
         """
         training, data, config = self.training, self.training.data, self.training.config
         optimizer = self.phase.optimizer.traced(self.phase.epochs)
-        if optimizer is None or training.strategy is not None or self._scales_loss():
+        if optimizer is None or training.loss.traced is None or training.strategy is not None or self._scales_loss():
             return None
-        facts = [optimizer, data.num_classes, training.one_hot, config.label_smoothing, data.augmentation.mixup]
+        facts = [optimizer, data.num_classes, training.one_hot, training.loss.traced, data.augmentation.mixup]
         facts += [trainable_flags(self.train_model), type(self.inputs.train).__name__, self.inputs.augment_batches]
         facts += [config.batch_size, config.steps_per_epoch, config.evaluation_batch_size, config.deterministic]
         facts += [len(split.labels) for split in (data.train, data.validation, data.test)]
@@ -293,6 +294,7 @@ def training_batches(inputs: PhaseData) -> TrainBatches:
         seed=training.seed,
         augmentation=augmentation if inputs.augment_batches else None,
         mix=mix if augmentation.mixup else None,
+        balanced=members(data.train.labels) if config.balanced_sampling else None,
         threads=config.loader_threads,
     )
 
