@@ -202,7 +202,8 @@ def test_prepare_and_train_say_it(cnnexp: Run, tmp_path: Path, monkeypatch: pyte
     assert code == 0 and "the classes are unbalanced: 30 training images are cat, 3 dog; " in out, err
     line = ["experiment=baseline", "dataset=digits", "dataset.image_size=16", "backbone.filters=[4]", "head.units=8"]
     line += ["trainer.epochs=1", "tracking=none", "tracking.explain=false"]
-    code, _, err = cnnexp("train", *line)
+    code, out, err = cnnexp("train", *line)
     assert code == 0 and err.count("the classes are unbalanced") == 1
+    assert "mean F1 of the classes 0." in out and "; weakest class: " in out
     code, _, err = cnnexp("train", *line, "loss.class_weight=balanced")
     assert code == 0 and "unbalanced" not in err

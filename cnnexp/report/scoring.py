@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnnexp.console import shorten
+from cnnexp.metrics.intervals import intervals
 from cnnexp.metrics.registry import Area, areas_by_class, figures
 from cnnexp.metrics.statistics import calibration, precision_recall_curve, roc_curve
 from cnnexp.report.predictions import Predictions
@@ -16,21 +17,22 @@ MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
 
 
-def error_metrics(predictions: Predictions) -> dict[str, float]:
-    """Figures of a test beside its accuracy, as metrics to record.
+def scores(predictions: Predictions, groups: np.ndarray | None = None) -> dict[str, float]:
+    """Figures of a test as metrics to record: `test/NAME`, and the ends of its 95 % interval, `_low` and `_high`.
+
+    Args:
+        predictions: the answers to the test images.
+        groups: see `intervals`.
 
     Returns:
-        `test/ece`: expected calibration error, 0 to 1, in 15 bins (Guo et al. 2017, arXiv 1706.04599).
-        `test/brier`: Brier score (see `brier_score`), 0 to 1 for two classes, 0 to 2 for more.
-        `test/roc_auc`, `test/average_precision`: with class 1 of two as the positive one; of more classes the mean
-        over one class against the rest (macro average). Classes that no test image has do not count; both are
-        left out where all test images are of one class.
-        Nothing at all where a probability is NaN or infinite.
+        Of every name of `FIGURES` that is defined, see there; of `acc` the interval alone, since it is recorded
+        already. Nothing at all where a probability is NaN or infinite.
     """
-    names = ("ece", "brier", "roc_auc", "average_precision")
-    return {
-        f"test/{name}": value for name, value in figures(predictions.labels, predictions.probabilities, names).items()
-    }
+    table = predictions.labels, predictions.probabilities
+    metrics = {f"test/{name}": value for name, value in figures(*table).items() if name != "acc"}
+    for name, (low, high) in intervals(*table, groups=groups).items():
+        metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
+    return metrics
 
 
 def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:

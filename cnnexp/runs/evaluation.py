@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cnnexp.config import Config
 from cnnexp.console import say
 from cnnexp.errors import UserError
-from cnnexp.metrics.names import TEST_ACC, TEST_ECE, TEST_LOSS
+from cnnexp.metrics.names import FIGURE_NAMES
 from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
     from cnnexp.data.dataset import Dataset, Split
     from cnnexp.models.classifier import LoadedModel
+    from cnnexp.report.classes import ClassRow
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
 
-RECORDED = {"acc": TEST_ACC, "loss": TEST_LOSS, "ece": TEST_ECE}
+RECORDED = {name: f"test/{name}" for name in ("acc", "loss", *FIGURE_NAMES)}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: the figures `acc`, `loss`, `ece` of `predictions`; `recorded` holds the run's own, if they are
-    of the same split; `same_data` says whether the images are those of the run, to the last byte."""
+    """What came out: the figures of `predictions`, `acc`, `loss` and all others that are defined; `recorded` holds the
+    run's own, if they are of the same split; `same_data` says whether the images are those of the run, to the last
+    byte."""
 
     predictions: "Predictions"
     figures: dict[str, float]
@@ -38,6 +40,20 @@ class Evaluation:
         from cnnexp.metrics.statistics import wilson_interval
 
         return wilson_interval(int(self.predictions.correct.sum()), len(self.predictions.labels))
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 %, of every figure that has one."""
+        from cnnexp.metrics.intervals import intervals
+
+        return intervals(self.predictions.labels, self.predictions.probabilities)
+
+    @property
+    def classes(self) -> "list[ClassRow]":
+        """The figures of each class that has images or answers."""
+        from cnnexp.report.classes import class_rows
+
+        return [row for row in class_rows(self.predictions) if row.support or row.values["precision"]]
 
     @property
     def confusion(self) -> "np.ndarray":
@@ -77,7 +93,7 @@ def evaluate(config: Config, model: "LoadedModel", dataset: "Dataset", info: "Ru
     """
     import numpy as np
 
-    from cnnexp.metrics.statistics import calibration
+    from cnnexp.metrics.registry import figures
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
     from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
@@ -91,10 +107,10 @@ def evaluate(config: Config, model: "LoadedModel", dataset: "Dataset", info: "Ru
     probabilities = class_probabilities(outputs)
     ids = tuple(image for part in splits for image in part.ids)
     predictions = Predictions(ids, labels, predicted_classes(outputs), probabilities, model.class_names)
-    error = calibration(predictions.confidence, predictions.correct).error
+    others = {name: value for name, value in figures(labels, probabilities).items() if name not in ("acc", "log_loss")}
     same_data = dataset.digest == info.tags.get("data_digest")
     recorded = {key: info.metrics[name] for key, name in RECORDED.items() if split == "test" and name in info.metrics}
-    return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
+    return Evaluation(predictions, {"acc": accuracy, "loss": loss, **others}, recorded, same_data)
 
 
 def _outputs(config: Config, model: "LoadedModel", split: "Split") -> "np.ndarray":

@@ -33,7 +33,7 @@ from cnnexp.metrics.names import (
 )
 from cnnexp.metrics.registry import figures
 from cnnexp.report.compare import Result, summarise
-from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
+from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS, read_predictions
 from cnnexp.report.tables import DROPPED, table_rows
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import REUSED_FROM
@@ -115,6 +115,19 @@ def show(config: Config, result: Result, folder: RunFolder) -> None:
     say(f"files in {folder}")
 
 
+def show_classes(result: Result, folder: RunFolder) -> None:
+    """Print what accuracy does not tell where classes are unbalanced: F1 and the weakest class, with intervals."""
+    from cnnexp.report.classes import class_rows, weakest_line  # and Matplotlib
+
+    rows = class_rows(read_predictions(folder.predictions))
+    found = result.figures
+    if "f1_macro" in found:
+        around = ""
+        if "f1_macro_low" in found:
+            around = f" (95 % interval {found['f1_macro_low']:.3f} to {found['f1_macro_high']:.3f})"
+        say(f"mean F1 of the classes {found['f1_macro']:.3f}{around}; {weakest_line(rows)}")
+
+
 def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, files: Sequence[str]) -> Result:
     """What a run of the store came to.
 
@@ -123,7 +136,12 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
             which older runs have not, are not missed.
     """
     reference = info.params.get("reference_accuracy", "null")
-    figures = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
+    known = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
+    of_test = {
+        name: value
+        for name, value in info.metrics.items()
+        if name.startswith("test/") and name not in known and math.isfinite(value)
+    }
     monitor = info.params.get("trainer.monitor", VAL_ACC)
     origin = info.tags.get(REUSED_FROM) or info.run_id
     place = folder / "predictions" / origin
@@ -139,7 +157,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         order=order,
         monitor=monitor,
         objective=_objective(tracker, info, monitor),
-    ).with_metrics({name: figure for name, figure in figures.items() if figure is not None})
+    ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
 
 
 def _figure(info: RunInfo, name: str) -> float | None:

@@ -23,7 +23,7 @@ from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
-from cnnexp.runs.result import final_metrics, make_result, monitored, show
+from cnnexp.runs.result import final_metrics, make_result, monitored, show, show_classes
 from cnnexp.runs.reuse import made_by
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.notes import NOTE_TAG
@@ -106,13 +106,15 @@ def _run(job: Job, parent: str | None, order: int) -> float:
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
         objective = monitored(config.trainer.monitor, fitted, metrics)
-        _record_files(tracker, job, parts, fitted, objective)
+        metrics |= _record_files(tracker, job, parts, fitted, objective)
         result = make_result(job, run_id, order, metrics)
         tracker.set_tags({NOTE_TAG: note(job, result)})
     job.folder.write_manifest(replace(manifest, objective=objective))
     job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
+    if unbalanced:
+        show_classes(result, job.folder)
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
     return objective
@@ -134,8 +136,10 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     return None
 
 
-def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult, objective: float) -> None:
-    """Write the files of the run, and record them with the figures that come from them, and the model."""
+def _record_files(
+    tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult, objective: float
+) -> dict[str, float]:
+    """Write the files of the run, and record them with the figures that come from them, which are returned."""
     tracking, folder = job.config.tracking, job.folder.path
     explain = explains(job.config, job.sweep)
     chosen_later = bool(tracking.explain) and not explain
@@ -152,6 +156,7 @@ def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitRes
             tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)
     if chosen_later and not (tracking.log_model and tracking.uri):
         _keep_model_of_best(job, parts.network, objective)
+    return scores
 
 
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
