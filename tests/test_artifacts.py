@@ -12,7 +12,10 @@ import sklearn.metrics
 from made_runs import picture
 
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import FIGURE_NAMES
+from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.mistakes import read_mistakes
+from cnnexp.report.predictions import read_predictions
 from cnnexp.runs import artifacts
 from cnnexp.runs.folder import RunFolder
 
@@ -94,7 +97,7 @@ def test_two_classes(
     assert metrics["test/average_precision"] == pytest.approx(sklearn.metrics.average_precision_score(truth, dog))
     assert metrics["test/brier"] == pytest.approx(sklearn.metrics.brier_score_loss(truth, dog), abs=1e-6)
     assert 0 <= metrics["test/ece"] <= 1
-    for name in ("reliability.png", "roc_pr.png", "confusion.png", "curves.png"):
+    for name in ("reliability.png", "roc_pr.png", "confusion.png", "curves.png", "classes.png"):
         picture(folder / name)
 
     labels = dataset.test.labels[:, np.newaxis]
@@ -102,14 +105,21 @@ def test_two_classes(
     _three_wrong(arguments, tmp_path / "three", monkeypatch)
     # all right: nothing to show of mistakes, but the file for the comparison is there
     metrics = again(arguments, tmp_path / "right", 0.2 + 0.6 * labels)
-    assert metrics == pytest.approx(
-        {"test/ece": 0.2, "test/brier": 0.04, "test/roc_auc": 1, "test/average_precision": 1}, abs=1e-6
-    )
+    expected = {"test/ece": 0.2, "test/brier": 0.04, "test/roc_auc": 1, "test/average_precision": 1, "test/mcc": 1}
+    expected |= {
+        "test/f1_macro": 1,
+        "x/class/cat/recall": 1,
+        "x/class/dog/support": int(labels.sum()),
+        "test/acc_high": 1,
+    }
+    expected |= {"test/acc_low": wilson_interval(len(labels), len(labels))[0]}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert "test/f1_macro_low" not in metrics, "of what is all right resamples do not tell"
     assert names(tmp_path / "right") == set(artifacts.FILES) - {"errors.png"}
     assert read_mistakes(tmp_path / "right" / "mistakes.zip", dataset.test.ids) == {}
     # nothing that a picture could show
     assert again(arguments, tmp_path / "nan", np.full(labels.shape, np.nan)) == {}
-    assert not {"reliability.png", "roc_pr.png"} & names(tmp_path / "nan")
+    assert not {"reliability.png", "roc_pr.png", "classes.png"} & names(tmp_path / "nan")
 
 
 def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +152,10 @@ def test_ten_classes_of_a_network_without_maps(
     arguments, metrics = written("experiment=mnist", "dataset=digits")
     folder, dataset = arguments[0].folder.path, arguments[1].dataset
     assert names(folder) >= set(artifacts.FILES) - {"explain/heatmaps.png"}
-    assert {"test/ece", "test/brier", "test/roc_auc", "test/average_precision"} == set(metrics)
+    named = {name for name in metrics if name.startswith("test/") and not name.endswith(("_low", "_high"))}
+    assert named == {f"test/{name}" for name in FIGURE_NAMES[1:]}
+    assert {f"x/class/{digit}/{name}" for digit in range(10) for name in ("recall", "support")} <= set(metrics)
+    _figures_are_those_of_the_answers(folder, metrics)
     assert 0 <= metrics["test/brier"] <= 2
     # the test images of one class alone
     quick()
@@ -150,5 +163,26 @@ def test_ten_classes_of_a_network_without_maps(
     sevens = replace(dataset, test=replace(dataset.test, labels=np.full_like(dataset.test.labels, 7)))
     arguments[1] = replace(arguments[1], dataset=sevens)
     metrics = again(arguments, tmp_path / "sevens", fit.probabilities)
-    assert set(metrics) == {"test/ece", "test/brier"}
+    assert {"test/ece", "test/brier", "test/f1_macro"} <= set(metrics)
+    assert not {"test/roc_auc", "test/average_precision"} & set(metrics)
     assert "roc_pr.png" not in names(tmp_path / "sevens")
+
+
+def _figures_are_those_of_the_answers(folder: Path, metrics: dict[str, float]) -> None:
+    """By scikit-learn, from the files of the run."""
+    answers = read_predictions(folder / "predictions.csv")
+    truth, predicted = answers.labels, answers.predicted
+    assert metrics["test/f1_macro"] == pytest.approx(
+        sklearn.metrics.f1_score(truth, predicted, average="macro", zero_division=0)
+    )
+    assert metrics["test/brier_low"] < metrics["test/brier"] < metrics["test/brier_high"]
+    parts = sklearn.metrics.precision_recall_fscore_support(truth, predicted, labels=range(10), zero_division=0)
+    with open(folder / "classes.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["class"] for line in lines] == list(answers.class_names)
+    for name, values in zip(("precision", "recall", "f1", "support"), parts, strict=True):
+        assert [float(line[name]) for line in lines] == pytest.approx(list(values))
+    for number, line in enumerate(lines):
+        of_class = answers.correct[truth == number]
+        low, high = wilson_interval(int(of_class.sum()), len(of_class))
+        assert (float(line["recall_low"]), float(line["recall_high"])) == pytest.approx((low, high))

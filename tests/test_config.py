@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from cnnexp.config import SCHEMAS, Config, data, network, phases, training, validated
+from cnnexp.config import SCHEMAS, Config, data, loss, network, phases, training, validated
 from cnnexp.config.limits import check_limits, option
 from cnnexp.config.targets import find, partial_from_config
 from cnnexp.errors import UserError, nearest
@@ -111,7 +111,7 @@ def test_values_outside_their_limits_are_named(values: dict[str, Any], message: 
         (training.ScheduleConfig, "final_fraction", [0.0, 1.0], [1.1]),
         (training.TrainerConfig, "epochs", [1], [0]),
         (training.TrainerConfig, "steps_per_epoch", [1, None], [0]),
-        (training.TrainerConfig, "monitor", ["val/acc", "train/loss"], ["val_acc"]),
+        (training.TrainerConfig, "monitor", ["val/acc", "train/loss", "val/f1_macro"], ["val_acc", "train/f1_macro"]),
         (Config, "seed", [0, 2147483647], [-1, 2147483648]),
         (Config, "reference_accuracy", [0.0, 1.0, None], [1.01]),
     ],
@@ -125,7 +125,7 @@ def test_limits_of_the_schema(node: Any, name: str, allowed: list[Any], refused:
 
 
 def test_every_number_of_the_schema_has_limits() -> None:
-    nodes = [getattr(part, name) for part in (data, network, training, phases) for name in dir(part)]
+    nodes = [getattr(part, name) for part in (data, network, training, phases, loss) for name in dir(part)]
     nodes = [node for node in nodes if getattr(node, "__module__", "").startswith("cnnexp.config")]
     nodes = [node for node in nodes if hasattr(node, "__dataclass_fields__")]
     assert {node for options in SCHEMAS.values() for node in options.values()} < set(nodes)

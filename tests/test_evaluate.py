@@ -12,8 +12,9 @@ import pytest
 
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
+from cnnexp.metrics.names import FIGURE_NAMES
+from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.predictions import read_predictions
-from cnnexp.report.statistics import wilson_interval
 from cnnexp.runs.evaluation import class_numbers, read_map
 
 pytestmark = pytest.mark.trains
@@ -74,6 +75,15 @@ def test_its_own_test_images_give_what_the_run_recorded(evaluate: Run, root: Pat
     assert found["loss"] == pytest.approx(before["test/loss"], abs=1e-6)
     assert found["ece"] == pytest.approx(before["test/ece"], abs=1e-6)
     assert (found["same_data"], found["images"]) == (True, 9)
+    for name in ("balanced_acc", "f1_macro", "mcc", "brier", "roc_auc"):
+        assert found[name] == pytest.approx(before[f"test/{name}"], abs=1e-6) == found["recorded"][name]
+    low, high = found["intervals"]["brier"]
+    assert (low, high) == pytest.approx((before["test/brier_low"], before["test/brier_high"]), abs=1e-5)
+    for row, (name, of_class) in zip(found["confusion"], found["classes"].items(), strict=True):
+        place = found["class_names"].index(name)
+        assert of_class["support"] == sum(row) and of_class["recall"] == row[place] / sum(row)
+        assert of_class["recall"] == before[f"x/class/{name}/recall"]
+        assert of_class["intervals"]["recall"] == list(wilson_interval(row[place], sum(row)))
     right = round(9 * found["acc"])
     assert found["interval"] == list(wilson_interval(right, 9))
     assert np.array(found["confusion"]).trace() == right and np.array(found["confusion"]).sum() == 9
@@ -93,7 +103,10 @@ def test_the_tables_and_the_log(evaluate: Run, root: Path) -> None:
     assert "95 % interval" in out and "confusion" in out and "recorded in run" in out
     after = recorded(root).data.metrics
     assert after["evaluate/folder/test/acc"] == before["test/acc"]
-    assert set(after) - set(before) == {f"evaluate/folder/test/{key}" for key in ("acc", "loss", "ece")}
+    added = {name.removeprefix("evaluate/folder/test/") for name in set(after) - set(before)}
+    assert {"acc", "loss", "ece"} < added <= {"loss", *FIGURE_NAMES}
+    assert after["evaluate/folder/test/f1_macro"] == pytest.approx(before["test/f1_macro"])
+    assert "of each class, with 95 % intervals" in out
 
 
 def test_splits(evaluate: Run) -> None:

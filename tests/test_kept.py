@@ -54,8 +54,15 @@ CHANGES = {  # key -> the overrides of a job that differs in it
     "trainer.steps_per_epoch": ["trainer.steps_per_epoch=4"],
     "trainer.evaluation_batch_size": ["trainer.evaluation_batch_size=7"],
     "trainer.monitor": ["trainer.monitor=val/loss", "trainer.early_stopping.patience=1", "trainer.epochs=4"],
+    "trainer.epoch_metrics": ["trainer.epoch_metrics=[mcc]"],
+    "trainer.keep_best": ["trainer.keep_best=true", "optimizer.learning_rate=1", "trainer.epochs=4"],
     "trainer.early_stopping": ["trainer.early_stopping.patience=1", "optimizer.learning_rate=1", "trainer.epochs=4"],
     "trainer.label_smoothing": ["trainer.label_smoothing=0.2"],
+    "trainer.balanced_sampling": ["trainer.balanced_sampling=true", "trainer.batch_size=5"],
+    "loss.name": ["loss=custom", "loss._target_=keras.losses.CategoricalFocalCrossentropy"],
+    "loss.class_weight": ["loss.class_weight={0:9,1:1,2:1,3:1,4:1,5:1,6:1,7:1,8:1,9:1}"],
+    "loss.label_smoothing": ["loss.label_smoothing=0.1"],
+    "loss.gamma": ["loss=focal", "loss.gamma=3"],
     "trainer.flip_averaging": ["trainer.flip_averaging=true"],
     "trainer.feature_cache": ["trainer.feature_cache=false"],
     "trainer.feature_dtype": ["trainer.feature_dtype=float16"],
@@ -117,14 +124,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 def test_every_key_is_tried() -> None:
     trained = {item.name for item in fields(TrainerConfig)} - NOT_DIGITS
     wanted = {f"trainer.{name}" for name in trained}
-    for group in ("optimizer", "head", "augmentation"):
+    for group in ("optimizer", "head", "loss", "augmentation"):
         names = {item.name for kind in SCHEMAS[group].values() for item in fields(kind)}
         wanted |= {f"{group}.{name}" for name in names - {"_target_", "arguments"}}
-    assert wanted - {"augmentation.arguments"} <= CHANGES.keys()
+    assert wanted - {"augmentation.arguments", "loss.arguments"} <= CHANGES.keys()
     assert is_dataclass(TrainerConfig)
 
 
-FEW = ("seed", "optimizer.learning_rate", "optimizer.momentum", "trainer.label_smoothing", "trainer.flip_averaging")
+FEW = ("seed", "optimizer.learning_rate", "optimizer.momentum", "trainer.label_smoothing", "loss.gamma")
 
 
 @pytest.mark.parametrize("keys", [FEW, pytest.param(tuple(CHANGES), marks=pytest.mark.long)], ids=["few", "all"])

@@ -135,7 +135,8 @@ def test_a_killed_run_goes_on(cnnexp: Run, find: Find, tmp_path: Path) -> None:
     assert [step for step, _ in resumed["train/loss"]] == [1, 2, 3, 4]
     assert tracker(tmp_path).find_run(killed.run_id).status == "FINISHED"
     if as_then(unbroken):
-        assert resumed == figures(tmp_path, unbroken.run_id)
+        before = figures(tmp_path, unbroken.run_id)
+        assert {name: resumed[name] for name in before} == before  # this version has more of them
 
 
 def test_a_killed_sweep_goes_on(cnnexp: Run, find: Find, outputs: Path, tmp_path: Path) -> None:

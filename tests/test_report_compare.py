@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_runs import answers, result
 
+from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.compare import Result, summarise
-from cnnexp.report.statistics import wilson_interval
 from cnnexp.report.tables import table_rows, to_json, write_csv
 
 

@@ -218,7 +218,7 @@ def test_roc_of_more_classes(tmp_path: Path, drawn: list[Any], classes: int, cur
     assert picture(tmp_path / "p.png").shape[1] == 1340
     labelled = [line.get_label() for line in drawn[0].axes[0].lines[1:]]
     assert len(labelled) == curves
-    area = dict(zip([n for n, _, _ in scoring.areas_by_class(answers)], scoring.areas_by_class(answers), strict=True))
+    area = {area.number: area for area in scoring.areas_by_class(answers.labels, answers.probabilities)}
     assert 0 not in area
     assert f"{area[2].roc_auc:.4f}  {area[2].average_precision:.4f}  class 2" in labelled
     mean = np.mean([one.roc_auc for one in area.values()])

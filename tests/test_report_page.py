@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from made_runs import answers, keep_mistakes, result
 
+from cnnexp.metrics.statistics import mcnemar_exact
 from cnnexp.report.chart import draw_progression
 from cnnexp.report.compare import Comparison, summarise
 from cnnexp.report.mistakes import Mistake, thumbnail
 from cnnexp.report.page import MOST_NAMES, MOST_PICTURES, write_page
-from cnnexp.report.statistics import mcnemar_exact
 from cnnexp.report.tables import table_rows
 from cnnexp.runs.comparison import mistakes_by_variant, write_report
 

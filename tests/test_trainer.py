@@ -1,7 +1,9 @@
 """The trainer: phases, checkpoints, kept augmented passes, early stopping; small networks, a few seconds."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ import pytest
 from cnnexp.config.training import EarlyStoppingConfig, TrainerConfig
 from cnnexp.console import EpochProgress
 from cnnexp.data.augment import Geometric
+from cnnexp.data.balance import is_unbalanced
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
+from cnnexp.metrics.registry import figures
+from cnnexp.models.classifier import class_probabilities
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
+from cnnexp.training.losses import LossPlan, cross_entropy, focal
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase, frozen_digest
 from cnnexp.training.runtime import prepare_tensorflow
@@ -210,9 +216,11 @@ def test_half_precision_features_give_nearly_the_same(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- recipe
 
 
-def outcome(classes: int, config: TrainerConfig = SETTINGS, given: Any = None, plan: Any = None) -> FitResult:
+def outcome(
+    classes: int, config: TrainerConfig = SETTINGS, given: Any = None, plan: Any = None, **more: Any
+) -> FitResult:
     model = network(classes=classes)
-    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), config)
+    return run(model, [phase(model, epochs=1, **(plan or {}))], data(given, classes), config, **more)
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +231,13 @@ def plain() -> dict[int, FitResult]:
 @pytest.mark.parametrize(
     ("classes", "changed"),
     [
-        (2, {"config": settings(label_smoothing=0.2)}),
-        (3, {"config": settings(label_smoothing=0.2)}),
+        (2, {"loss": LossPlan(partial(cross_entropy, label_smoothing=0.2))}),
+        (3, {"loss": LossPlan(partial(cross_entropy, label_smoothing=0.2), one_hot=True)}),
+        (2, {"loss": LossPlan(weights=(1.0, 5.0))}),
+        (3, {"loss": LossPlan(weights=(1.0, 5.0, 1.0)), "given": Augmentation(mixup=0.4)}),
+        (3, {"loss": LossPlan(focal, one_hot=True)}),
+        (3, {"loss": LossPlan(keras.losses.MeanSquaredError, is_ours=False, one_hot=True)}),
+        (3, {"config": settings(balanced_sampling=True)}),
         (2, {"given": Augmentation(mixup=0.4)}),
         (3, {"given": Augmentation(mixup=0.4)}),
         (2, {"plan": {"ema_momentum": 0.5}}),
@@ -232,7 +245,7 @@ def plain() -> dict[int, FitResult]:
         (2, {"plan": {"layer_factors": {"conv3/kernel": 0.1}}}),
         (3, {"config": settings(flip_averaging=True)}),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_each_ingredient_changes_the_outcome(
     plain: dict[int, FitResult], classes: int, changed: dict[str, Any]
@@ -294,6 +307,36 @@ def test_an_improvement_below_min_delta_is_none() -> None:
     assert counts[0] > counts[1] == 2
 
 
+def test_the_best_epoch_is_kept_without_stopping_early() -> None:
+    for keep_best in (True, False):
+        model = network(dropout=0)
+        config = settings(monitor="val/brier", keep_best=keep_best, epoch_metrics=["f1_macro", "roc_auc"])
+        result = run(model, [phase(model, 0, 12, rate=0.05)], config=config)
+        values = [epoch["val/brier"] for epoch in result.history]
+        assert len(values) == 12 and result.selected_epoch == (values.index(min(values)) if keep_best else 11) != 0
+        chosen, labels = result.history[result.selected_epoch], data().validation.labels
+        own = figures(labels, class_probabilities(result.validation_probabilities))
+        for name in ("brier", "f1_macro", "roc_auc"):
+            assert chosen[f"val/{name}"] == own[name], "of the weights that were kept"
+        assert "val/mcc" not in chosen
+
+
+def test_unbalanced_classes_have_their_f1_in_each_epoch() -> None:
+    given = data()
+    labels = np.array([1] + [0] * 9)
+    unbalanced = replace(given, train=replace(given.train, labels=labels))
+    for made, more, expected in (
+        (given, {}, ()),
+        (unbalanced, {}, ("f1_macro",)),
+        (unbalanced, {"epoch_metrics": []}, ()),
+        (unbalanced, {"epoch_metrics": ["mcc", "acc"], "monitor": "val/brier"}, ("mcc", "brier")),
+        (given, {"monitor": "train/loss"}, ()),
+    ):
+        assert Training(keras.Model(), made, settings(**more)).epoch_figures == expected
+    assert is_unbalanced(np.array([0, 1, 1, 1]), 2) and not is_unbalanced(np.array([0, 0, 1, 1, 1]), 2)
+    assert is_unbalanced(np.array([0, 0, 1, 1]), 3), "a class without images"
+
+
 # -------------------------------------------------------------------------------------------------- resume
 
 
@@ -343,6 +386,25 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
         assert [epoch[key] for epoch in resumed.history] == [epoch[key] for epoch in unbroken.history]
     facts = [[(r.name, r.epochs, r.frozen_digest) for r in result.phases] for result in (resumed, unbroken)]
     assert facts[0] == facts[1]
+
+
+def test_a_resumed_training_keeps_the_best_of_all_its_epochs(tmp_path: Path) -> None:
+    """Which came before it was interrupted; with focal loss, weights, and classes that are drawn equally often."""
+    given = data(GEOMETRIC)
+    given = replace(given, train=replace(given.train, labels=np.array([1, 1] + [0] * 8)))
+    more: dict[str, Any] = {
+        "given": given,
+        "config": settings(monitor="val/f1_macro", keep_best=True, balanced_sampling=True),
+        "cache": cache(tmp_path / "cache", 2),
+        "loss": LossPlan(focal, weights=(1.0, 2.0)),
+    }
+    model = network()
+    whole = run(model, two_phases(model), **more)
+    resumed = interrupted(two_phases, 4, checkpoint=tmp_path / "run" / "checkpoint.npz", **more)
+    assert losses(resumed) == losses(whole)
+    assert resumed.selected_epoch == whole.selected_epoch < 4
+    np.testing.assert_array_equal(resumed.probabilities, whole.probabilities)
+    assert [e["val/f1_macro"] for e in resumed.history] == [e["val/f1_macro"] for e in whole.history]
 
 
 def test_a_stop_that_was_decided_stays_decided(tmp_path: Path) -> None:

@@ -30,13 +30,14 @@ from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
+    from cnnexp.report.classes import ClassRow
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
 TEXT = """\
 Tests the model of a tracked run again: on its own test images, or on every photo of another folder, archive or table,
-whose classes have the same names, in any order, and may be fewer; --map joins other names. Accuracy with its 95 %
-interval (Wilson), loss, calibration error, confusion, and beside them what the run recorded."""
+whose classes have the same names, in any order, and may be fewer; --map joins other names. Every figure of `cnnexp
+guide figures` with its 95 % interval, those of each class, the confusion, and beside them what the run recorded."""
 OVERRIDES = (
     "the data, as dataset=folder dataset.path=FOLDER, and where the store is, as paths.root=FOLDER; without any, the "
     "data set that the run recorded"
@@ -177,6 +178,10 @@ def _as_json(info: "RunInfo", data: TestData, result: Evaluation) -> dict[str, A
         "images": len(result.predictions.labels),
         **result.figures,
         "interval": result.interval,
+        "intervals": result.intervals,
+        "classes": {
+            row.name: {"support": row.support, **row.values, "intervals": row.intervals} for row in result.classes
+        },
         "recorded": result.recorded,
         "class_names": result.predictions.class_names,
         "confusion": result.confusion.tolist(),
@@ -190,15 +195,26 @@ def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
     of = f" ({', '.join(parts)}; --split takes one of them)" if data.split == "all" and len(parts) > 1 else ""
     kind = "" if data.split == "all" else f"{data.split} "
     say(f"{dataset.name}: {count:,} {kind}images{of}, data digest {dataset.digest[:12]}")
-    low, high = result.interval
-    names = {"acc": "accuracy", "loss": "loss", "ece": "calibration error"}
+    around = result.intervals | {"acc": result.interval}
+    names = {"acc": "accuracy", "ece": "calibration error"}
     rows = []
     for key, value in result.figures.items():
-        interval = f"{low:.3f} to {high:.3f}" if key == "acc" else ""
+        interval = "{:.3f} to {:.3f}".format(*around[key]) if key in around else ""
         then = result.recorded.get(key)
         beside = ["", ""] if then is None else [f"{then:.6f}", f"{round(value - then, 9) + 0.0:+.2g}"]  # CSV: 9 digits
-        rows.append([names[key], f"{value:.6f}", interval, *beside])
+        rows.append([names.get(key, key), f"{value:.6f}", interval, *beside])
     table("", ["", "here", "95 % interval", "recorded", "difference"], rows)
+    shares = [
+        [row.name, f"{row.support:,}", *(_share(row, figure) for figure in ("recall", "precision", "f1"))]
+        for row in result.classes
+    ]
+    table("of each class, with 95 % intervals", ["", "images", "recall", "precision", "F1"], shares)
     classes = result.predictions.class_names
     cells = [[name, *map(str, row)] for name, row in zip(classes, result.confusion, strict=True)]
     table("confusion: a row is a true class, a column an answer", ["", *classes], cells)
+
+
+def _share(row: "ClassRow", figure: str) -> str:
+    """`0.623 (0.45 to 0.77)`"""
+    around = row.intervals[figure]
+    return f"{row.values[figure]:.3f}" + (f" ({around[0]:.2f} to {around[1]:.2f})" if around else "")

@@ -20,6 +20,7 @@ TOPICS = (  # in the order in which they are read
     KEYS,
     "components",
     "little-data",
+    "figures",
     "sweeps",
     "mlflow",
     "explain",

@@ -43,6 +43,7 @@ def run(arguments: list[str]) -> int:
     is_chosen = any(line.startswith("dataset.download=") for line in given.overrides)
     if hasattr(config.dataset, "download") and not is_chosen:
         config.dataset.download = True  # `cnnexp train` never begins with that
+    from cnnexp.data.balance import unbalanced_line
     from cnnexp.data.check.preflight import PreflightError
     from cnnexp.runs.job import load_dataset
 
@@ -58,6 +59,9 @@ def run(arguments: list[str]) -> int:
         shown = ", ".join(f"{count} {name}" for count, name in zip(counts, dataset.class_names, strict=True))
         rows.append([split.name, f"{len(split.labels):,}", shown if len(counts) <= 12 else f"{len(counts)} classes"])
     table(dataset.name, ["split", "images", "of which"], rows)
+    unbalanced = unbalanced_line(dataset.class_names, dataset.train.labels)
+    if unbalanced:
+        say(unbalanced)
     if dataset.report:
         show_report(dataset.report)
     where = getattr(config.dataset, "path", None)

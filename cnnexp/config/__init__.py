@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.data import AUGMENTATIONS, DATASETS, AugmentationConfig, DatasetConfig
 from cnnexp.config.limits import check_keywords, check_limits, option
+from cnnexp.config.loss import LOSSES, LossConfig
 from cnnexp.config.network import BACKBONES, HEADS, BackboneConfig, FreezePolicyConfig, HeadConfig
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.config.targets import HOMES
@@ -48,6 +49,7 @@ class Config:
     backbone: BackboneConfig = option(doc="The feature extractor.")
     head: HeadConfig = option(doc="What turns features into class probabilities.")
     freeze_policy: FreezePolicyConfig = option(doc="Which part of the backbone is trained.")
+    loss: LossConfig = option(LossConfig, doc="What the training makes small.")
     optimizer: OptimizerConfig = option(doc="How weights are updated.")
     trainer: TrainerConfig = option(doc="The training loop.")
     tracking: TrackingConfig = option(doc="Where runs are recorded.")
@@ -93,6 +95,7 @@ SCHEMAS: dict[str, dict[str, type]] = {  # of the groups whose options have keys
     "augmentation": AUGMENTATIONS,
     "backbone": BACKBONES,
     "head": HEADS,
+    "loss": LOSSES,
     "optimizer": OPTIMIZERS,
 }
 

@@ -15,6 +15,7 @@ HOMES = {  # of the leaf of each group: the module, or package, in which its tar
     "augmentation": "cnnexp.data.augment",
     "backbone": "cnnexp.models",
     "head": "cnnexp.models",
+    "loss": "cnnexp.training.losses",
     "optimizer": "keras",
 }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from cnnexp.config.limits import option
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, nearest
+from cnnexp.metrics.names import FIGURE_NAMES, MONITORED
 
 
 @dataclass
@@ -128,15 +129,27 @@ class TrainerConfig:
     )
     monitor: str = option(
         "val/acc",
-        choices=("val/acc", "val/loss", "train/acc", "train/loss"),
-        doc="The figure by which early stopping, searches and the choice among jobs go.",
+        choices=MONITORED,
+        doc="The figure by which the best epoch, early stopping, searches and the choice among jobs go.",
+    )
+    epoch_metrics: Optional[list[str]] = option(
+        None,
+        doc="Figures of the validation images that each epoch has beside accuracy, loss and trainer.monitor, as "
+        "[f1_macro,roc_auc]; null: f1_macro where a class has three times the training images of another.",
+    )
+    keep_best: bool = option(
+        False, doc="A phase ends with the weights of its best epoch by trainer.monitor, without stopping early."
+    )
+    balanced_sampling: bool = option(
+        False,
+        doc="Each class is drawn equally often, images of rare ones several times an epoch, which stays as long.",
     )
     early_stopping: EarlyStoppingConfig = option(EarlyStoppingConfig, doc="When a phase ends before its last epoch.")
     label_smoothing: float = option(
         0.0,
         minimum=0,
         below=1,
-        doc="By how much targets are moved towards each other (arXiv 1512.00567, section 7); 0: none.",
+        doc="The earlier name of loss.label_smoothing, which has this value where it is given none.",
     )
     flip_averaging: bool = option(
         False, doc="The answer is the mean over an image and its mirror image, in the saved model too."
@@ -178,6 +191,12 @@ class TrainerConfig:
     resume: bool = option(
         False, doc="Go on with the newest unfinished run of the same configuration, at its last finished epoch."
     )
+
+    def check(self) -> None:
+        for name in self.epoch_metrics or []:
+            if name not in FIGURE_NAMES:
+                allowed = ", ".join(nearest(name, list(FIGURE_NAMES)))
+                raise UserError(f"trainer.epoch_metrics: {name} is no figure; allowed: {allowed}, or null")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """From splits to batches of NumPy arrays; which images a batch has depends on seed, epoch and step alone."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -89,6 +89,38 @@ def stream_indices(step: int, batch_size: int, n: int, seed: int) -> tuple[np.nd
     return indices, passes
 
 
+@lru_cache(maxsize=1024)
+def _order_of_class(n: int, pass_number: int, seed: int, number: int) -> np.ndarray:
+    permutation = stream(Purpose.ORDER, seed, pass_number, 1 + number).permutation(n)
+    permutation.setflags(write=False)
+    return permutation
+
+
+def balanced_indices(positions: np.ndarray, members: Sequence[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What stands at some positions of an endless stream in which the classes take turns.
+
+    The images of a class come in passes over that class, each in an order of its own: all of them equally often.
+
+    Args:
+        positions: (B,) int, counted from 0.
+        members: of each class the positions of its images, at least one.
+        seed: decides the orders.
+
+    Returns:
+        The images' positions, and the number of the pass over its class that each is drawn for, both (B,).
+    """
+    turns, classes = np.divmod(positions, len(members))
+    indices, passes = np.empty_like(positions), np.empty_like(positions)
+    for number in np.unique(classes):
+        own, at = members[number], np.flatnonzero(classes == number)
+        passes[at], places = np.divmod(turns[at], len(own))
+        for drawn_for in np.unique(passes[at]):
+            of_pass = passes[at] == drawn_for
+            order_of_pass = _order_of_class(len(own), int(drawn_for), seed, int(number))
+            indices[at[of_pass]] = own[order_of_pass[places[of_pass]]]
+    return indices, passes
+
+
 # ------------------------------------------------------------------------------------------------- batches
 
 
@@ -107,6 +139,8 @@ class TrainBatches:
     seed:            decides the order.
     augmentation:    called as `(images, indices, passes)` for the images of a batch, or None.
     mix:             called as `(x, y, epoch, step)` for a whole batch, or None.
+    balanced:        of each class the positions of its images, which are drawn so that classes come equally often;
+                     None: every image comes equally often.
     threads:         how many batches of images are made at a time; what comes out does not depend on it.
     """
 
@@ -117,6 +151,7 @@ class TrainBatches:
     seed: int
     augmentation: Callable[[Any, np.ndarray, np.ndarray], np.ndarray] | None = None
     mix: Callable[[Any, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]] | None = None
+    balanced: tuple[np.ndarray, ...] | None = None
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -133,6 +168,10 @@ class TrainBatches:
 
     def indices(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Which images a batch has, and for which pass: twice (B,). Epochs and steps count from 0."""
+        if self.balanced:
+            start = epoch * self.images_per_epoch + step * self.batch_size
+            stop = min(start + self.batch_size, (epoch + 1) * self.images_per_epoch)
+            return balanced_indices(np.arange(start, stop), self.balanced, self.seed)
         if self.steps_per_epoch:
             return stream_indices(epoch * self.steps_per_epoch + step, self.batch_size, len(self.inputs), self.seed)
         start = step * self.batch_size

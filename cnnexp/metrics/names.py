@@ -9,7 +9,24 @@ VAL_LOSS, VAL_ACC = "val/loss", "val/acc"
 LEARNING_RATE = "lr"
 EPOCH_SECONDS = "time/epoch_s"  # of the training steps, without the validation
 IMAGES_PER_SECOND = "images_per_s"
-MONITORED = (VAL_ACC, VAL_LOSS, TRAIN_ACC, TRAIN_LOSS)  # what `trainer.monitor` may be
+
+# of a table of answers: `cnnexp.metrics.registry` says what each is, and computes it
+FIGURE_NAMES = (
+    "acc",
+    "balanced_acc",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "mcc",
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "ece",
+    "top5_acc",
+)
+MONITORED = (VAL_ACC, VAL_LOSS, TRAIN_ACC, TRAIN_LOSS, *(f"val/{name}" for name in FIGURE_NAMES[1:]))
+FALLING = ("loss", "brier", "ece")  # how the names of those end that are the better the lower they are
 
 # of the weights that were kept
 FINAL_VAL_LOSS, FINAL_VAL_ACC = "final/val_loss", "final/val_acc"
@@ -38,6 +55,11 @@ def phase_figure(phase: str, figure: str) -> str:
     return f"x/phase/{phase}/{figure}"
 
 
+def final(name: str) -> str:
+    """Of a validation figure by epoch, the name of that of the weights that were kept: `final/val_acc` of `val/acc`."""
+    return name.replace("val/", "final/val_", 1)
+
+
 def current(name: str) -> str:
     """What a figure of any version is called now."""
     return f"x/{name}" if BEFORE.match(name) else name
@@ -58,7 +80,7 @@ def current_figures(figures: Mapping[str, float]) -> dict[str, float]:
 
 def rises(name: str) -> bool:
     """Whether a figure is the better the higher it is."""
-    return not name.endswith("loss")
+    return not name.endswith(FALLING)
 
 
 def is_better(name: str, one: float, other: float, min_delta: float = 0.0) -> bool:

@@ -5,7 +5,7 @@ Accuracies and gains are fractions (0 to 1) here; `tables`, `chart` and `page` s
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +20,8 @@ from cnnexp.metrics.names import (
     VAL_ACC,
     image_count,
 )
+from cnnexp.metrics.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 from cnnexp.report.predictions import VAL_PREDICTIONS, Predictions, read_predictions
-from cnnexp.report.statistics import mcnemar_exact, mean_and_spread, wilson_interval
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ class Result:
     order: int = 0  # place in the sweep; variants are shown by the lowest of their runs
     monitor: str = VAL_ACC  # `trainer.monitor`: the figure by which one of several runs is chosen
     objective: float | None = None  # that figure, of the weights that were kept
+    figures: dict[str, float] = field(default_factory=dict)  # of the test, by name, with NAME_low and NAME_high
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -62,6 +63,7 @@ class Result:
             epochs=count(EPOCHS),
             total_parameters=count(PARAMETERS),
             trainable_parameters=count(TRAINABLE_PARAMETERS),
+            figures={name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")},
         )
 
     @property

@@ -13,9 +13,9 @@ import numpy as np
 from cnnexp.errors import UserError
 from cnnexp.formats import number
 from cnnexp.metrics.names import VAL_ACC, VAL_LOSS, rises
+from cnnexp.metrics.statistics import mcnemar_exact, mean_and_spread
 from cnnexp.report.compare import Result, Variant, decimals, in_seeds, merge, truth
 from cnnexp.report.predictions import Predictions, read_predictions
-from cnnexp.report.statistics import mcnemar_exact, mean_and_spread
 
 SURE = 0.05  # of two points whose difference has a larger p value, neither is better
 MOST_LEVELS = 6  # a key of more numbers is cut in two halves

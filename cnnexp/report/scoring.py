@@ -1,22 +1,15 @@
 """How good the probabilities of a run are: its figures, and as pictures the reliability diagram and the curves."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from cnnexp.console import shorten
-from cnnexp.metrics.names import TEST_AVERAGE_PRECISION, TEST_BRIER, TEST_ECE, TEST_ROC_AUC
+from cnnexp.metrics.intervals import intervals
+from cnnexp.metrics.registry import Area, areas_by_class, figures
+from cnnexp.metrics.statistics import calibration, precision_recall_curve, roc_curve
 from cnnexp.report.predictions import Predictions
-from cnnexp.report.statistics import (
-    average_precision,
-    brier_score,
-    calibration,
-    precision_recall_curve,
-    roc_auc,
-    roc_curve,
-)
 from cnnexp.report.style import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
 from cnnexp.sheet import INK, MUTED
 
@@ -24,47 +17,22 @@ MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
 
 
-class Areas(NamedTuple):
-    """Of one class against the rest."""
+def scores(predictions: Predictions, groups: np.ndarray | None = None) -> dict[str, float]:
+    """Figures of a test as metrics to record: `test/NAME`, and the ends of its 95 % interval, `_low` and `_high`.
 
-    number: int  # of the class
-    roc_auc: float
-    average_precision: float
-
-
-def error_metrics(predictions: Predictions) -> dict[str, float]:
-    """Figures of a test beside its accuracy, as metrics to record.
+    Args:
+        predictions: the answers to the test images.
+        groups: see `intervals`.
 
     Returns:
-        `test/ece`: expected calibration error, 0 to 1, in 15 bins (Guo et al. 2017, arXiv 1706.04599).
-        `test/brier`: Brier score (see `brier_score`), 0 to 1 for two classes, 0 to 2 for more.
-        `test/roc_auc`, `test/average_precision`: with class 1 of two as the positive one; of more classes the mean
-        over one class against the rest (macro average). Classes that no test image has do not count; both are
-        left out where all test images are of one class.
-        Nothing at all where a probability is NaN or infinite.
+        Of every name of `FIGURES` that is defined, see there; of `acc` the interval alone, since it is recorded
+        already. Nothing at all where a probability is NaN or infinite.
     """
-    if not np.isfinite(predictions.probabilities).all():
-        return {}
-    metrics = {
-        TEST_ECE: calibration(predictions.confidence, predictions.correct).error,
-        TEST_BRIER: brier_score(predictions.labels, predictions.probabilities),
-    }
-    areas = areas_by_class(predictions)
-    if areas:
-        metrics[TEST_ROC_AUC] = float(np.mean([area.roc_auc for area in areas]))
-        metrics[TEST_AVERAGE_PRECISION] = float(np.mean([area.average_precision for area in areas]))
+    table = predictions.labels, predictions.probabilities
+    metrics = {f"test/{name}": value for name, value in figures(*table).items() if name != "acc"}
+    for name, (low, high) in intervals(*table, groups=groups).items():
+        metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     return metrics
-
-
-def areas_by_class(predictions: Predictions) -> list[Areas]:
-    """For each class that some but not all images have; of two classes only for class 1."""
-    count = len(predictions.class_names)
-    areas = []
-    for number in range(1 if count == 2 else 0, count):
-        positive, score = predictions.labels == number, predictions.probabilities[:, number]
-        if positive.any() and not positive.all():
-            areas.append(Areas(number, roc_auc(positive, score), average_precision(positive, score)))
-    return areas
 
 
 def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
@@ -81,7 +49,7 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     Returns:
         Whether there is a picture: not where all images are of one class.
     """
-    areas = areas_by_class(predictions)
+    areas = areas_by_class(predictions.labels, predictions.probabilities)
     if not areas:
         return False
     several = len(predictions.class_names) > 2
@@ -115,11 +83,11 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     return True
 
 
-def _curve_label(predictions: Predictions, area: Areas) -> str:
+def _curve_label(predictions: Predictions, area: Area) -> str:
     return f"{area.roc_auc:.4f}  {area.average_precision:.4f}  {shorten(predictions.class_names[area.number], 24)}"
 
 
-def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Areas, colour: str) -> None:
+def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Area, colour: str) -> None:
     positive, score = predictions.labels == area.number, predictions.probabilities[:, area.number]
     false_rate, true_rate, _ = roc_curve(positive, score)
     precision, recall, _ = precision_recall_curve(positive, score)

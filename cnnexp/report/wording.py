@@ -71,8 +71,8 @@ def difference(monitor: str, value: float | None, decimals: int) -> str:
 
 
 def heading(monitor: str) -> str:
-    """The head of its column: `val %`, `val loss`"""
-    return monitor.replace("/acc", " %").replace("/", " ")
+    """The head of its column: `val %`, `val loss`, `val balanced_acc %`"""
+    return monitor.replace("/acc", "").replace("/", " ") + " %" * monitor.endswith("acc")
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The files of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from cnnexp.errors import UserError
 from cnnexp.explain.heatmaps import overlaid, sheet_rows
 from cnnexp.explain.overlay import caption, top_classes
 from cnnexp.files import write_atomic
+from cnnexp.metrics.statistics import confusion_matrix
 from cnnexp.models.build import Network
 from cnnexp.models.classifier import class_probabilities
 from cnnexp.models.counts import layer_rows, totals
 from cnnexp.report import figures
+from cnnexp.report.classes import CLASSES, ClassRow, class_rows, draw_classes, write_classes
 from cnnexp.report.figures import MOST_ERRORS, draw_errors
 from cnnexp.report.mistakes import MISTAKES, MOST_KEPT, write_mistakes
 from cnnexp.report.predictions import (
@@ -28,16 +31,16 @@ from cnnexp.report.predictions import (
     worst_mistakes,
     write_predictions,
 )
-from cnnexp.report.scoring import draw_reliability, draw_roc_pr, error_metrics
-from cnnexp.report.statistics import confusion_matrix
+from cnnexp.report.scoring import draw_reliability, draw_roc_pr, scores
 from cnnexp.runs.build import RunParts
 from cnnexp.runs.folder import ERRORS, HEAT_MAPS
 from cnnexp.runs.job import Job
 from cnnexp.sheet import contact_sheet
-from cnnexp.tracking.record import requirements_text
+from cnnexp.tracking.record import requirements_text, storable
 from cnnexp.training.trainer import FitResult
 
 EXPLAINED = 8  # images on the sheet of a run
+MOST_CLASSES = 20  # whose figures are metrics; those of more would bury the others
 LONGEST_TITLE = 60  # characters of a run's name above its pictures
 FILES = (
     "config.yaml",
@@ -48,6 +51,8 @@ FILES = (
     "confusion.png",
     "reliability.png",
     "roc_pr.png",
+    "classes.png",
+    CLASSES,
     ERRORS,
     PREDICTIONS,
     VAL_PREDICTIONS,
@@ -77,7 +82,7 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
     Without `explain` there are no heat maps.
 
     Returns:
-        The figures of `error_metrics`.
+        The figures of `scores`, and of up to 20 classes their own, as `x/class/NAME/recall`.
     """
     folder, network, dataset, images = job.folder.path, parts.network, parts.dataset, parts.data.test.images
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,11 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
         if len(outputs):
             write_predictions(folder / name, split.ids, split.labels, class_probabilities(outputs), dataset.class_names)
     predictions = read_predictions(folder / PREDICTIONS)
-    metrics = error_metrics(predictions)
+    metrics = scores(predictions)
+    rows = class_rows(predictions)
+    write_classes(folder / CLASSES, rows)
+    if metrics and len(rows) <= MOST_CLASSES:
+        metrics |= class_metrics(rows)
     _draw_scores(draw, folder, title, predictions)
     _keep_mistakes(folder / MISTAKES, predictions, images)
     draw_mistakes(folder, title, Answers(predictions, images, network.model if explain else None), draw)
@@ -113,6 +122,17 @@ def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions)
     if np.isfinite(predictions.probabilities).all():
         draw(draw_reliability, folder / "reliability.png", predictions.confidence, predictions.correct, title)
         draw(draw_roc_pr, folder / "roc_pr.png", predictions, title)
+        draw(draw_classes, folder / "classes.png", class_rows(predictions), title)
+
+
+def class_metrics(rows: Sequence[ClassRow]) -> dict[str, float]:
+    """The figures of single classes as metrics to record: `x/class/NAME/recall`, precision, f1 and support."""
+    names = storable({f"x/class/{row.name}": "" for row in rows})  # two classes never become one
+    found: dict[str, float] = {}
+    for name, row in zip(names, rows, strict=True):
+        found |= {f"{name}/{figure}": value for figure, value in row.values.items()}
+        found[f"{name}/support"] = row.support
+    return found
 
 
 def _keep_mistakes(path: Path, predictions: Predictions, images: ImageLoader) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from cnnexp.config import Config
+from cnnexp.config.loss import LossConfig
 from cnnexp.config.network import BackboneConfig, FreezePolicyConfig
-from cnnexp.config.targets import partial_from_config
+from cnnexp.config.targets import HOMES, partial_from_config
 from cnnexp.config.training import OptimizerConfig
 from cnnexp.data.array_store import GIB
+from cnnexp.data.balance import image_counts
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
+from cnnexp.errors import UserError, nearest
 from cnnexp.files import writable
+from cnnexp.metrics.names import VAL_LOSS
+from cnnexp.metrics.registry import figures
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
@@ -27,6 +33,7 @@ from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.inputs import Augmentation, SplitData, Training, TrainingData
+from cnnexp.training.losses import LossPlan
 from cnnexp.training.optimizers import OptimizerPlan
 from cnnexp.training.phases import Phase
 from cnnexp.training.trainer import FitResult, train
@@ -54,10 +61,32 @@ class RunParts:
 
 def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None, share: bool = False) -> RunParts:
     """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
+    check_figures(config, dataset)
+    loss_plan(config, dataset)  # refused before anything is built or recorded
     build = network_for if share else build_network
     data = training_data(config, dataset)
     network = build(config, dataset.channels, len(dataset.class_names), strategy)
     return RunParts(config, dataset, data, network, strategy)
+
+
+def check_figures(config: Config, dataset: Dataset) -> None:
+    """Refuse figures that are not defined for the validation images, before anything is trained.
+
+    Raises:
+        UserError: an area where all images are of one class; the five most probable of no more than five classes.
+    """
+    labels, classes = dataset.validation.labels, len(dataset.class_names)
+    defined = figures(labels, np.full((len(labels), classes), 1 / classes))
+    for key, name in [
+        ("trainer.monitor", config.trainer.monitor),
+        *(("trainer.epoch_metrics", f"val/{name}") for name in config.trainer.epoch_metrics or []),
+    ]:
+        if name.startswith("val/") and name != VAL_LOSS and name.removeprefix("val/") not in defined:
+            present = len(np.unique(labels))
+            raise UserError(
+                f"{key}={name}: is not defined for {present} classes among the validation images; take another figure, "
+                "as val/f1_macro"
+            )
 
 
 def augmentation(config: Config) -> Augmentation:
@@ -236,6 +265,66 @@ def optimizer_plan(node: OptimizerConfig, network: Network) -> OptimizerPlan:
     )
 
 
+def loss_plan(config: Config, dataset: Dataset) -> LossPlan:
+    """How the loss is made.
+
+    Raises:
+        UserError: a loss that there is not, or that does not take what the config has for it; a class that
+            `loss.class_weight` does not name, or that there is not.
+    """
+    node = config.loss
+    is_ours = node._target_.startswith(f"{HOMES['loss']}.")
+    unused = [] if is_ours or node.label_smoothing else ["label_smoothing"]
+    make = partial_from_config("loss", node, omit=("class_weight", *unused))
+    if not is_ours:
+        _check_own_loss(node._target_, make)
+    weights = class_weights(node.class_weight, dataset)
+    return LossPlan(
+        make,
+        is_ours,
+        one_hot=bool(node.label_smoothing) or node._target_ != LossConfig()._target_,
+        weights=weights,
+        traced=repr((make, weights)) if is_ours else None,
+    )
+
+
+def _check_own_loss(target: str, make: Callable[..., Any]) -> None:
+    try:
+        is_loss = callable(make())
+    except TypeError as error:
+        raise UserError(f"loss._target_={target}: {error}; give it as +loss.arguments.KEY=VALUE") from error
+    if not is_loss:
+        raise UserError(f"loss._target_={target}: returned no loss: a function of targets and probabilities")
+
+
+def class_weights(given: Any, dataset: Dataset) -> tuple[float, ...] | None:
+    """The weight of each class; balanced: N / (K n) for n of N training images, 1 for a class that has none.
+
+    Raises:
+        UserError: a class has no weight, or a weight no class.
+    """
+    if given is None:
+        return None
+    names = dataset.class_names
+    if given == "balanced":
+        counts = image_counts(dataset.train.labels, len(names))
+        return tuple(float(counts.sum() / np.count_nonzero(counts) / n) if n else 1.0 for n in counts)
+    weights = {str(name): float(weight) for name, weight in given.items()}
+    for name in weights:
+        if name not in names:
+            raise UserError(f"loss.class_weight.{name}: there is no such class; there are {shown_names(name, names)}")
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise UserError(f"loss.class_weight: has none for the class {missing[0]}; give one for each, 1 for none")
+    return tuple(weights[name] for name in names)
+
+
+def shown_names(name: str, names: Sequence[str]) -> str:
+    """The names, the nearest first; of many the first ten."""
+    near = nearest(name, list(names))
+    return ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
+
+
 def phases(config: Config, network: Network) -> list[Phase]:
     """The phases of the training; one, if the config lists none."""
     nodes = list(config.phases.values())
@@ -267,5 +356,14 @@ def fit(parts: RunParts, on_epoch: EpochListener, checkpoint: Path | None = None
     """Train the network as the config says; see `cnnexp.training.trainer.train`."""
     config = parts.config
     store = feature_store(config)
-    training = Training(parts.network.model, parts.data, config.trainer, config.seed, store, checkpoint, parts.strategy)
+    training = Training(
+        parts.network.model,
+        parts.data,
+        config.trainer,
+        config.seed,
+        store,
+        checkpoint,
+        loss_plan(config, parts.dataset),
+        parts.strategy,
+    )
     return train(training, phases(config, parts.network), on_epoch, resume)

@@ -9,7 +9,7 @@ from cnnexp.config.data import FolderConfig
 from cnnexp.console import say
 from cnnexp.data.folders import clean_name
 from cnnexp.errors import UserError, nearest
-from cnnexp.metrics.names import TEST_ACC, TEST_ECE, TEST_LOSS, image_count
+from cnnexp.metrics.names import FIGURE_NAMES, image_count
 from cnnexp.tracking.protocols import RunStore
 
 if TYPE_CHECKING:
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
     from cnnexp.data.dataset import Dataset, Split
     from cnnexp.models.classifier import LoadedModel
+    from cnnexp.report.classes import ClassRow
     from cnnexp.report.predictions import Predictions
     from cnnexp.tracking.info import RunInfo
 
 
-RECORDED = {"acc": TEST_ACC, "loss": TEST_LOSS, "ece": TEST_ECE}
+RECORDED = {name: f"test/{name}" for name in ("acc", "loss", *FIGURE_NAMES)}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: the figures `acc`, `loss`, `ece` of `predictions`; `recorded` holds the run's own, if they are
-    of the same split; `same_data` says whether the images are those of the run, to the last byte."""
+    """What came out: the figures of `predictions`, `acc`, `loss` and all others that are defined; `recorded` holds the
+    run's own, if they are of the same split; `same_data` says whether the images are those of the run, to the last
+    byte."""
 
     predictions: "Predictions"
     figures: dict[str, float]
@@ -37,14 +39,28 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the accuracy, 95 % (Wilson)."""
-        from cnnexp.report.statistics import wilson_interval
+        from cnnexp.metrics.statistics import wilson_interval
 
         return wilson_interval(int(self.predictions.correct.sum()), len(self.predictions.labels))
 
     @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 %, of every figure that has one."""
+        from cnnexp.metrics.intervals import intervals
+
+        return intervals(self.predictions.labels, self.predictions.probabilities)
+
+    @property
+    def classes(self) -> "list[ClassRow]":
+        """The figures of each class that has images or answers."""
+        from cnnexp.report.classes import class_rows
+
+        return [row for row in class_rows(self.predictions) if row.support or row.values["precision"]]
+
+    @property
     def confusion(self) -> "np.ndarray":
         """(classes, classes) int, row = true class, column = answer."""
-        from cnnexp.report.statistics import confusion_matrix
+        from cnnexp.metrics.statistics import confusion_matrix
 
         predictions = self.predictions
         return confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
@@ -177,9 +193,9 @@ def evaluate(config: Config, model: "LoadedModel", data: TestData, info: "RunInf
     """
     import numpy as np
 
+    from cnnexp.metrics.registry import figures
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
-    from cnnexp.report.statistics import calibration
     from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
 
     dataset = data.dataset
@@ -191,11 +207,11 @@ def evaluate(config: Config, model: "LoadedModel", data: TestData, info: "RunInf
     probabilities = class_probabilities(outputs)
     ids = tuple(image for part in splits for image in part.ids)
     predictions = Predictions(ids, labels, predicted_classes(outputs), probabilities, model.class_names)
-    error = calibration(predictions.confidence, predictions.correct).error
+    others = {name: value for name, value in figures(labels, probabilities).items() if name not in ("acc", "log_loss")}
     same_data = dataset.digest == info.tags.get("data_digest")
     known = RECORDED if data.split == "test" and (data.is_own or same_data) else {}
     recorded = {key: info.metrics[name] for key, name in known.items() if name in info.metrics}
-    return Evaluation(predictions, {"acc": accuracy, "loss": loss, "ece": error}, recorded, same_data)
+    return Evaluation(predictions, {"acc": accuracy, "loss": loss, **others}, recorded, same_data)
 
 
 def _outputs(config: Config, model: "LoadedModel", split: "Split") -> "np.ndarray":

@@ -222,6 +222,8 @@ def restore_config(
     with hydra_context(config_dir):
         here = compose_config([str(o.input_line) for o in parsed if _top(o) in anew])
     config = as_recorded(run_id, {name: value for name, value in values.items() if name not in anew})
+    if config.loss.label_smoothing == config.trainer.label_smoothing:  # by its earlier name, and maybe given anew by it
+        config.loss.label_smoothing = "${trainer.label_smoothing}"
     for item in fields(Config):
         if item.name in anew:
             config[item.name] = here[item.name]

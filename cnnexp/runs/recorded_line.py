@@ -195,7 +195,7 @@ def line_of_values(run_id: str, values: Mapping[str, Any]) -> list[str]:
     if isinstance(path, str) and isinstance(data, str) and Path(data) in Path(path).parents:
         del wanted["dataset.path"]  # where cnnexp puts it
     with hydra_context():
-        line = [f"{group}={_option(group, values.get(group))}" for group in SCHEMAS]
+        line = [f"{group}={_option(group, values.get(group))}" for group in SCHEMAS if values.get(group)]
         for group in OPTIONS:
             chosen = [f"{group}={option}" for option in group_options(group)]
             line.append(min(chosen, key=lambda option: _distance(wanted, [*line, option])))

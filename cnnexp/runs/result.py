@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,13 +28,14 @@ from cnnexp.metrics.names import (
     TRAINABLE_PARAMETERS,
     TRAINABLE_TENSORS,
     VAL_ACC,
-    VAL_LOSS,
+    final,
     image_count,
     phase_figure,
     rises,
 )
+from cnnexp.metrics.registry import figures
 from cnnexp.report.compare import Result, summarise
-from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
+from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS, read_predictions
 from cnnexp.report.tables import DROPPED, table_rows
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import REUSED_FROM
@@ -53,10 +54,16 @@ COUNTS = (image_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
 
 def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     """The figures of the weights that were kept, and what they cost; of each phase too, where the config lists some."""
-    from cnnexp.models.counts import totals  # and Keras
+    from cnnexp.models.classifier import class_probabilities  # and Keras
+    from cnnexp.models.counts import totals
 
+    labels = parts.dataset.validation.labels
     counts = totals(parts.network)
     metrics = {
+        **{
+            final(f"val/{name}"): value
+            for name, value in figures(labels, class_probabilities(fitted.validation_probabilities)).items()
+        },
         FINAL_VAL_LOSS: fitted.validation_loss,
         FINAL_VAL_ACC: fitted.validation_accuracy,
         TEST_LOSS: fitted.test_loss,
@@ -78,10 +85,10 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     return metrics
 
 
-def monitored(name: str, fitted: FitResult) -> float:
-    """The figure `trainer.monitor` of the weights that were kept."""
-    final = {VAL_LOSS: fitted.validation_loss, VAL_ACC: fitted.validation_accuracy}
-    return final[name] if name in final else fitted.history[fitted.selected_epoch][name]
+def monitored(name: str, fitted: FitResult, metrics: Mapping[str, float]) -> float:
+    """The figure `trainer.monitor` of the weights that were kept, of which `final_metrics` gave the metrics."""
+    of_kept = final(name)
+    return metrics.get(of_kept, math.nan) if of_kept != name else fitted.history[fitted.selected_epoch][name]
 
 
 def make_result(
@@ -132,6 +139,19 @@ def at_chance(result: Result, labels: np.ndarray) -> str:
     return f"test accuracy is at chance: one answer for every image is right for {100 * share:.1f} % of them"
 
 
+def show_classes(result: Result, folder: RunFolder) -> None:
+    """Print what accuracy does not tell where classes are unbalanced: F1 and the weakest class, with intervals."""
+    from cnnexp.report.classes import class_rows, weakest_line  # and Matplotlib
+
+    rows = class_rows(read_predictions(folder.predictions))
+    found = result.figures
+    if "f1_macro" in found:
+        around = ""
+        if "f1_macro_low" in found:
+            around = f" (95 % interval {found['f1_macro_low']:.3f} to {found['f1_macro_high']:.3f})"
+        say(f"mean F1 of the classes {found['f1_macro']:.3f}{around}; {weakest_line(rows)}")
+
+
 def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, files: Sequence[str]) -> Result:
     """What a run of the store came to.
 
@@ -140,7 +160,12 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
             which older runs have not, are not missed.
     """
     reference = info.params.get("reference_accuracy", "null")
-    figures = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
+    known = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
+    of_test = {
+        name: value
+        for name, value in info.metrics.items()
+        if name.startswith("test/") and name not in known and math.isfinite(value)
+    }
     monitor = info.params.get("trainer.monitor", VAL_ACC)
     origin = info.tags.get(REUSED_FROM) or info.run_id
     place = folder / "predictions" / origin
@@ -156,7 +181,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         order=order,
         monitor=monitor,
         objective=_objective(tracker, info, monitor),
-    ).with_metrics({name: figure for name, figure in figures.items() if figure is not None})
+    ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
 
 
 def _figure(info: RunInfo, name: str) -> float | None:
@@ -179,10 +204,10 @@ def _number(
 
 def _objective(tracker: RunStore, info: RunInfo, monitor: str) -> float | None:
     """The monitored figure of the weights that were kept."""
-    final = {VAL_LOSS: FINAL_VAL_LOSS, VAL_ACC: FINAL_VAL_ACC}
-    if monitor in final:
-        return info.metrics.get(final[monitor])
-    if info.params.get("trainer.early_stopping.patience", "null") == "null":  # the last epoch's were kept
+    if monitor.startswith("val/"):
+        return info.metrics.get(final(monitor))
+    chooses = info.params.get("trainer.keep_best") == "true"
+    if info.params.get("trainer.early_stopping.patience", "null") == "null" and not chooses:  # the last epoch's
         return info.metrics.get(monitor)
     history = [value for _, value in tracker.history(info.run_id, monitor)]
     return (max if rises(monitor) else min)(history, default=None)

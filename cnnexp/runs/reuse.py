@@ -48,7 +48,14 @@ def made_by(config: Config) -> str:
 
 def own_targets(config: Config) -> list[str]:
     """The targets of a config that neither cnnexp nor a package of `COMPUTING` defines."""
-    groups: list[Any] = [config.dataset, config.augmentation, config.backbone, config.head, config.optimizer]
+    groups: list[Any] = [
+        config.dataset,
+        config.augmentation,
+        config.backbone,
+        config.head,
+        config.loss,
+        config.optimizer,
+    ]
     groups += [phase.optimizer for phase in config.phases.values() if phase.optimizer is not None]
     named = [str(group._target_) for group in groups if group._target_]
     return sorted({target for target in named if target.partition(".")[0] not in OURS})

@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnexp.console import say
+from cnnexp.console import say, warn_once
+from cnnexp.data.balance import unbalanced_line
 from cnnexp.data.dataset import Dataset
 from cnnexp.drawing import drawing
 from cnnexp.errors import UserError
@@ -22,7 +23,15 @@ from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
-from cnnexp.runs.result import at_chance, final_metrics, make_result, monitored, phases_in_words, show
+from cnnexp.runs.result import (
+    at_chance,
+    final_metrics,
+    make_result,
+    monitored,
+    phases_in_words,
+    show,
+    show_classes,
+)
 from cnnexp.runs.reuse import made_by
 from cnnexp.runs.tracker import open_tracker, register_model
 from cnnexp.tracking.notes import NOTE_TAG
@@ -65,6 +74,9 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         _check_own_parts(parts)
     counts = totals(parts.network)
     tracker.prepare()
+    unbalanced = unbalanced_line(dataset.class_names, dataset.train.labels)
+    if unbalanced and not (config.loss.class_weight or config.trainer.balanced_sampling):
+        warn_once(f"cnnexp: {unbalanced}")
     say(f"{config.name}: {counts.trainable:,} of {counts.total:,} parameters are trained")
     if planned := phases_in_words(config):
         say(planned)
@@ -101,16 +113,18 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         metrics = final_metrics(parts, fitted) | {TOTAL_SECONDS: time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
-        _record_files(tracker, job, parts, fitted)
+        objective = monitored(config.trainer.monitor, fitted, metrics)
+        metrics |= _record_files(tracker, job, parts, fitted, objective)
         result = make_result(job, run_id, order, metrics)
         tracker.set_tags({NOTE_TAG: note(job, result)})
-    objective = monitored(config.trainer.monitor, fitted)
     job.folder.write_manifest(replace(manifest, objective=objective))
     job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
     if said := at_chance(result, dataset.test.labels):
         say(said)
+    if unbalanced:
+        show_classes(result, job.folder)
     if config.tracking.register and parent is None:
         register_model(tracker, run_id, config.tracking.register)
     return objective
@@ -143,8 +157,10 @@ def _earlier(job: Job, dataset: Dataset) -> RunManifest | None:
     return None
 
 
-def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult) -> None:
-    """Write the files of the run, and record them with the figures that come from them, and the model."""
+def _record_files(
+    tracker: RunTracker, job: Job, parts: RunParts, fitted: FitResult, objective: float
+) -> dict[str, float]:
+    """Write the files of the run, and record them with the figures that come from them, which are returned."""
     tracking, folder = job.config.tracking, job.folder.path
     explain = explains(job.config, job.sweep)
     chosen_later = bool(tracking.explain) and not explain
@@ -160,7 +176,8 @@ def _record_files(tracker: RunTracker, job: Job, parts: RunParts, fitted: FitRes
         if (folder / file).is_file():
             tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)
     if chosen_later and not (tracking.log_model and tracking.uri):
-        _keep_model_of_best(job, parts.network, monitored(job.config.trainer.monitor, fitted))
+        _keep_model_of_best(job, parts.network, objective)
+    return scores
 
 
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:

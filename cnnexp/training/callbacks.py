@@ -27,20 +27,21 @@ class TrainingDivergedError(RuntimeError):
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds `val_loss` and `val_acc` to the logs of an epoch; stands first, so that the others see them.
+    """Adds the figures of the validation images to the logs of an epoch, as `val_NAME`; stands first, so that the
+    others see them.
 
     It evaluates a model of its own choice: where the backbone is frozen, the tail on cached features, whose weights
     are those of the model in training.
     """
 
-    def __init__(self, evaluate: Callable[[], tuple[float, float]]) -> None:
+    def __init__(self, evaluate: Callable[[], EpochMetrics]) -> None:
         super().__init__()
         self.evaluate = evaluate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate, and write the figures into `logs`."""
         assert logs is not None
-        logs["val_loss"], logs["val_acc"] = self.evaluate()
+        logs.update({f"val_{name}": value for name, value in self.evaluate().items()})
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -80,6 +81,7 @@ class EpochReport(keras.callbacks.Callback):
             TRAIN_ACC: float(logs["acc"]),
             VAL_LOSS: float(logs["val_loss"]),
             VAL_ACC: float(logs["val_acc"]),
+            **{f"val/{name[4:]}": float(value) for name, value in logs.items() if name.startswith("val_")},
             LEARNING_RATE: float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             EPOCH_SECONDS: seconds,
             IMAGES_PER_SECOND: self.images_per_epoch / seconds,
@@ -110,9 +112,10 @@ class ShowProgress(keras.callbacks.Callback):
         self.progress.step(batch + 1)
 
     def show_epoch(self, epoch: int, metrics: EpochMetrics) -> None:
-        """Print the figures of an epoch."""
+        """Print the figures of an epoch, those of the validation images beside loss and accuracy last."""
+        others = [name for name in metrics if name.startswith("val/") and name not in (VAL_LOSS, VAL_ACC)]
         self.progress.line(
             f"epoch {epoch + 1:>3}/{self.progress.epochs}  loss {metrics[TRAIN_LOSS]:.4f}  "
             f"acc {metrics[TRAIN_ACC]:.4f}  val loss {metrics[VAL_LOSS]:.4f}  val acc {metrics[VAL_ACC]:.4f}  "
-            f"{metrics[EPOCH_SECONDS]:.1f} s"
+            f"{''.join(f'{name[4:]} {metrics[name]:.4f}  ' for name in others)}{metrics[EPOCH_SECONDS]:.1f} s"
         )

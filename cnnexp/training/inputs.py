@@ -10,11 +10,14 @@ import numpy as np
 
 from cnnexp.config.training import TrainerConfig
 from cnnexp.console import progress
+from cnnexp.data.balance import is_unbalanced
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import AugmentedPasses, EvalBatches, FeatureArrays
+from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
 from cnnexp.training.features import FrozenSplit, cut_model, features_key
+from cnnexp.training.losses import CROSS_ENTROPY, LossPlan
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Training:
     seed:       decides the order of the images.
     store:      of features; None: every step runs the whole model.
     checkpoint: the file that is written after each epoch, or None.
+    loss:       what is made small.
     strategy:   for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
     """
 
@@ -78,12 +82,22 @@ class Training:
     seed: int = 0
     store: FeatureStore | None = None
     checkpoint: Path | None = None
+    loss: LossPlan = CROSS_ENTROPY
     strategy: Strategy | None = None
 
     @property
     def one_hot(self) -> bool:
         """Whether the targets of more than two classes cannot be class numbers."""
-        return bool(self.data.augmentation.mixup or self.config.label_smoothing)
+        return bool(self.data.augmentation.mixup or self.loss.one_hot)
+
+    @property
+    def epoch_figures(self) -> tuple[str, ...]:
+        """The figures that are computed of the validation images after each epoch, beside loss and accuracy."""
+        asked = self.config.epoch_metrics
+        if asked is None:
+            asked = ["f1_macro"] if is_unbalanced(self.data.train.labels, self.data.num_classes) else []
+        wanted = {f"val/{name}" for name in asked} | {self.config.monitor}
+        return tuple(name for name in FIGURE_NAMES if f"val/{name}" in wanted - {VAL_ACC})
 
 
 # ---------------------------------------------------------------------------------------- views of a split

@@ -1,6 +1,7 @@
 """One phase of a training: its steps, its checkpoints, its early stop."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,17 +14,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnexp.data.balance import members
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.data.randomness import Purpose, stream
 from cnnexp.metrics.names import is_better
+from cnnexp.metrics.registry import figures
+from cnnexp.models.classifier import class_probabilities
 from cnnexp.models.kept import once_for, trainable_flags
 from cnnexp.training.callbacks import EpochListener, EpochMetrics, EpochReport, ShowProgress, Validation
 from cnnexp.training.checkpoint import PhaseReport, StateDict, TrainState, write_checkpoint
 from cnnexp.training.devices import replicated, shared_out, signature
 from cnnexp.training.inputs import PhaseData, predict
 from cnnexp.training.optimizers import OptimizerPlan, averaged_weights
-from cnnexp.training.recipe import accuracy, loss, loss_and_accuracy, mixed, targets
+from cnnexp.training.recipe import accuracy, loss_and_accuracy, mixed, targets
 
 MAX_STEPS_PER_EXECUTION = 16
 FIRST_CHECKPOINT_S = 1.0  # seconds after the start of a phase
@@ -78,7 +82,7 @@ class PhaseTrainer:
             return
         training, strategy = self.training, self.training.strategy
         classes, one_hot = training.data.num_classes, training.one_hot
-        figures = [accuracy(classes, one_hot)]
+        shown = [accuracy(classes, one_hot)]
         whole_batches = strategy is not None or isinstance(self.inputs.train, ImageLoader)
         self.train_model.compile(
             optimizer=self.phase.optimizer.build(
@@ -87,9 +91,9 @@ class PhaseTrainer:
                 fused=strategy is None,
                 scale_loss=self._scales_loss(),
             ),
-            loss=loss(classes, one_hot, training.config.label_smoothing),
-            metrics=figures if strategy is None else None,
-            weighted_metrics=figures if strategy is not None else None,
+            loss=training.loss.build(classes, one_hot),
+            metrics=shown if strategy is None else None,
+            weighted_metrics=shown if strategy is not None else None,
             jit_compile=False,
             steps_per_execution=1 if whole_batches else _steps_per_execution(len(self.batches)),
         )
@@ -109,9 +113,9 @@ class PhaseTrainer:
         """
         training, data, config = self.training, self.training.data, self.training.config
         optimizer = self.phase.optimizer.traced(self.phase.epochs)
-        if optimizer is None or training.strategy is not None or self._scales_loss():
+        if optimizer is None or training.loss.traced is None or training.strategy is not None or self._scales_loss():
             return None
-        facts = [optimizer, data.num_classes, training.one_hot, config.label_smoothing, data.augmentation.mixup]
+        facts = [optimizer, data.num_classes, training.one_hot, training.loss.traced, data.augmentation.mixup]
         facts += [trainable_flags(self.train_model), type(self.inputs.train).__name__, self.inputs.augment_batches]
         facts += [config.batch_size, config.steps_per_epoch, config.evaluation_batch_size, config.deterministic]
         facts += [len(split.labels) for split in (data.train, data.validation, data.test)]
@@ -178,11 +182,15 @@ class PhaseTrainer:
         many = tf.nest.map_structure(lambda spec: tf.TensorSpec((at_once, *spec.shape), spec.dtype), one)
         return tf.data.Dataset.from_generator(stacks, output_signature=many).unbatch().prefetch(2 * at_once)
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self) -> dict[str, float]:
+        """The figures of the validation images, by name; all that are asked for, nan where one is not defined."""
         with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
             size = self.training.config.evaluation_batch_size
             outputs = predict(self.inputs.eval_model, self.inputs.validation, size)
-        return loss_and_accuracy(outputs, self.training.data.validation.labels)
+        labels, names = self.training.data.validation.labels, self.training.epoch_figures
+        mean_loss, share = loss_and_accuracy(outputs, labels)
+        found = figures(labels, class_probabilities(outputs), names) if names else {}
+        return {"loss": mean_loss, "acc": share, **{name: found.get(name, math.nan) for name in names}}
 
     def _after_epoch(self, epoch: int, metrics: EpochMetrics) -> bool:
         """Note the epoch, and its weights if they are the best; returns whether it was the last."""
@@ -193,7 +201,7 @@ class PhaseTrainer:
         progress.seconds += now - self.began
         self.began = now
         stopping, monitor = self.training.config.early_stopping, self.training.config.monitor
-        if stopping.patience is not None:
+        if stopping.patience is not None or self.training.config.keep_best:
             best = progress.best_epoch
             if best is None or is_better(
                 monitor, metrics[monitor], progress.history[best][monitor], stopping.min_delta
@@ -201,7 +209,7 @@ class PhaseTrainer:
                 progress.best_epoch = best = epoch
                 with averaged_weights(self.train_model.optimizer, self.train_model.trainable_variables):
                     self.best = _values(self.checkpointed)
-            progress.stopped = epoch - best >= stopping.patience
+            progress.stopped = stopping.patience is not None and epoch - best >= stopping.patience
         self.save()
         return progress.stopped
 
@@ -286,6 +294,7 @@ def training_batches(inputs: PhaseData) -> TrainBatches:
         seed=training.seed,
         augmentation=augmentation if inputs.augment_batches else None,
         mix=mix if augmentation.mixup else None,
+        balanced=members(data.train.labels) if config.balanced_sampling else None,
         threads=config.loader_threads,
     )
 

@@ -1,4 +1,4 @@
-"""Loss, accuracy and targets of a training, plain or with label smoothing or mixup."""
+"""Accuracy and targets of a training, plain or with mixup, and its figures on the validation and test images."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ from keras import ops
 
 
 def targets(labels: np.ndarray, num_classes: int, one_hot: bool = False) -> np.ndarray:
-    """Labels (N,) as `loss` wants them.
+    """Labels (N,) as the loss wants them.
 
     Returns:
         (N, 1) float32, 0 or 1, for two classes; otherwise (N, num_classes) float32 if `one_hot`, or (N,) int32.
@@ -14,16 +14,6 @@ def targets(labels: np.ndarray, num_classes: int, one_hot: bool = False) -> np.n
     if num_classes == 2:
         return labels.astype(np.float32)[:, np.newaxis]
     return np.eye(num_classes, dtype=np.float32)[labels] if one_hot else labels.astype(np.int32)
-
-
-def loss(num_classes: int, one_hot: bool, label_smoothing: float) -> keras.losses.Loss:
-    """Cross-entropy; smoothing by s moves targets from 0 and 1 to s/K and 1 - s + s/K (arXiv 1512.00567, section 7)."""
-    if num_classes == 2:
-        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
-    if one_hot:
-        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
-    assert label_smoothing == 0
-    return keras.losses.SparseCategoricalCrossentropy()
 
 
 def accuracy(num_classes: int, one_hot: bool) -> keras.metrics.Metric:

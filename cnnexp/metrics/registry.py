@@ -1,0 +1,285 @@
+"""The figures of a table of answers: each with its name, which way it is better, and what it means.
+
+A table is `labels`, (N,) int, and `probabilities`, (N, K) float; the answer is the most probable class, of equal ones
+the first. All figures equal scikit-learn's, which is not imported: see `cnnexp.metrics.statistics`.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnexp.metrics.counts import (
+    Counts,
+    balanced_accuracy,
+    counts,
+    f1,
+    f1_macro,
+    matthews,
+    precision,
+    precision_macro,
+    recall,
+    recall_macro,
+)
+from cnnexp.metrics.names import FIGURE_NAMES, rises
+from cnnexp.metrics.statistics import average_precision, brier_score, calibration, roc_auc
+
+Function = Callable[[np.ndarray, np.ndarray], float]
+Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Formula = Callable[[Counts], np.ndarray]
+Resampled = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+TOP = 5
+SMALLEST = 1e-7  # of a probability in a logarithm, as Keras has it
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One way to say how good answers are.
+
+    name:      as `f1_macro`.
+    meaning:   in one line.
+    function:  of (labels, probabilities); nan where it is not defined.
+    least, most: the ends of its range.
+    resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
+               (B,) float64; None where resamples say nothing.
+    """
+
+    name: str
+    meaning: str
+    function: Function
+    resampled: Resampled | None = None
+    least: float = 0.0
+    most: float = 1.0
+
+    @property
+    def rises(self) -> bool:
+        """Whether it is the better the higher it is."""
+        return rises(self.name)
+
+
+class Area(NamedTuple):
+    """Of one class against the rest, 0 to 1."""
+
+    number: int  # of the class
+    roc_auc: float
+    average_precision: float
+
+
+def answers(probabilities: np.ndarray) -> np.ndarray:
+    """(N,) int64: the most probable class of each row of (N, K), of equal ones the first."""
+    return np.asarray(probabilities).argmax(axis=1)
+
+
+# --------------------------------------------------------------------- figures that are a mean over the images
+
+
+def hits(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,) 0 or 1: whether the answer is right."""
+    return (answers(probabilities) == labels).astype(np.float64)
+
+
+def top_hits(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,) 0 or 1: whether the truth is among the five most probable classes; nan where there are no more than five."""
+    if probabilities.shape[1] <= TOP:
+        return np.full(len(labels), np.nan)
+    own = probabilities[np.arange(len(labels)), labels][:, np.newaxis]
+    before = np.arange(probabilities.shape[1]) < labels[:, np.newaxis]
+    return (((probabilities > own) | (before & (probabilities == own))).sum(axis=1) < TOP).astype(np.float64)
+
+
+def surprise(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,): minus the logarithm of the probability of the truth."""
+    own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    return -np.log(np.clip(own, SMALLEST, 1 - SMALLEST))
+
+
+def squared_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,): what `brier_score` is the mean of."""
+    happened = np.arange(probabilities.shape[1]) == labels[:, np.newaxis]
+    errors = np.sum((probabilities - happened) ** 2, axis=1)
+    return errors / 2 if probabilities.shape[1] == 2 else errors
+
+
+def _mean(values: Values, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(np.mean(values(labels, probabilities)))
+
+
+def _means(values: Values, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (values(labels, probabilities) @ weights) / weights.sum(axis=0, dtype=np.float64)
+
+
+# ----------------------------------------------------------------------------- figures of the counts by class
+
+
+def _of_counts(formula: Formula, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(formula(counts(labels, answers(probabilities), probabilities.shape[1])))
+
+
+def _of_weighted(formula: Formula, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return formula(counts(labels, answers(probabilities), probabilities.shape[1], weights))
+
+
+# ------------------------------------------------------------------------------------ areas below the curves
+
+
+def areas_by_class(labels: np.ndarray, probabilities: np.ndarray) -> list[Area]:
+    """For each class that some but not all images have; of two classes only for class 1, the positive one."""
+    found = []
+    for number in _curves(labels, probabilities.shape[1]):
+        positive, score = labels == number, probabilities[:, number]
+        found.append(Area(number, roc_auc(positive, score), average_precision(positive, score)))
+    return found
+
+
+def _curves(labels: np.ndarray, num_classes: int) -> list[int]:
+    """The classes that have a curve."""
+    present = np.bincount(labels, minlength=num_classes)
+    return [k for k in range(1 if num_classes == 2 else 0, num_classes) if 0 < present[k] < len(labels)]
+
+
+def _area(function: Function, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    found = [function(labels == k, probabilities[:, k]) for k in _curves(labels, probabilities.shape[1])]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _areas(function: Resampled, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over the classes that a resample has; nan where it has none."""
+    total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+    for number in _curves(labels, probabilities.shape[1]):
+        area = function(labels == number, probabilities[:, number], weights)
+        is_there = np.isfinite(area)
+        total[is_there] += area[is_there]
+        defined += is_there
+    return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
+
+
+def _curve(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positive and the negative images, (S, B) each, in stretches of falling scores.
+
+    A score that positive images have is a stretch of its own, with all that have it; what lies between two of these is
+    one stretch, of negative images alone.
+    """
+    order = np.argsort(-score, kind="stable")
+    positive, score = positive[order], score[order]
+    value = np.cumsum(np.append(True, np.diff(score) != 0)) - 1  # of the score, its number
+    held = np.isin(value, value[positive])
+    starts = np.flatnonzero(np.append(True, (held[1:] != held[:-1]) | (held[1:] & (value[1:] != value[:-1]))))
+    both = np.add.reduceat(weights[order], starts, axis=0)
+    of_positive = np.searchsorted(starts, np.flatnonzero(positive), side="right") - 1
+    first = np.flatnonzero(np.append(True, np.diff(of_positive) > 0))
+    positives = np.zeros_like(both)
+    positives[of_positive[first]] = np.add.reduceat(weights[order[positive]], first, axis=0)
+    return positives, both - positives
+
+
+def roc_auc_resampled(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`roc_auc` of each resample, (B,); nan where it has no positive or no negative image."""
+    positives, negatives = _curve(positive, score, weights)
+    above = np.cumsum(positives, axis=0) - positives / 2
+    pairs = positives.sum(axis=0, dtype=np.float64) * negatives.sum(axis=0, dtype=np.float64)
+    won = np.einsum("sb,sb->b", negatives, above, dtype=np.float64)
+    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+
+
+def average_precision_resampled(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`average_precision` of each resample, (B,); nan where it has no positive image."""
+    positives, negatives = _curve(positive, score, weights)
+    found = np.cumsum(positives, axis=0)
+    precision = found / np.maximum(found + np.cumsum(negatives, axis=0), 1)
+    total = found[-1].astype(np.float64)
+    summed = np.einsum("sb,sb->b", positives, precision, dtype=np.float64)
+    return np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
+
+
+# -------------------------------------------------------------------------------------------- the registry
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Of the answers, see `calibration`."""
+    return calibration(probabilities.max(axis=1), answers(probabilities) == labels).error
+
+
+def _of_images(name: str, meaning: str, values: Values) -> Figure:
+    return Figure(name, meaning, partial(_mean, values), partial(_means, values))
+
+
+def _of_classes(name: str, meaning: str, formula: Formula) -> Figure:
+    return Figure(name, meaning, partial(_of_counts, formula), partial(_of_weighted, formula))
+
+
+def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled) -> Figure:
+    return Figure(name, meaning, partial(_area, function), partial(_areas, resampled))
+
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        _of_images("acc", "share of images answered right", hits),
+        _of_classes(
+            "balanced_acc", "mean over the classes of the share of its images that is found", balanced_accuracy
+        ),
+        _of_classes("precision_macro", "mean over the classes of the share of answers that is right", precision_macro),
+        _of_classes(
+            "recall_macro", "as balanced_acc; a class without images that is answered counts as 0", recall_macro
+        ),
+        _of_classes("f1_macro", "mean over the classes of F1, the harmonic mean of precision and recall", f1_macro),
+        replace(
+            _of_classes("mcc", "Matthews' correlation of truth and answer, -1 to 1; 0 is chance", matthews), least=-1.0
+        ),
+        _of_curves(
+            "roc_auc",
+            "area under the ROC curve; of more than two classes the mean of each against the rest",
+            roc_auc,
+            roc_auc_resampled,
+        ),
+        _of_curves(
+            "average_precision",
+            "area under the precision-recall curve; the mean, as roc_auc",
+            average_precision,
+            average_precision_resampled,
+        ),
+        replace(
+            _of_images("log_loss", "cross-entropy: minus the mean logarithm of the probability of the truth", surprise),
+            most=math.inf,
+        ),
+        Figure(
+            "brier", "mean squared error of the probabilities", brier_score, partial(_means, squared_errors), most=2.0
+        ),
+        Figure(
+            "ece",
+            "expected calibration error: how far probabilities are from the share that is right",
+            expected_calibration_error,
+        ),
+        _of_images("top5_acc", "share of images whose class is among the five most probable", top_hits),
+    )
+}
+assert tuple(FIGURES) == FIGURE_NAMES, "cnnexp.metrics.names lists them without NumPy"
+
+
+def figures(labels: np.ndarray, probabilities: np.ndarray, names: Iterable[str] = FIGURE_NAMES) -> dict[str, float]:
+    """The figures of a table of answers that are defined for it: no area where all images are of one class.
+
+    Args:
+        labels: (N,) int, N at least 1.
+        probabilities: (N, K) float, each row with the sum 1.
+        names: of `FIGURES`.
+
+    Returns:
+        By name; nothing at all where a probability is NaN or infinite.
+    """
+    if not np.isfinite(probabilities).all():
+        return {}
+    found = {name: FIGURES[name].function(labels, probabilities) for name in names}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def class_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each class (K,) float64: `precision`, `recall`, `f1`, 0 to 1, and `support`, its number of images."""
+    given = counts(labels, answers(probabilities), probabilities.shape[1])
+    return {name: formula(given) for name, formula in OF_CLASS.items()} | {"support": given.actual}
+
+
+OF_CLASS: dict[str, Formula] = {"precision": precision, "recall": recall, "f1": f1}
