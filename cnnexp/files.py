@@ -154,9 +154,7 @@ def _scratch() -> Path:
 
 def may_write(folder: Path) -> bool:
     """Whether this user may write into a folder, or make it."""
-    folder = Path(os.path.abspath(folder))
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return os.access(there, os.W_OK | os.X_OK)
+    return not why_no_folder(folder)
 
 
 # ------------------------------------------------------------------------------------------------ appears whole
