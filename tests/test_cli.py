@@ -46,7 +46,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         ran.append(validated(composed))  # type: ignore[arg-type]
         return 0.0
 
-    opened = SimpleNamespace(failed=False, train=train_task)
+    opened = SimpleNamespace(failed=False, train=train_task, tracker=SimpleNamespace(lost=""))
     monkeypatch.setattr(train, "train_single", train_task)
     monkeypatch.setattr(sweep, "train_in_sweep", train_task)
     monkeypatch.setattr(sweep, "_opened", lambda *_: contextlib.nullcontext(opened))
@@ -328,7 +328,7 @@ def complete(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, line: str, flag: str 
         ("cnnexp train train", ["trainer.", "trainer="]),
         (
             "cnnexp train sweep=demo trainer.e",
-            ["trainer.early_stopping.", "trainer.epochs=", "trainer.evaluation_batch_size="],
+            ["trainer.early_stopping.", "trainer.epoch_metrics.", "trainer.epochs=", "trainer.evaluation_batch_size="],
         ),
         ("cnnexp summary sweep=s", ["sweep=search_augmentation", "sweep=search_finetuning", "sweep=search_head"]),
     ],

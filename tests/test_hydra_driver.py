@@ -63,7 +63,7 @@ class TestASweepIsRefusedBeforeItsFirstJob:
         with RunFolder(tmp_path / "mine").lock():
             code, out, err = cnnexp(*self.line, "tracking=none", f"hydra.sweep.dir={tmp_path / 'mine'}")
         assert code == 2 and "[0]" not in out
-        assert err.startswith(f"cnnexp: {tmp_path / 'mine'}: another process is at work") and err.count("\n") == 1
+        assert err.startswith(f"cnnexp: {tmp_path / 'mine'}: another process (") and err.count("\n") == 1
         assert not (tmp_path / "mine" / "sweep.json").exists()
 
 
