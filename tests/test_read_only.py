@@ -17,8 +17,8 @@ def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path
     real = os.access
 
     def start(root: Path) -> None:
-        def access(path: Path, mode: int) -> bool:
-            return not (mode & os.W_OK and Path(path).is_relative_to(root)) and real(path, mode)
+        def access(path: Path, mode: int, **named: bool) -> bool:
+            return not (mode & os.W_OK and Path(path).is_relative_to(root)) and real(path, mode, **named)
 
         monkeypatch.setattr("cnnexp.files.os.access", access)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
