@@ -237,7 +237,8 @@ def test_a_glob_runs_as_the_list_that_it_stands_for(
     cnnexp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    opened = SimpleNamespace(failed=False, train=lambda composed: ran.append(composed.name) or 0.0)
+    train, tracker = (lambda composed: ran.append(composed.name) or 0.0), SimpleNamespace(lost="")
+    opened = SimpleNamespace(failed=False, train=train, tracker=tracker)
     monkeypatch.setattr("cnnexp.runs.sweep._opened", lambda *_: contextlib.nullcontext(opened))
     monkeypatch.setattr("cnnexp.runs.sweep._finish", lambda _: None)
     code, _, err = cnnexp("train", "-m", "experiment=glob(demo/b*)", "seed=1,2")

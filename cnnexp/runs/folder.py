@@ -115,7 +115,8 @@ class LockedFolder:
     @contextmanager
     def _named_holder(self) -> Iterator[None]:
         file = self.path / LOCK
-        file.write_text(str(os.getpid()))
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            file.write_text(str(os.getpid()))
         try:
             yield
         finally:
