@@ -1,6 +1,7 @@
 """What the tests share: quiet libraries, commands in this process, drawn pictures, a tracked run, stand-ins."""
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -139,6 +140,13 @@ def quick_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflow, "create_sqlite", create)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_an_earlier_test() -> None:
+    """Hydra's handlers of an earlier test write to a stream that is closed, and Python says so on the console."""
+    kept = [one for one in logging.root.handlers if not getattr(getattr(one, "stream", None), "closed", False)]
+    logging.root.handlers[:] = kept
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,9 @@ from cnnexp.data.randomness import Purpose, stream
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, flip_averaged
 from cnnexp.models.freeze import layer_factors
+from cnnexp.training.losses import cross_entropy
 from cnnexp.training.optimizers import FUSED_FROM, OptimizerPlan, averaged_weights
-from cnnexp.training.recipe import accuracy, loss, mixed, targets
+from cnnexp.training.recipe import accuracy, mixed, targets
 
 
 def test_targets_of_two_and_of_more_classes() -> None:
@@ -25,19 +26,19 @@ def test_targets_of_two_and_of_more_classes() -> None:
 
 def test_smoothed_loss_by_hand() -> None:
     # two classes, s = 0.2: the target 1 becomes 0.9
-    found = float(loss(2, True, 0.2)(np.array([[1.0]], np.float32), np.array([[0.8]], np.float32)))
+    found = float(cross_entropy(2, True, 0.2)(np.array([[1.0]], np.float32), np.array([[0.8]], np.float32)))
     assert found == pytest.approx(-(0.9 * np.log(0.8) + 0.1 * np.log(0.2)), rel=1e-5)
     # four classes, s = 0.2: 0.85 for the truth, 0.05 for each other one
     given = np.array([[0.4, 0.3, 0.2, 0.1]], np.float32)
-    found = float(loss(4, True, 0.2)(np.array([[0.0, 1, 0, 0]], np.float32), given))
+    found = float(cross_entropy(4, True, 0.2)(np.array([[0.0, 1, 0, 0]], np.float32), given))
     assert found == pytest.approx(-(0.85 * np.log(0.3) + 0.05 * np.log(0.4 * 0.2 * 0.1)), rel=1e-5)
 
 
 def test_without_smoothing_class_numbers_and_one_hot_are_the_same() -> None:
     given = np.random.default_rng(0).dirichlet(np.ones(3), 5).astype(np.float32)
     labels = np.array([0, 1, 2, 2, 0])
-    plain = float(loss(3, False, 0.0)(targets(labels, 3), given))
-    assert float(loss(3, True, 0.0)(targets(labels, 3, True), given)) == pytest.approx(plain, rel=1e-6)
+    plain = float(cross_entropy(3, False, 0.0)(targets(labels, 3), given))
+    assert float(cross_entropy(3, True, 0.0)(targets(labels, 3, True), given)) == pytest.approx(plain, rel=1e-6)
 
 
 def test_accuracy_of_mixed_targets_is_that_of_the_larger_part() -> None:

@@ -1,6 +1,5 @@
 """No secret of an address or of the environment in any file or line."""
 
-import logging
 import random
 from pathlib import Path
 
@@ -110,7 +109,6 @@ def test_a_network_has_a_name_that_tensorflow_takes():
 
 def test_random_lines_end_with_a_code_and_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.root, "handlers", [])  # Hydra's, of an earlier test, write to a stream that is closed
     chance = random.Random(1)
     tried = [mutated(chance) for _ in range(40)]
     assert [(words, said) for words in tried if (said := broken(words))] == []
