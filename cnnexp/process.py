@@ -119,11 +119,18 @@ def begin_worker() -> None:
 
 
 def _end_with(command: str, parent: multiprocessing.process.BaseProcess | None) -> None:
-    while (not command or lives(command)) and (parent is None or parent.is_alive()):
+    while (not command or lives(command)) and _is_there(parent):
         time.sleep(LOOK_S)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(130)
+
+
+def _is_there(parent: multiprocessing.process.BaseProcess | None) -> bool:
+    try:
+        return parent is None or parent.is_alive()
+    except (TypeError, ValueError, OSError):  # joblib's processes cannot tell
+        return True
 
 
 def die_with_parent() -> None:

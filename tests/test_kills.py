@@ -97,6 +97,28 @@ def test_a_worker_of_a_worker_that_was_killed_ends(start: Start, tmp_path: Path)
     assert gone(worker, WITHIN_S)
 
 
+def test_workers_of_joblib_end_with_the_command(start: Start) -> None:
+    pytest.importorskip("joblib")
+    command = start(
+        """
+        from joblib import Parallel, delayed
+        from cnnexp.process import begin_worker, lead
+
+        def work():
+            import os, time
+            begin_worker()
+            print(os.getpid(), flush=True)
+            time.sleep(600)
+
+        lead()
+        Parallel(2)([delayed(work)(), delayed(work)()])
+        """
+    )
+    workers = [int(line_of(command)) for _ in range(2)]
+    command.send_signal(signal.SIGKILL)
+    assert all(gone(worker, WITHIN_S) for worker in workers)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
 def test_a_process_that_has_nothing_to_close_dies_with_its_parent(start: Start) -> None:
     child = "from cnnexp.process import die_with_parent; die_with_parent()\n"
