@@ -70,15 +70,14 @@ def main(argv: list[str] | None = None) -> int:
 def _failed(error: Exception) -> int:
     """Say in one line what a library raised; the trace goes into a file. 2 for what Hydra refuses, else 1."""
     import tempfile
-    import traceback
 
-    from cnnexp.console import redact, warn
+    from cnnexp.console import trace_of, warn
 
     if is_of_hydra(error):
         warn(f"cnnexp: {one_line(error)}")
         return UserError.exit_code
     with tempfile.NamedTemporaryFile("w", prefix="cnnexp-", suffix="-traceback.txt", delete=False) as file:
-        file.write(redact("".join(traceback.format_exception(error))).encode("utf-8", "replace").decode())
+        file.write(trace_of(error))
     warn(f"cnnexp: {one_line(error)}; the trace is in {file.name}")
     return 1
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -54,6 +55,11 @@ def redact(text: str) -> str:
         return text
     text = USER.sub(lambda found: f"{found[1] or found[2]}:{SECRET}@", text)
     return QUERY.sub(lambda found: found[1] + _without_values(found[2]), text)
+
+
+def trace_of(error: BaseException) -> str:
+    """How an error came about, as Python prints it, `redact`ed and in characters that UTF-8 has."""
+    return redact("".join(traceback.format_exception(error))).encode("utf-8", "replace").decode()
 
 
 def _without_values(query: str) -> str:

@@ -17,10 +17,14 @@ class RunError(UserError):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def one_line(error: BaseException) -> str:
     """What a library raised, in one line that says what can be done; told by names, so that no library is imported."""
-    kind = type(error).__name__
-    said = (str(error).strip() or kind).splitlines()[0]
+    kind, said = type(error).__name__, first_line(error)
     if kind == "TrainingDivergedError" or is_of_hydra(error):
         return said
     if "readonly database" in str(error):

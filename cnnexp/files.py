@@ -83,8 +83,12 @@ _numbers = count()
 
 def unfinished(path: Path) -> Path:
     """Where what is to stand at `path` is made: hidden, beside it, under a name that says whose work it is."""
-    machine = re.sub(r"[^\w.-]", "_", platform.node())[:LONGEST_PART]
-    return path.with_name(f".{path.name[:LONGEST_PART]}.cnnexp-{machine}-{identity()}-{next(_numbers)}")
+    return path.with_name(f".{path.name[:LONGEST_PART]}.cnnexp-{_machine()}-{identity()}-{next(_numbers)}")
+
+
+def _machine() -> str:
+    """This one's name, in characters for the name of a file."""
+    return re.sub(r"[^\w.-]", "_", platform.node())[:LONGEST_PART]
 
 
 def is_left(path: Path) -> bool:
@@ -92,7 +96,7 @@ def is_left(path: Path) -> bool:
     found = UNFINISHED.fullmatch(path.name)
     if found is None:
         return False
-    if found["machine"] == UNFINISHED.fullmatch(unfinished(path).name)["machine"]:  # type: ignore[index]
+    if found["machine"] == _machine():
         return not lives(found["process"])
     with suppress(OSError):
         return time.time() - path.stat().st_mtime > OLD_S

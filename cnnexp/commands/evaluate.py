@@ -16,6 +16,7 @@ from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.evaluation import (
+    FOLDER,
     Evaluation,
     TestData,
     class_numbers,
@@ -42,7 +43,6 @@ OVERRIDES = (
     "the data, as dataset=folder dataset.path=FOLDER, and where the store is, as paths.root=FOLDER; without any, the "
     "data set that the run recorded"
 )
-FOLDER = "cnnexp.data.sources.folder"
 SPLITS = ("test", "train", "validation", "all")
 CHANGEABLE = ("dataset", "trainer.evaluation_batch_size", "trainer.loader_threads", *OF_HERE)
 

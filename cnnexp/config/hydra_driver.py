@@ -10,7 +10,6 @@ import logging
 import os
 import shlex
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -45,7 +44,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cnnexp import config
 from cnnexp.config.limits import check_place
-from cnnexp.console import redact
+from cnnexp.console import redact, trace_of
 from cnnexp.errors import UserError
 from cnnexp.formats import parse_yaml, read_text
 
@@ -275,8 +274,8 @@ def _redacted() -> Iterator[None]:
         made = factory(*args, **kwargs)
         if "://" in (text := made.getMessage()):
             made.msg, made.args = redact(text), ()
-        if made.exc_info and made.exc_info[0]:
-            made.exc_text = redact("".join(traceback.format_exception(*made.exc_info)).rstrip())
+        if made.exc_info and made.exc_info[1]:
+            made.exc_text = trace_of(made.exc_info[1]).rstrip()
         return made
 
     def save_redacted(composed: Any, f: Any, resolve: bool = False) -> None:
@@ -476,6 +475,12 @@ def own_flags(settings: HydraConf) -> dict[str, str]:
     name = str(settings.job.config_name)
     flags = {"config_dir": folder if near.startswith(os.pardir) else near, "config_name": name}
     return {flag: value for flag, value in flags.items() if value not in ("", "config")}
+
+
+def as_written(overrides: Any) -> list[str]:
+    """Those of a list of the node `hydra`, of which reading one by one would resolve `${oc.env:NAME}`."""
+    written: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, written))
 
 
 def own_files(settings: HydraConf) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cnnexp.data.dataset import Dataset, Split
+from cnnexp.data.splits import SPLITS
 from cnnexp.errors import UserError
 
 IMAGES = "images are (N, height, width, channels) uint8 in 0..255"
@@ -27,7 +28,7 @@ def checked(dataset: Dataset) -> Dataset:
     if dataset.channels not in (1, 3):
         raise UserError(f"channels is {dataset.channels!r}; give 1 for grey, or 3 for RGB")
     parts: dict[str, Split] = {}
-    for name, split in zip(("train", "validation", "test"), dataset.splits, strict=True):
+    for name, split in zip(SPLITS, dataset.splits, strict=True):
         try:
             if not isinstance(split, Split):
                 raise UserError(f"is {type(split).__name__}, not cnnexp.data.dataset.Split")

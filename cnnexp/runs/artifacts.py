@@ -110,19 +110,19 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
     write_classes(folder / CLASSES, rows)
     if metrics and len(rows) <= MOST_CLASSES:
         metrics |= class_metrics(rows)
-    _draw_scores(draw, folder, title, predictions)
+    _draw_scores(draw, folder, title, predictions, rows)
     _keep_mistakes(folder / MISTAKES, predictions, images)
     draw_mistakes(folder, title, Answers(predictions, images, network.model if explain else None), draw)
     return metrics
 
 
-def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions) -> None:
+def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions, rows: Sequence[ClassRow]) -> None:
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
     draw(figures.draw_confusion, folder / "confusion.png", matrix, predictions.class_names, title)
     if np.isfinite(predictions.probabilities).all():
         draw(draw_reliability, folder / "reliability.png", predictions.confidence, predictions.correct, title)
         draw(draw_roc_pr, folder / "roc_pr.png", predictions, title)
-        draw(draw_classes, folder / "classes.png", class_rows(predictions), title)
+        draw(draw_classes, folder / "classes.png", rows, title)
 
 
 def class_metrics(rows: Sequence[ClassRow]) -> dict[str, float]:

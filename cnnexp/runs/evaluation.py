@@ -8,6 +8,7 @@ from cnnexp.config import Config
 from cnnexp.config.data import FolderConfig
 from cnnexp.console import say
 from cnnexp.data.folders import clean_name
+from cnnexp.data.splits import SPLITS
 from cnnexp.errors import UserError, nearest
 from cnnexp.metrics.names import FIGURE_NAMES, image_count
 from cnnexp.tracking.protocols import RunStore
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
 
 
+FOLDER = "cnnexp.data.sources.folder"  # the target of dataset=folder
 RECORDED = {name: f"test/{name}" for name in ("acc", "loss", *FIGURE_NAMES)}
 
 
@@ -138,7 +140,7 @@ def load_test_data(config: Config, split: str | None, rename: Callable[[Sequence
     from cnnexp.data.sources import images_to_test, list_images
     from cnnexp.runs.job import load_dataset
 
-    if isinstance(config.dataset, FolderConfig) and config.dataset._target_ == "cnnexp.data.sources.folder":
+    if isinstance(config.dataset, FolderConfig) and config.dataset._target_ == FOLDER:
         listing = list_images(config.dataset, trains=False)
         names = rename(listing.class_names)
         dataset, split = images_to_test(config.dataset, listing), split or "all"
@@ -166,7 +168,7 @@ def load_moved_data(config: Config, info: "RunInfo", split: str | None, same: bo
 
     if not isinstance(config.dataset, FolderConfig):
         return None if same else TestData(load_dataset(config), split or "test", True)
-    then = sum(info.metrics.get(image_count(name), 0) for name in ("train", "validation", "test"))
+    then = sum(info.metrics.get(image_count(name), 0) for name in SPLITS)
     listing = list_images(config.dataset, trains=False)
     as_many = sum(len(part.ids) for part in listing.parts.values()) == then
     if not as_many and config.dataset.limit is None and config.dataset.on_bad == "error":

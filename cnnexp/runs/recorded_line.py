@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS
 from cnnexp.config.composition import compose_config
-from cnnexp.config.hydra_driver import group_options, hydra_context, own_flags
-from cnnexp.console import redact, warn
+from cnnexp.config.hydra_driver import as_written, group_options, hydra_context, own_flags
+from cnnexp.console import SECRET, redact, warn
 from cnnexp.errors import UserError
 from cnnexp.formats import read_yaml
 from cnnexp.runs.folder import RunFolder, SweepFolder
@@ -86,7 +86,7 @@ def shell_line(words: Sequence[str]) -> str:
     line = shlex.join(["cnnexp", "train", *words])
     if not line.isprintable():
         raise UserError(f"{line[:200]!r}: has control characters; refused")
-    if "***" in line:
+    if SECRET in line:
         warn("cnnexp: *** stands where there was a password or a key; write it there")
     return line
 
@@ -261,21 +261,15 @@ def resuming_line(folder: RunFolder, sweep: SweepFolder | None = None) -> str | 
     settings = _settings(folder)
     if settings is None:
         return None
-    flags, own = _flags(own_flags(settings)), list(map(redact, _as_written(settings.overrides.hydra)))
+    flags, own = _flags(own_flags(settings)), list(map(redact, as_written(settings.overrides.hydra)))
     chosen = [
         override for override in own if not override.startswith(("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir="))
     ]
     if sweep:
         return shlex.join(["cnnexp", "train", "-m", *flags, *sweep.shared_overrides, *chosen])
-    task = map(redact, _as_written(settings.overrides.task))
+    task = map(redact, as_written(settings.overrides.task))
     line = [override for override in task if not override.startswith("trainer.resume=")]
     return shlex.join(["cnnexp", "train", *flags, *line, *chosen, "trainer.resume=true"])
-
-
-def _as_written(overrides: Any) -> list[str]:
-    """Those of a list, of which reading one by one would resolve `${oc.env:NAME}`."""
-    written: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(map(str, written))
 
 
 def _settings(folder: RunFolder) -> Any:

@@ -15,7 +15,7 @@ from cnnexp.config.targets import find
 from cnnexp.console import warn
 from cnnexp.data.folders import LeftAside, images_below
 from cnnexp.data.images import ImageError, damage, read_square, refusal, warnings_caught
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.files import writable
 from cnnexp.formats import read_yaml
 from cnnexp.models.classifier import LoadedModel
@@ -164,10 +164,9 @@ def warn_of_own_parts(model: keras.Model, modules: Sequence[str]) -> None:
     try:
         network = json.loads(model.to_json())
     except Exception as error:  # what is in the user's own layers
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the network cannot be recorded: {reason}; give the layer a get_config that returns numbers, texts and "
-            "lists, or set tracking.log_model=false"
+            f"the network cannot be recorded: {first_line(error)}; give the layer a get_config that returns numbers, "
+            "texts and lists, or set tracking.log_model=false"
         ) from error
     parts = {part for node in _nodes(network) if (part := _own_part(node))}
     if not parts:

@@ -1,6 +1,5 @@
 """A run in the tracking store: opened, described, closed with the truth; without TensorFlow."""
 
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from cnnexp.config import Config
-from cnnexp.console import redact, say, warn
+from cnnexp.console import redact, say, trace_of, warn
 from cnnexp.errors import RunError, UserError, one_line
 from cnnexp.files import is_disk_full, write_atomic
 from cnnexp.report.compare import Result
@@ -114,7 +113,7 @@ def keep_trace(folder: Path, error: Exception) -> str:
     """Write what a library raised to `traceback.txt` in the run's folder; returns one line that says what and where."""
     file = folder / "traceback.txt"
     with suppress(OSError):
-        write_atomic(file, redact("".join(traceback.format_exception(error))).encode("utf-8", "replace"))
+        write_atomic(file, trace_of(error).encode())
     return f"{one_line(error)}; the trace is in {file}"
 
 
@@ -149,7 +148,7 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
         ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         full = is_disk_full(error)
         with suppress(Exception) if full else nullcontext():
-            tracker.log_text(redact(traceback.format_exc()), "traceback.txt")
+            tracker.log_text(trace_of(error), "traceback.txt")
         kind = type(error).__name__ if ending == "FAILED" else "interrupted"
         with suppress(Exception) if full else nullcontext():
             tracker.end_run(ending, error=f"{kind}: {redact(str(error))}" if str(error) else kind)

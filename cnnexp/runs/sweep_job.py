@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
@@ -14,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from cnnexp.console import redact, say, warn
+from cnnexp.console import redact, say, trace_of, warn
 from cnnexp.errors import UserError
 from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import RunFolder, RunManifest
@@ -51,9 +50,8 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")
     with _alone(job, order):
-        found = _found(job, order)
-        if found is not None:
-            return float("nan") if found.objective is None else found.objective
+        if (found := _found(job, order)) is not None:
+            return _figure(found)
     return (train or train_here)(job, job.sweep.parent_run_id, order)
 
 
@@ -96,7 +94,7 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
     with _alone(job, order):
         done = _done(job, job.folder, open_tracker(job.config.tracking))  # meanwhile, by whoever held the folder
         if done is not None:
-            return float("nan") if done.objective is None else done.objective
+            return _figure(done)
         job.folder.reopen()
         try:
             import_tensorflow()
@@ -105,8 +103,13 @@ def train_here(job: Job, parent: str | None, order: int) -> float:
             return run_job(job, parent, order)
         except Exception as error:  # one failing job must not end the others
             reason = str(error) if isinstance(error, UserError) else keep_trace(job.folder.path, error)
-            record_failure(job, parent, order, reason, traceback.format_exc())
+            record_failure(job, parent, order, reason, trace_of(error))
             return float("nan")
+
+
+def _figure(manifest: RunManifest) -> float:
+    """What a sweeper is told of a job that is done."""
+    return float("nan") if manifest.objective is None else manifest.objective
 
 
 def _digest(job: Job) -> str | None:
@@ -142,7 +145,7 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
     else:
         run_id = start_run(tracker, job, None, parent)
     if trace:
-        tracker.log_text(redact(trace), "traceback.txt")
+        tracker.log_text(trace, "traceback.txt")
     tracker.end_run("FAILED", error=redact(reason))
     job.folder.write_result(make_result(job, run_id, order, status="FAILED"))
 

@@ -3,14 +3,13 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cnnexp.config import Config
-from cnnexp.config.hydra_driver import own_files, own_flags
+from cnnexp.config.hydra_driver import as_written, own_files, own_flags
 from cnnexp.errors import RunError, UserError
 from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import SweepFolder
@@ -71,14 +70,8 @@ def train_in_sweep(composed: DictConfig) -> float:
 
 def _job(composed: DictConfig, sweep: SweepFolder | None = None) -> Job:
     settings = HydraConfig.get()
-    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), _as_written(settings), sweep)
+    job = Job.from_hydra(composed, Path(settings.runtime.output_dir), as_written(settings.overrides.task), sweep)
     return replace(job, flags=own_flags(settings), config_files=own_files(settings))
-
-
-def _as_written(settings: HydraConf) -> list[str]:
-    """The overrides of the job, of which reading one by one would resolve `${oc.env:NAME}`."""
-    written: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
-    return list(map(str, written))
 
 
 def _wants_fresh_process(config: Config, settings: HydraConf) -> bool:

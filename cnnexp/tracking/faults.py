@@ -6,6 +6,7 @@ from enum import Enum
 from urllib.parse import urlsplit
 
 from cnnexp.console import redact
+from cnnexp.errors import first_line
 
 
 class Fault(Enum):
@@ -84,7 +85,7 @@ def is_outage(error: BaseException | None) -> bool:
 
 def reason(error: BaseException) -> str:
     """The first line of what an error says, without passwords."""
-    return (redact(str(error)).strip() or type(error).__name__).splitlines()[0][:200]
+    return redact(first_line(error))[:200]
 
 
 def described(error: BaseException, uri: str, experiment: str, doing: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.console import redact
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.formats import number
 from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
 from cnnexp.tracking.record import MAX_VALUE
@@ -64,8 +64,8 @@ def register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
     try:
         return _register(client, run, model, name)
     except Exception as error:  # of MLflow, the database, the network
-        text = redact(str(error)).strip() or type(error).__name__
-        raise UserError(f"tracking.register={name}: run {run.run_id}: {text.splitlines()[0]}") from error
+        said = redact(first_line(error))
+        raise UserError(f"tracking.register={name}: run {run.run_id}: {said}") from error
 
 
 def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
