@@ -57,7 +57,7 @@ def stamp(path: str) -> Stamp | None:
 def read_manifest(file: Path) -> Manifest:
     """What `write_manifest` wrote; empty where there is nothing, something else, or a part of it."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             facts, pictures = json.loads(stored["facts"].tobytes()), stored["thumbnails"]
         if facts["version"] != VERSION or pictures.shape != (len(facts["files"]), THUMBNAIL, THUMBNAIL):
             return {}
