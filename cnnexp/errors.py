@@ -1,5 +1,7 @@
 """What went wrong on the user's side, said in one line."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Bad input. The command line prints the message as one line and exits with code 2, without a traceback.
@@ -48,3 +50,9 @@ def nearest(given: str, allowed: list[str]) -> list[str]:
     from difflib import SequenceMatcher
 
     return sorted(allowed, key=lambda name: -SequenceMatcher(None, given.lower(), name.lower()).ratio())
+
+
+def shown_names(name: str, names: Sequence[str]) -> str:
+    """The names, the nearest first; of many the first ten."""
+    near = nearest(name, list(names))
+    return ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")

@@ -42,7 +42,13 @@ def answers(path: Path, right: str, ids: list[str] | None = None) -> Path:
     chosen = np.where(np.array(list(right)) == "R", labels, 1 - labels)
     probabilities: np.ndarray = np.full((len(right), 2), 0.25)
     probabilities[np.arange(len(right)), chosen] = 0.75
-    write_predictions(path, ids or [f"test/{i}.jpg" for i in range(len(right))], labels, probabilities, CLASSES)
+    write_predictions(
+        path,
+        ids or [f"test/{i}.jpg" for i in range(len(right))],
+        labels,
+        (probabilities.argmax(axis=1), probabilities),
+        CLASSES,
+    )
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from cnnexp.config import SCHEMAS, Config, data, loss, network, phases, training, validated
+from cnnexp.config import SCHEMAS, Config, data, decision, loss, network, phases, training, validated
 from cnnexp.config.limits import check_limits, option
 from cnnexp.config.targets import find, partial_from_config
 from cnnexp.errors import UserError, nearest
@@ -125,7 +125,7 @@ def test_limits_of_the_schema(node: Any, name: str, allowed: list[Any], refused:
 
 
 def test_every_number_of_the_schema_has_limits() -> None:
-    nodes = [getattr(part, name) for part in (data, network, training, phases, loss) for name in dir(part)]
+    nodes = [getattr(part, name) for part in (data, network, training, phases, loss, decision) for name in dir(part)]
     nodes = [node for node in nodes if getattr(node, "__module__", "").startswith("cnnexp.config")]
     nodes = [node for node in nodes if hasattr(node, "__dataclass_fields__")]
     assert {node for options in SCHEMAS.values() for node in options.values()} < set(nodes)

@@ -148,7 +148,7 @@ def test_what_was_written_before_is_read_as_it_stands() -> None:
 def test_predictions_mistakes_and_manifest_have_no_formulas(tmp_path: Path) -> None:
     ids, classes = ("=HYPERLINK(1).jpg", "+b/x.jpg"), ("=1+1", "+b")
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
-    write_predictions(tmp_path / "p.csv", ids, np.array([0, 1]), probabilities, classes)
+    write_predictions(tmp_path / "p.csv", ids, np.array([0, 1]), (probabilities.argmax(axis=1), probabilities), classes)
     text = (tmp_path / "p.csv").read_text()
     assert "\n'=HYPERLINK(1).jpg,'=1+1,'+b,0.25,0.75" in text.replace("\r", "")
     found = read_predictions(tmp_path / "p.csv")

@@ -8,13 +8,13 @@ import pytest
 from scipy.stats import t as student
 
 from cnnexp.metrics.intervals import RESAMPLES, class_intervals, interval, intervals, resamples
-from cnnexp.metrics.registry import FIGURES, class_figures, figures
+from cnnexp.metrics.registry import FIGURES, Table, class_figures, figures
 from cnnexp.metrics.statistics import wilson_interval
 
-Table = tuple[np.ndarray, np.ndarray]
+Drawn = tuple[np.ndarray, np.ndarray]
 
 
-def draw(rng: np.random.Generator, images: int, shares: tuple[float, ...], distance: float) -> Table:
+def draw(rng: np.random.Generator, images: int, shares: tuple[float, ...], distance: float) -> Drawn:
     """Images of classes with these shares, and answers that are the better the larger the distance."""
     labels = rng.choice(len(shares), images, p=shares)
     scores = rng.normal(size=(images, len(shares)))
@@ -43,18 +43,18 @@ def test_the_error_of_a_mean_is_that_of_theory() -> None:
     half = student.ppf(0.975, 499) * losses.std(ddof=1) / math.sqrt(500)
     factor = math.exp(half / losses.mean())
     expected = (losses.mean() / factor, losses.mean() * factor)
-    assert intervals(labels, probabilities, ["log_loss"])["log_loss"] == pytest.approx(expected, rel=0.01)
+    assert intervals(Table(labels, probabilities), ["log_loss"])["log_loss"] == pytest.approx(expected, rel=0.01)
 
 
 def test_accuracy_keeps_wilson_and_groups_do_not() -> None:
     labels, probabilities = draw(np.random.default_rng(2), 200, (0.6, 0.4), 1.5)
     right = int((probabilities.argmax(axis=1) == labels).sum())
-    assert intervals(labels, probabilities)["acc"] == wilson_interval(right, 200)
-    each = intervals(labels, probabilities, ["acc"], groups=np.arange(200))["acc"]
+    assert intervals(Table(labels, probabilities))["acc"] == wilson_interval(right, 200)
+    each = intervals(Table(labels, probabilities), ["acc"], groups=np.arange(200))["acc"]
     assert each == pytest.approx(wilson_interval(right, 200), abs=0.004)
-    alike = np.repeat(labels, 10), np.repeat(probabilities, 10, axis=0)
-    plain, grouped = intervals(*alike), intervals(*alike, groups=np.repeat(np.arange(200), 10))
-    single = intervals(labels, probabilities)
+    alike = Table(np.repeat(labels, 10), np.repeat(probabilities, 10, axis=0))
+    plain, grouped = intervals(alike), intervals(alike, groups=np.repeat(np.arange(200), 10))
+    single = intervals(Table(labels, probabilities))
     for name in ("acc", "f1_macro", "roc_auc"):
         assert np.ptp(grouped[name]) == pytest.approx(np.ptp(single[name]), rel=0.05)
         assert np.ptp(grouped[name]) > 2.5 * np.ptp(plain[name])
@@ -75,27 +75,26 @@ def test_resamples_are_the_same_ones_whatever_fits_into_memory(monkeypatch: pyte
 def test_where_resamples_do_not_tell_there_is_none() -> None:
     labels = np.array([0, 0, 1, 1] * 10)
     perfect = np.eye(2)[labels] * 0.8 + 0.1
-    found = intervals(labels, perfect)
+    found = intervals(Table(labels, perfect))
     assert set(found) == {"acc"}, "every resample of right answers is right"
     assert found["acc"] == wilson_interval(40, 40)
-    assert set(intervals(np.zeros(9, int), np.tile([0.7, 0.3], (9, 1)))) == {"acc"}
-    assert intervals(labels, np.full((40, 2), np.nan)) == {}
+    assert set(intervals(Table(np.zeros(9, int), np.tile([0.7, 0.3], (9, 1))))) == {"acc"}
+    assert intervals(Table(labels, np.full((40, 2), np.nan))) == {}
     assert interval(1.0, 0.1, 40, (0, 1)) is interval(0.5, 0.0, 40, (0, 1)) is interval(0.5, 0.1, 1, (0, 1)) is None
 
 
 def test_of_each_class() -> None:
     labels = np.array([0] * 20 + [1] * 10 + [2] * 0 + [3] * 5)
     answer = np.array([0] * 18 + [1] * 2 + [1] * 7 + [0] * 3 + [3] * 5)
-    probabilities = np.eye(4)[answer]
-    found = class_intervals(labels, probabilities)
+    found = class_intervals(labels, answer, 4)
     assert found["recall"] == [wilson_interval(18, 20), wilson_interval(7, 10), None, wilson_interval(5, 5)]
     assert found["precision"] == [wilson_interval(18, 21), wilson_interval(7, 9), None, wilson_interval(5, 5)]
-    f1 = class_figures(labels, probabilities)["f1"]
+    f1 = class_figures(labels, answer, 4)["f1"]
     assert found["f1"][2] is found["f1"][3] is None
     for number in (0, 1):
         low, high = found["f1"][number] or (1, 0)
         assert 0 < low < f1[number] < high < 1
-    grouped = class_intervals(labels, probabilities, groups=np.arange(35))
+    grouped = class_intervals(labels, answer, 4, groups=np.arange(35))
     assert grouped["recall"][0] == pytest.approx(found["recall"][0], abs=0.06)
 
 
@@ -104,8 +103,8 @@ def test_twenty_figures_take_less_than_a_fifth_of_a_second() -> None:
     seconds = []
     for _ in range(3):
         began = time.process_time()
-        intervals(labels, probabilities)  # 11, and of each of 3 classes 3
-        class_intervals(labels, probabilities)
+        intervals(Table(labels, probabilities))  # 11, and of each of 3 classes 3
+        class_intervals(labels, probabilities.argmax(axis=1), 3)
         seconds.append(time.process_time() - began)
     assert min(seconds) < 0.4, "0.1 s on a core of its own"
 
@@ -119,14 +118,14 @@ def coverage(
     """Of so many tables, the share whose interval holds the figure of all images that there are, 400,000: with
     groups of `alike` equal images, and without regard to them."""
     rng = np.random.default_rng([images, alike])
-    truth = figures(*draw(rng, 400_000, shares, distance), names)
+    truth = figures(Table(*draw(rng, 400_000, shares, distance)), names)
     held, plain = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for _ in range(tables):
         one = draw(rng, images, shares, distance)
         labels, probabilities = (np.repeat(part, alike, axis=0) for part in one)
         groups = None if alike == 1 else np.repeat(np.arange(images), alike)
-        for found, counted in ((intervals(labels, probabilities, names, groups), held),) + (
-            () if alike == 1 else ((intervals(labels, probabilities, names), plain),)
+        for found, counted in ((intervals(Table(labels, probabilities), names, groups), held),) + (
+            () if alike == 1 else ((intervals(Table(labels, probabilities), names), plain),)
         ):
             for name in names:
                 low, high = found.get(name, (0.0, 1.0))  # a perfect figure claims nothing
@@ -153,6 +152,6 @@ def test_intervals_of_groups_hold_the_true_figure(groups: int) -> None:
 def test_every_figure_has_a_range() -> None:
     for seed in range(20):
         for name, value in figures(
-            *draw(np.random.default_rng(seed), 40, (0.4, 0.2, 0.1, 0.1, 0.1, 0.1), seed / 8)
+            Table(*draw(np.random.default_rng(seed), 40, (0.4, 0.2, 0.1, 0.1, 0.1, 0.1), seed / 8))
         ).items():
             assert FIGURES[name].least <= value <= FIGURES[name].most

@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics as reference
 
 from cnnexp.metrics.names import FIGURE_NAMES, rises
-from cnnexp.metrics.registry import FIGURES, class_figures, figures
+from cnnexp.metrics.registry import FIGURES, Table, answers, class_figures, figures
 
 
 def table(classes: int, seed: int, images: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,10 +50,10 @@ def test_figures_equal_scikit_learn(classes: int) -> None:
             areas = (reference.roc_auc_score, reference.average_precision_score)
             for name, function in zip(("roc_auc", "average_precision"), areas, strict=True):
                 expected[name] = np.mean([function(labels == k, probabilities[:, k]) for k in curves])
-        found = figures(labels, probabilities)
+        found = figures(Table(labels, probabilities))
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6), seed
         assert set(found) - set(expected) <= {"ece", "top5_acc"}
-        of_class = class_figures(labels, probabilities)
+        of_class = class_figures(labels, answers(probabilities), probabilities.shape[1])
         parts = reference.precision_recall_fscore_support(labels, answer, labels=every, zero_division=0)
         for name, values in zip(("precision", "recall", "f1", "support"), parts, strict=True):
             np.testing.assert_allclose(of_class[name], values, atol=1e-12)
@@ -63,7 +63,7 @@ def test_figures_by_hand() -> None:
     # cat cat cat dog; answered cat cat dog dog
     labels = np.array([0, 0, 0, 1])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
-    found = figures(labels, probabilities)
+    found = figures(Table(labels, probabilities))
     assert found["acc"] == 0.75
     assert found["balanced_acc"] == found["recall_macro"] == pytest.approx((2 / 3 + 1) / 2)
     assert found["precision_macro"] == pytest.approx((1 + 1 / 2) / 2)
@@ -78,9 +78,9 @@ def test_figures_by_hand() -> None:
 
 def test_top_five_by_hand() -> None:
     rows = np.array([[0.3, 0.2, 0.2, 0.1, 0.1, 0.1, 0.0]] * 3)
-    assert figures(np.array([0, 4, 6]), rows)["top5_acc"] == pytest.approx(2 / 3)
+    assert figures(Table(np.array([0, 4, 6]), rows))["top5_acc"] == pytest.approx(2 / 3)
     # of equal probabilities the first five classes, as the answer is the first
-    assert figures(np.arange(7), np.full((7, 7), 1 / 7))["top5_acc"] == pytest.approx(5 / 7)
+    assert figures(Table(np.arange(7), np.full((7, 7), 1 / 7)))["top5_acc"] == pytest.approx(5 / 7)
 
 
 def test_directions_and_meanings() -> None:
@@ -93,7 +93,7 @@ def test_directions_and_meanings() -> None:
 
 
 def test_there_are_no_figures_of_what_is_not_finite() -> None:
-    assert figures(np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]])) == {}
+    assert figures(Table(np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]))) == {}
 
 
 def test_a_resample_is_the_table_of_its_images() -> None:

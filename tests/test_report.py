@@ -21,7 +21,9 @@ def test_predictions_come_back_bit_for_bit(tmp_path: Path, dtype: type) -> None:
     probabilities: np.ndarray = rng.dirichlet([0.1, 0.1, 0.1], 200).astype(dtype)
     labels = rng.integers(0, 3, 200)
     ids = [f'a "b", {i}\u00e4.jpg' for i in range(200)]
-    write_predictions(tmp_path / "new" / "p.csv", ids, labels, probabilities, ["x", "p_y", "z z"])
+    write_predictions(
+        tmp_path / "new" / "p.csv", ids, labels, (probabilities.argmax(axis=1), probabilities), ["x", "p_y", "z z"]
+    )
     back = read_predictions(tmp_path / "new" / "p.csv")
     assert back.ids == tuple(ids) and back.class_names == ("x", "p_y", "z z")
     assert (back.labels == labels).all() and (back.predicted == probabilities.argmax(axis=1)).all()
@@ -31,7 +33,7 @@ def test_predictions_come_back_bit_for_bit(tmp_path: Path, dtype: type) -> None:
 
 def test_predictions_columns(tmp_path: Path) -> None:
     table = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
-    write_predictions(tmp_path / "p.csv", ["a.jpg", "b.jpg"], np.array([0, 0]), table, CLASSES)
+    write_predictions(tmp_path / "p.csv", ["a.jpg", "b.jpg"], np.array([0, 0]), (table.argmax(axis=1), table), CLASSES)
     assert (tmp_path / "p.csv").read_text().splitlines() == [
         "file,truth,predicted,p_cats,p_dogs",
         "a.jpg,cats,cats,0.899999976,0.100000001",
@@ -62,7 +64,7 @@ def test_predictions_refuse_other_files(tmp_path: Path, text: str, message: str)
 
 def test_worst_mistakes(tmp_path: Path) -> None:
     table = np.array([[0.4, 0.6], [0.9, 0.1], [0.05, 0.95], [0.3, 0.7]])
-    write_predictions(tmp_path / "p.csv", list("abcd"), np.array([0, 0, 0, 0]), table, CLASSES)
+    write_predictions(tmp_path / "p.csv", list("abcd"), np.array([0, 0, 0, 0]), (table.argmax(axis=1), table), CLASSES)
     wrong = read_predictions(tmp_path / "p.csv")
     assert worst_mistakes(wrong).tolist() == [2, 3, 0]
     assert worst_mistakes(wrong, limit=2).tolist() == [2, 3]

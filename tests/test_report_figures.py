@@ -183,7 +183,10 @@ def test_errors_stand_beside_their_heat_maps(tmp_path: Path, sheets: list[Any]) 
 
 def test_reliability(tmp_path: Path, drawn: list[Any]) -> None:
     probability, correct = np.array([0.3, 0.5, 0.8, 0.9, 1.0, 0.7]), np.array([1, 0, 1, 1, 0, 1], bool)
-    scoring.draw_reliability(tmp_path / "r.png", probability, correct, "reliability", bins=2)
+    shares = np.stack([1 - probability, probability], axis=1)
+    shares[probability < 0.5] = [0.3, 0.3]  # of no class more than this, as where there are more classes
+    answers = guesses(shares, np.where(correct, shares.argmax(axis=1), 1 - shares.argmax(axis=1)))
+    scoring.draw_reliability(tmp_path / "r.png", answers, "reliability", bins=2)
     picture(tmp_path / "r.png")
     assert [bar.get_height() for bar in drawn[0].axes[0].patches] == pytest.approx([0.5, 0.75])
     assert "expected calibration error 0.100" in texts(drawn[0])

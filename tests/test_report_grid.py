@@ -110,7 +110,7 @@ def test_a_loss_is_ranked_from_below(tmp_path: Path) -> None:
         path = tmp_path / str(order) / "predictions.csv"
         shares = np.array([[share, 1 - share] for share in given])
         ids, labels = ["a", "b", "c"], np.zeros(3, int)
-        write_predictions(path.with_name("predictions_val.csv"), ids, labels, shares, CLASSES)
+        write_predictions(path.with_name("predictions_val.csv"), ids, labels, (shares.argmax(axis=1), shares), CLASSES)
         loss = float(-np.log(given).mean())
         others: dict[str, Any] = {"val_accuracy": 0.5, "monitor": "val/loss", "objective": loss}
         runs.append(result("v", 0.5, order, predictions_path=path, **others))

@@ -9,7 +9,7 @@ import sklearn.calibration
 import sklearn.metrics
 from made_runs import guesses
 
-from cnnexp.metrics.registry import figures
+from cnnexp.metrics.registry import Table, figures
 from cnnexp.metrics.statistics import (
     average_precision,
     brier_score,
@@ -222,7 +222,7 @@ def test_figures_of_200_tests_equal_scikit_learn() -> None:
     seen = set()
     for seed in range(200):
         labels, probabilities = answers(seed)
-        ours = {f"test/{name}": value for name, value in figures(labels, probabilities).items()}
+        ours = {f"test/{name}": value for name, value in figures(Table(labels, probabilities)).items()}
         seen.add(float((probabilities.argmax(axis=1) == labels).mean()))
         one_hot = np.eye(probabilities.shape[1], dtype=int)[labels]
         truth, score = (one_hot, probabilities) if one_hot.shape[1] > 2 else (labels, probabilities[:, 1])
@@ -256,14 +256,14 @@ def test_calibration_curve_equals_scikit_learn() -> None:
 def test_classes_without_images_do_not_count() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
     labels = np.array([0, 1, 1, 1])
-    found = figures(labels, probabilities)
+    found = figures(Table(labels, probabilities))
     # class 0: 0.7 above all, 1; class 1: every score above 0.2, 1; class 2 has no image
     assert found["roc_auc"] == 1.0 and found["average_precision"] == 1.0
-    only = figures(np.zeros(4, int), probabilities)
+    only = figures(Table(np.zeros(4, int), probabilities))
     assert "ece" in only and not {"roc_auc", "average_precision"} & set(only)
 
 
 def test_there_are_no_figures_of_what_is_not_finite() -> None:
     probabilities = np.array([[0.5, 0.5], [np.nan, np.nan]])
-    assert figures(np.array([0, 1]), probabilities) == {}
+    assert figures(Table(np.array([0, 1]), probabilities)) == {}
     assert scoring.scores(guesses(probabilities, np.array([0, 1]))) == {}

@@ -18,7 +18,7 @@ from cnnexp.data.balance import is_unbalanced
 from cnnexp.data.dataset import Split
 from cnnexp.data.loading import ImageLoader
 from cnnexp.errors import UserError
-from cnnexp.metrics.registry import figures
+from cnnexp.metrics.registry import Table, figures
 from cnnexp.models.classifier import class_probabilities
 from cnnexp.training.checkpoint import read_checkpoint
 from cnnexp.training.feature_store import FeatureStore
@@ -315,7 +315,7 @@ def test_the_best_epoch_is_kept_without_stopping_early() -> None:
         values = [epoch["val/brier"] for epoch in result.history]
         assert len(values) == 12 and result.selected_epoch == (values.index(min(values)) if keep_best else 11) != 0
         chosen, labels = result.history[result.selected_epoch], data().validation.labels
-        own = figures(labels, class_probabilities(result.validation_probabilities))
+        own = figures(Table(labels, class_probabilities(result.validation_probabilities)))
         for name in ("brier", "f1_macro", "roc_auc"):
             assert chosen[f"val/{name}"] == own[name], "of the weights that were kept"
         assert "val/mcc" not in chosen

@@ -162,8 +162,9 @@ def _parse(arguments: list[str]) -> Namespace:
 def _write_csv(path: Path, predictions: "Predictions") -> None:
     from cnnexp.report.predictions import write_predictions
 
+    answers = predictions.predicted, predictions.probabilities
     try:
-        write_predictions(path, predictions.ids, predictions.labels, predictions.probabilities, predictions.class_names)
+        write_predictions(path, predictions.ids, predictions.labels, answers, predictions.class_names)
     except OSError as error:
         raise UserError(f"--csv {path}: cannot be written ({error.strerror})") from error
 
@@ -184,6 +185,7 @@ def _as_json(info: "RunInfo", data: TestData, result: Evaluation) -> dict[str, A
         },
         "recorded": result.recorded,
         "class_names": result.predictions.class_names,
+        "decision": result.predictions.decision.described(result.predictions.class_names),
         "confusion": result.confusion.tolist(),
     }
 
@@ -208,6 +210,8 @@ def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
         [row.name, f"{row.support:,}", *(_share(row, figure) for figure in ("recall", "precision", "f1"))]
         for row in result.classes
     ]
+    if said := result.predictions.decision.in_words(result.predictions.class_names):
+        say(f"answers: {said}")
     table("of each class, with 95 % intervals", ["", "images", "recall", "precision", "F1"], shares)
     classes = result.predictions.class_names
     cells = [[name, *map(str, row)] for name, row in zip(classes, result.confusion, strict=True)]

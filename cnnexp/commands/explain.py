@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from cnnexp.explain.heatmaps import overlaid, sheet_rows
     from cnnexp.explain.overlay import caption, top_classes
+    from cnnexp.models.build import trained_network
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.models.imagenet import imagenet_network
     from cnnexp.runs.recorded_model import find_images, load_recorded, read_batch
@@ -92,13 +93,14 @@ def run(arguments: list[str]) -> int:
     explained.model.jit_compile = False
     outputs = explained.model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
     probabilities = class_probabilities(outputs)
-    classes = probabilities.argmax(axis=1)
+    classes = explained.decision.classes(probabilities)
     if chosen is not None:
         classes[:] = chosen
     root = writable(Path(config.paths.root) / "explain")
     earlier = _answers(root, explained.run_id)
     folder = earlier.pop()
-    overlays = {method: overlaid(explained.model, images, classes, method, request.layer) for method in request.methods}
+    network = trained_network(explained.model)
+    overlays = {method: overlaid(network, images, classes, method, request.layer) for method in request.methods}
     names = explained.class_names
     captions = [
         caption(file.name, top_classes(row, names), file.parent.name if file.parent.name in names else "")
@@ -115,7 +117,7 @@ def run(arguments: list[str]) -> int:
     if request.activations:
         from cnnexp.explain.activations import draw_activations
 
-        for file in draw_activations(folder, explained.model, files, images, request.layer):
+        for file in draw_activations(folder, network, files, images, request.layer):
             say(str(file))
     return 0
 

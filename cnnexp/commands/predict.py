@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnexp.commands.arguments import IMAGE, RUN, CommandParser, add_allow_target
 from cnnexp.config.composition import load_config
-from cnnexp.console import progress, table
+from cnnexp.console import progress, say, table
 from cnnexp.errors import UserError
 from cnnexp.formats import csv_text
 from cnnexp.process import import_tensorflow
@@ -51,7 +51,9 @@ def run(arguments: list[str]) -> int:
         cells += [[row["file"], row["predicted"], *row["probabilities"].values()] for row in rows]
         sys.stdout.write(csv_text(cells, end="\n"))
     else:
-        shown = [[row["file"], row["predicted"], f"{max(row['probabilities'].values()):.4f}"] for row in rows]
+        shown = [[row["file"], row["predicted"], f"{row['probabilities'][row['predicted']]:.4f}"] for row in rows]
+        if said := recorded.decision.in_words(recorded.class_names):
+            say(f"answers: {said}")
         table(f"{recorded.name} {recorded.run_id[:8]}", ["file", "predicted", "probability"], shown, left=2)
     return 0 if len(rows) == len(files) else 1
 
@@ -66,7 +68,7 @@ def _predictions(recorded: Any, files: list[Any], quiet: bool) -> Iterator[dict[
         read, images = read_batch(batch, recorded)
         if not read:
             continue
-        for file, values in zip(read, class_probabilities(recorded.model.predict_on_batch(images)), strict=True):
-            probabilities = {name: float(value) for name, value in zip(recorded.class_names, values, strict=True)}
-            predicted = max(probabilities, key=lambda name: probabilities[name])
-            yield {"file": str(file), "predicted": predicted, "probabilities": probabilities}
+        probabilities = class_probabilities(recorded.model.predict_on_batch(images))
+        for file, answer, values in zip(read, recorded.decision.classes(probabilities), probabilities, strict=True):
+            by_name = {name: float(value) for name, value in zip(recorded.class_names, values, strict=True)}
+            yield {"file": str(file), "predicted": recorded.class_names[answer], "probabilities": by_name}

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cnnexp.config.data import AUGMENTATIONS, DATASETS, AugmentationConfig, DatasetConfig
+from cnnexp.config.decision import DECISIONS, DecisionConfig
 from cnnexp.config.limits import check_keywords, check_limits, option
 from cnnexp.config.loss import LOSSES, LossConfig
 from cnnexp.config.network import BACKBONES, HEADS, BackboneConfig, FreezePolicyConfig, HeadConfig
@@ -50,6 +51,7 @@ class Config:
     head: HeadConfig = option(doc="What turns features into class probabilities.")
     freeze_policy: FreezePolicyConfig = option(doc="Which part of the backbone is trained.")
     loss: LossConfig = option(LossConfig, doc="What the training makes small.")
+    decision: DecisionConfig = option(DecisionConfig, doc="How probabilities become an answer.")
     optimizer: OptimizerConfig = option(doc="How weights are updated.")
     trainer: TrainerConfig = option(doc="The training loop.")
     tracking: TrackingConfig = option(doc="Where runs are recorded.")
@@ -96,6 +98,7 @@ SCHEMAS: dict[str, dict[str, type]] = {  # of the groups whose options have keys
     "backbone": BACKBONES,
     "head": HEADS,
     "loss": LOSSES,
+    "decision": DECISIONS,
     "optimizer": OPTIMIZERS,
 }
 

@@ -16,6 +16,7 @@ HOMES = {  # of the leaf of each group: the module, or package, in which its tar
     "backbone": "cnnexp.models",
     "head": "cnnexp.models",
     "loss": "cnnexp.training.losses",
+    "decision": "cnnexp.metrics.decision",
     "optimizer": "keras",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnexp.metrics.counts import counts
 from cnnexp.metrics.names import FIGURE_NAMES
-from cnnexp.metrics.registry import FIGURES, OF_CLASS, Figure, answers, class_figures, hits
+from cnnexp.metrics.registry import FIGURES, OF_CLASS, Figure, Table, class_figures, hits
 from cnnexp.metrics.statistics import wilson_interval
 
 RESAMPLES = 1000
@@ -46,16 +46,12 @@ def resamples(count: int, groups: np.ndarray | None = None) -> Iterator[np.ndarr
 
 
 def intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    names: Iterable[str] = FIGURE_NAMES,
-    groups: np.ndarray | None = None,
+    table: Table, names: Iterable[str] = FIGURE_NAMES, groups: np.ndarray | None = None
 ) -> dict[str, Interval]:
     """95 % intervals of figures of a table of answers; of plain accuracy Wilson's.
 
     Args:
-        labels: (N,) int.
-        probabilities: (N, K) float, each row with the sum 1.
+        table: of the answers.
         names: of `FIGURES`.
         groups: (N,), which images belong together, as those of one patient; None: each stands for itself.
 
@@ -63,31 +59,30 @@ def intervals(
         low, high by name. A figure has none where resamples do not tell: the calibration error, which resampling
         raises; one at its end, as a ROC area of 1, of which all resamples are 1 too; one that is not defined.
     """
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(table.probabilities).all():
         return {}
     found = {}
     chosen = [FIGURES[name] for name in names if groups is not None or name != "acc"]
-    spread = _spread(chosen, labels, probabilities, groups)
+    spread, labels = _spread(chosen, table, groups), table.labels
     drawn = len(labels) if groups is None else len(np.unique(groups))
     for figure in chosen:
-        value = figure.function(labels, probabilities)
+        value = figure.function(*table.for_figure(figure))
         around = interval(value, spread.get(figure.name, math.nan), drawn, (figure.least, figure.most))
         if around:
             found[figure.name] = around
     if groups is None and "acc" in names:
-        found["acc"] = wilson_interval(int(hits(labels, probabilities).sum()), len(labels))
+        found["acc"] = wilson_interval(int(hits(*table.for_figure(FIGURES["acc"])).sum()), len(labels))
     return found
 
 
-def _spread(
-    figures: list[Figure], labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None
-) -> dict[str, float]:
+def _spread(figures: list[Figure], table: Table, groups: np.ndarray | None) -> dict[str, float]:
     """The standard deviation of each figure over the resamples in which it is defined."""
     values: dict[str, list[np.ndarray]] = {}
-    for weights in resamples(len(labels), groups):
+    given = {figure.name: table.for_figure(figure) for figure in figures}
+    for weights in resamples(len(table.labels), groups):
         for figure in figures:
             if figure.resampled is not None:
-                values.setdefault(figure.name, []).append(figure.resampled(labels, probabilities, weights))
+                values.setdefault(figure.name, []).append(figure.resampled(*given[figure.name], weights))
     return {name: _deviation(np.concatenate(parts)) for name, parts in values.items()}
 
 
@@ -125,16 +120,18 @@ def interval(value: float, error: float, drawn: int, ends: tuple[float, float]) 
 
 
 def class_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None = None
+    labels: np.ndarray, predicted: np.ndarray, num_classes: int, groups: np.ndarray | None = None
 ) -> dict[str, list[Interval | None]]:
     """95 % intervals of `precision`, `recall` and `f1` of each class, K each; None where there is none.
 
     Precision and recall are shares of images: theirs is Wilson's, unless the images come in groups.
     """
-    num_classes = probabilities.shape[1]
-    values = class_figures(labels, probabilities)
-    own = counts(labels, answers(probabilities), num_classes)
-    errors = _class_errors(labels, probabilities, groups)
+    values = class_figures(labels, predicted, num_classes)
+    own = counts(labels, predicted, num_classes)
+    given = [counts(labels, predicted, num_classes, weights) for weights in resamples(len(labels), groups)]
+    errors = {  # the standard deviation of each class's figures over the resamples, (K,) each
+        name: np.std(np.concatenate([formula(block) for block in given]), axis=0) for name, formula in OF_CLASS.items()
+    }
     drawn = len(labels) if groups is None else len(np.unique(groups))
     found: dict[str, list[Interval | None]] = {}
     for name, of in (("precision", own.answered), ("recall", own.actual), ("f1", None)):
@@ -146,14 +143,3 @@ def class_intervals(
                 for value, error in zip(values[name], errors[name], strict=True)
             ]
     return found
-
-
-def _class_errors(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The standard deviation of each class's figures over the resamples, (K,) each."""
-    given = [
-        counts(labels, answers(probabilities), probabilities.shape[1], weights)
-        for weights in resamples(len(labels), groups)
-    ]
-    return {
-        name: np.std(np.concatenate([formula(block) for block in given]), axis=0) for name, formula in OF_CLASS.items()
-    }

@@ -55,6 +55,11 @@ def phase_figure(phase: str, figure: str) -> str:
     return f"x/phase/{phase}/{figure}"
 
 
+def decision_figure(name: str) -> str:
+    """The name of a figure of how probabilities become answers, as `threshold` or `val_recall`."""
+    return f"x/decision/{name}"
+
+
 def final(name: str) -> str:
     """Of a validation figure by epoch, the name of that of the weights that were kept: `final/val_acc` of `val/acc`."""
     return name.replace("val/", "final/val_", 1)

@@ -1,7 +1,8 @@
 """The figures of a table of answers: each with its name, which way it is better, and what it means.
 
-A table is `labels`, (N,) int, and `probabilities`, (N, K) float; the answer is the most probable class, of equal ones
-the first. All figures equal scikit-learn's, which is not imported: see `cnnexp.metrics.statistics`.
+Their functions take `labels`, (N,) int, and `probabilities`, (N, K) float, and take for the answer the most probable
+class, of equal ones the first; a `Table` hands them its own answers instead. All figures equal scikit-learn's, which is
+not imported: see `cnnexp.metrics.statistics`.
 """
 
 import math
@@ -45,12 +46,14 @@ class Figure:
     least, most: the ends of its range.
     resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
                (B,) float64; None where resamples say nothing.
+    of_answers: whether it depends on the answers alone, and not on how probable they are.
     """
 
     name: str
     meaning: str
     function: Function
     resampled: Resampled | None = None
+    of_answers: bool = False
     least: float = 0.0
     most: float = 1.0
 
@@ -58,6 +61,36 @@ class Figure:
     def rises(self) -> bool:
         """Whether it is the better the higher it is."""
         return rises(self.name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a network answered for images.
+
+    labels:        (N,) int, N at least 1.
+    probabilities: (N, K) float, each row with the sum 1.
+    predicted:     (N,) int, the answers, where these are not the most probable classes.
+    positive:      of two classes, the number of that which ROC and precision-recall curves are of.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    predicted: np.ndarray | None = None
+    positive: int = 1
+
+    def for_figure(self, figure: Figure) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and probabilities for the function of a figure: of which the most probable class is the answer, where
+        it asks for nothing else, and class 1 the positive one of two."""
+        if figure.of_answers and self.predicted is not None:
+            return self.labels, one_hot(self.predicted, self.probabilities.shape[1])
+        if self.positive == 0 and self.probabilities.shape[1] == 2:
+            return 1 - self.labels, self.probabilities[:, ::-1]
+        return self.labels, self.probabilities
+
+
+def one_hot(predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """(N, K) float64 of (N,) int: 1 at the answer, 0 elsewhere."""
+    return np.eye(num_classes)[predicted]
 
 
 class Area(NamedTuple):
@@ -125,12 +158,13 @@ def _of_weighted(formula: Formula, labels: np.ndarray, probabilities: np.ndarray
 # ------------------------------------------------------------------------------------ areas below the curves
 
 
-def areas_by_class(labels: np.ndarray, probabilities: np.ndarray) -> list[Area]:
-    """For each class that some but not all images have; of two classes only for class 1, the positive one."""
+def areas_by_class(labels: np.ndarray, probabilities: np.ndarray, positive: int = 1) -> list[Area]:
+    """For each class that some but not all images have; of two classes only for the positive one."""
     found = []
-    for number in _curves(labels, probabilities.shape[1]):
-        positive, score = labels == number, probabilities[:, number]
-        found.append(Area(number, roc_auc(positive, score), average_precision(positive, score)))
+    for curve in _curves(labels, probabilities.shape[1]):
+        number = positive if probabilities.shape[1] == 2 else curve
+        is_it, score = labels == number, probabilities[:, number]
+        found.append(Area(number, roc_auc(is_it, score), average_precision(is_it, score)))
     return found
 
 
@@ -207,7 +241,7 @@ def _of_images(name: str, meaning: str, values: Values) -> Figure:
 
 
 def _of_classes(name: str, meaning: str, formula: Formula) -> Figure:
-    return Figure(name, meaning, partial(_of_counts, formula), partial(_of_weighted, formula))
+    return Figure(name, meaning, partial(_of_counts, formula), partial(_of_weighted, formula), of_answers=True)
 
 
 def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled) -> Figure:
@@ -217,7 +251,7 @@ def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled
 FIGURES = {
     figure.name: figure
     for figure in (
-        _of_images("acc", "share of images answered right", hits),
+        replace(_of_images("acc", "share of images answered right", hits), of_answers=True),
         _of_classes(
             "balanced_acc", "mean over the classes of the share of its images that is found", balanced_accuracy
         ),
@@ -259,26 +293,25 @@ FIGURES = {
 assert tuple(FIGURES) == FIGURE_NAMES, "cnnexp.metrics.names lists them without NumPy"
 
 
-def figures(labels: np.ndarray, probabilities: np.ndarray, names: Iterable[str] = FIGURE_NAMES) -> dict[str, float]:
+def figures(table: Table, names: Iterable[str] = FIGURE_NAMES) -> dict[str, float]:
     """The figures of a table of answers that are defined for it: no area where all images are of one class.
 
     Args:
-        labels: (N,) int, N at least 1.
-        probabilities: (N, K) float, each row with the sum 1.
+        table: of the answers.
         names: of `FIGURES`.
 
     Returns:
         By name; nothing at all where a probability is NaN or infinite.
     """
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(table.probabilities).all():
         return {}
-    found = {name: FIGURES[name].function(labels, probabilities) for name in names}
+    found = {name: FIGURES[name].function(*table.for_figure(FIGURES[name])) for name in names}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def class_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+def class_figures(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
     """Of each class (K,) float64: `precision`, `recall`, `f1`, 0 to 1, and `support`, its number of images."""
-    given = counts(labels, answers(probabilities), probabilities.shape[1])
+    given = counts(labels, predicted, num_classes)
     return {name: formula(given) for name, formula in OF_CLASS.items()} | {"support": given.actual}
 
 

@@ -69,7 +69,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _counts_by_threshold(positive: np.ndarray, score: np.ndarray) -> Curve:
+def counts_by_threshold(positive: np.ndarray, score: np.ndarray) -> Curve:
     """True and false positives where all scores >= threshold are called positive; thresholds fall."""
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
     order = np.argsort(-score, kind="stable")
@@ -91,7 +91,7 @@ def roc_curve(positive: np.ndarray, score: np.ndarray) -> Curve:
     positive = np.asarray(positive, bool)
     if positive.all() or not positive.any():
         raise ValueError("a ROC curve needs positive and negative images")
-    true_positives, false_positives, thresholds = _counts_by_threshold(positive, score)
+    true_positives, false_positives, thresholds = counts_by_threshold(positive, score)
     return (
         np.append(0, false_positives) / false_positives[-1],
         np.append(0, true_positives) / true_positives[-1],
@@ -116,7 +116,7 @@ def precision_recall_curve(positive: np.ndarray, score: np.ndarray) -> Curve:
     """
     if not np.any(positive):
         raise ValueError("a precision-recall curve needs positive images")
-    true_positives, false_positives, thresholds = _counts_by_threshold(positive, score)
+    true_positives, false_positives, thresholds = counts_by_threshold(positive, score)
     precision = true_positives / (true_positives + false_positives)
     return precision, true_positives / true_positives[-1], thresholds
 

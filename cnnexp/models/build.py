@@ -100,9 +100,30 @@ def flip_averaged(model: keras.Model) -> keras.Model:
     return keras.Model(image, both, name=f"{model.name}_flip_averaged")
 
 
-def without_flip_averaging(model: keras.Model) -> keras.Model:
-    """The network inside of what `flip_averaged` gave; any other model as it is."""
-    if not isinstance(model.layers[-1], keras.layers.Average):
-        return model
+def calibrated(model: keras.Model, temperature: float) -> keras.Model:
+    """A model whose probabilities are `model`'s with their logits divided by a temperature.
+
+    Args:
+        model: takes (B, H, W, C), gives (B, 1) of class 1 or (B, K).
+        temperature: more than 0; see `cnnexp.metrics.decision.with_temperature`, which does the same.
+
+    Returns:
+        A model with the same input and output; `model`'s graph is a layer of it, under its own name.
+    """
+    network = keras.Model(model.inputs[0], model.outputs[0], name=model.name)  # not compiled: to be saved as it is
+    image = keras.Input(model.input_shape[1:], dtype="float32", name="image")
+    clipped = keras.ops.clip(network(image), keras.config.epsilon(), 1 - keras.config.epsilon())
+    if model.output_shape[-1] == 1:
+        logits = (keras.ops.log(clipped) - keras.ops.log(1 - clipped)) / temperature
+        outputs = keras.layers.Activation("sigmoid", name="calibrated")(logits)
+    else:
+        outputs = keras.layers.Softmax(name="calibrated")(keras.ops.log(clipped) / temperature)
+    return keras.Model(image, outputs, name=f"{model.name}_calibrated")
+
+
+def trained_network(model: keras.Model) -> keras.Model:
+    """The network inside of what `flip_averaged` and `calibrated` gave; any other model as it is."""
     inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    return inside[0] if len(inside) == 1 and model.name == f"{inside[0].name}_flip_averaged" else model
+    if len(inside) == 1 and model.name in (f"{inside[0].name}_flip_averaged", f"{inside[0].name}_calibrated"):
+        return trained_network(inside[0])
+    return model

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from cnnexp.metrics.decision import ARGMAX, Decision
+
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`model` takes (B, H, W, C) raw 0..255; `image_size` and `channels` are what it wants."""
+    """`model` takes (B, H, W, C) raw 0..255; `image_size` and `channels` are what it wants; `decision` makes answers of
+    what it puts out."""
 
     run_id: str
     name: str
@@ -16,6 +19,7 @@ class LoadedModel:
     class_names: tuple[str, ...]
     image_size: int
     channels: int
+    decision: Decision = ARGMAX
 
 
 def class_probabilities(outputs: np.ndarray) -> np.ndarray:

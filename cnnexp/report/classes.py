@@ -35,8 +35,8 @@ class ClassRow:
 
 def class_rows(predictions: Predictions, groups: np.ndarray | None = None) -> list[ClassRow]:
     """Every class, in the order of the data; `groups` as in `class_intervals`."""
-    values = class_figures(predictions.labels, predictions.probabilities)
-    around = class_intervals(predictions.labels, predictions.probabilities, groups)
+    answered = predictions.labels, predictions.predicted, len(predictions.class_names)
+    values, around = class_figures(*answered), class_intervals(*answered, groups)
     return [
         ClassRow(
             name,

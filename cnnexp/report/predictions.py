@@ -10,6 +10,8 @@ import numpy as np
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_bytes, read_csv
+from cnnexp.metrics.decision import ARGMAX, Decision
+from cnnexp.metrics.registry import Table
 
 COLUMNS = ["file", "truth", "predicted"]  # then one column of probabilities a class, PREFIX before its name
 PREFIX = "p_"
@@ -23,14 +25,20 @@ class Predictions:
 
     ids: tuple[str, ...]  # N, a short stable name per image
     labels: np.ndarray  # (N,) int64, true classes
-    predicted: np.ndarray  # (N,) int64, most probable classes
+    predicted: np.ndarray  # (N,) int64, answers: the most probable classes, unless `decision` has a rule
     probabilities: np.ndarray  # (N, n) float64, 0 to 1
     class_names: tuple[str, ...]  # n
+    decision: Decision = ARGMAX  # how the answers came about; the file does not say it
 
     @property
     def correct(self) -> np.ndarray:
         """(N,) bool"""
         return self.labels == self.predicted
+
+    @property
+    def table(self) -> Table:
+        """For the figures."""
+        return Table(self.labels, self.probabilities, self.predicted, self.decision.positive)
 
     @property
     def confidence(self) -> np.ndarray:
@@ -53,7 +61,7 @@ def write_predictions(
     path: str | Path,
     ids: Sequence[str],
     labels: np.ndarray,
-    probabilities: np.ndarray,
+    answers: tuple[np.ndarray, np.ndarray],
     class_names: Sequence[str],
 ) -> None:
     """Write one line an image: file, truth, predicted (class names), then the probability of each class.
@@ -62,15 +70,17 @@ def write_predictions(
         path: the CSV file.
         ids: N names, in the order of `labels`.
         labels: (N,) int, true classes.
-        probabilities: (N, n) float32 or float64, 0 to 1; read back bit for bit (9 or 17 significant digits).
+        answers: predicted, (N,) int classes, and probabilities, (N, n) float32 or float64, 0 to 1; these are read back
+            bit for bit (9 or 17 significant digits).
         class_names: n names.
     """
+    predicted, probabilities = answers
     assert len(ids) == len(labels) == len(probabilities) and probabilities.shape[1] == len(class_names)
     digits = 9 if probabilities.dtype == np.float32 else 17
     rows = [COLUMNS + [PREFIX + name for name in class_names]]
-    for image, label, row in zip(ids, labels, probabilities, strict=True):
+    for image, label, answer, row in zip(ids, labels, predicted, probabilities, strict=True):
         figures = [f"{value:.{digits}g}" for value in row.tolist()]
-        rows.append([image, class_names[label], class_names[row.argmax()], *figures])
+        rows.append([image, class_names[label], class_names[answer], *figures])
     write_atomic(path, csv_bytes(rows))
 
 

@@ -1,17 +1,20 @@
 """How good the probabilities of a run are: its figures, and as pictures the reliability diagram and the curves."""
 
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from cnnexp.console import shorten
+from cnnexp.metrics.decision import with_temperature
 from cnnexp.metrics.intervals import intervals
-from cnnexp.metrics.registry import Area, areas_by_class, figures
-from cnnexp.metrics.statistics import calibration, precision_recall_curve, roc_curve
+from cnnexp.metrics.registry import Area, answers, areas_by_class, figures
+from cnnexp.metrics.statistics import Calibration, calibration, precision_recall_curve, roc_curve
 from cnnexp.report.predictions import Predictions
 from cnnexp.report.style import BLUE, LETTER, ORANGE, Margins, new_figure, save_png, style
-from cnnexp.sheet import INK, MUTED
+from cnnexp.sheet import INK, MUTED, PAPER
 
 MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
@@ -28,18 +31,38 @@ def scores(predictions: Predictions, groups: np.ndarray | None = None) -> dict[s
         Of every name of `FIGURES` that is defined, see there; of `acc` the interval alone, since it is recorded
         already. Nothing at all where a probability is NaN or infinite.
     """
-    table = predictions.labels, predictions.probabilities
-    metrics = {f"test/{name}": value for name, value in figures(*table).items() if name != "acc"}
-    for name, (low, high) in intervals(*table, groups=groups).items():
+    metrics = {f"test/{name}": value for name, value in figures(predictions.table).items() if name != "acc"}
+    for name, (low, high) in intervals(predictions.table, groups=groups).items():
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     return metrics
+
+
+class OperatingPoint(NamedTuple):
+    """What answers give for the positive of two classes; nan where nothing is counted."""
+
+    recall: float
+    precision: float
+    false_rate: float  # share of the other images that is called positive
+
+
+def operating_point(predictions: Predictions) -> OperatingPoint:
+    """Of the answers to two classes."""
+    positive = predictions.labels == predictions.decision.positive
+    called = predictions.predicted == predictions.decision.positive
+    hits = int(np.sum(positive & called))
+
+    def share(count: int, of: int) -> float:
+        return count / of if of else math.nan
+
+    recall, precision = share(hits, int(positive.sum())), share(hits, int(called.sum()))
+    return OperatingPoint(recall, precision, share(int(called.sum()) - hits, int((~positive).sum())))
 
 
 def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     """ROC curve and precision-recall curve, side by side, with their areas.
 
-    Of two classes the second is the positive one. Of more, each is drawn against the rest; of more than ten,
-    those with the smallest areas.
+    Of two classes the positive one is that of `predictions.decision`, whose threshold is marked. Of more, each is drawn
+    against the rest; of more than ten, those with the smallest areas.
 
     Args:
         path: the PNG file.
@@ -49,7 +72,7 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     Returns:
         Whether there is a picture: not where all images are of one class.
     """
-    areas = areas_by_class(predictions.labels, predictions.probabilities)
+    areas = areas_by_class(predictions.labels, predictions.probabilities, predictions.decision.positive)
     if not areas:
         return False
     several = len(predictions.class_names) > 2
@@ -65,10 +88,12 @@ def draw_roc_pr(path: str | Path, predictions: Predictions, title: str) -> bool:
     if not several:
         share = float(np.mean(predictions.labels == areas[0].number))
         right.axhline(share, color=MUTED, linestyle="--", linewidth=1.2)
-        figure.supxlabel(f"positive: {shorten(predictions.class_names[1], 40)}", color=MUTED, fontsize=10)
+        figure.supxlabel(f"positive: {shorten(predictions.class_names[areas[0].number], 40)}", color=MUTED, fontsize=10)
     weakest = sorted(areas, key=lambda area: area.roc_auc)[:MOST_CURVES]
     for colour, area in zip(COLOURS, sorted(weakest), strict=False):
         _draw_class(left, right, predictions, area, colour)
+    if predictions.decision.threshold is not None:
+        _mark_threshold(left, right, predictions)
     for axes in (left, right):
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
@@ -100,23 +125,35 @@ def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Area, c
     right.step(*steps, where="pre", color=colour, linewidth=width)
 
 
-def draw_reliability(
-    path: str | Path, probability: np.ndarray, correct: np.ndarray, title: str, bins: int = 15
-) -> None:
-    """Reliability diagram: how often answers of a given probability were right, and how many they were.
+def _mark_threshold(left: Axes, right: Axes, predictions: Predictions) -> None:
+    """Where the answers of the run stand on both curves."""
+    point = operating_point(predictions)
+    label = f"from {predictions.decision.threshold:.3g} on"
+    for axes, place in ((left, (point.false_rate, point.recall)), (right, (point.recall, point.precision))):
+        axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label)
+        beside = (10, -14) if place[1] > 0.3 else (10, 8)
+        axes.annotate(label, place, xytext=beside, textcoords="offset points", color=INK, fontsize=10)
+
+
+def draw_reliability(path: str | Path, predictions: Predictions, title: str, bins: int = 15) -> None:
+    """Reliability diagram: how often the most probable class of a given probability was right, and how many there were.
 
     Args:
         path: the PNG file.
-        probability: (N,) given to the predicted class, 0 to 1.
-        correct: (N,) bool.
+        predictions: finite probabilities; where these were divided by a temperature, those of before are drawn too.
         title: the headline.
         bins: intervals of probability.
     """
-    kept = calibration(probability, correct, bins)
+    kept, heat = _reliability(predictions, predictions.probabilities, bins), predictions.decision.temperature
     figure = new_figure(6.4, 7.0, title, Margins(0.8, 0.25, 0.65))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0.08})
-    style(upper, "", "share that was right", f"expected calibration error {kept.error:.3f}")
-    style(lower, "probability of the predicted class", "images")
+    words = f"expected calibration error {kept.error:.3f}"
+    if heat is not None:
+        before = _reliability(predictions, with_temperature(predictions.probabilities, 1 / heat), bins)
+        words += f", before the temperature {before.error:.3f}"
+        upper.plot(before.confidence, before.accuracy, "x", color=MUTED, ms=6, label="before the temperature", zorder=4)
+    style(upper, "", "share that was right", words)
+    style(lower, "probability of the most probable class", "images")
     width = 0.92 / bins
     centres = (kept.edges[:-1] + kept.edges[1:]) / 2
     filled = kept.count > 0
@@ -129,3 +166,7 @@ def draw_reliability(
     lower.bar(centres, kept.count, width, color=MUTED, alpha=0.8)
     lower.set_xlim(0, 1)
     save_png(figure, path)
+
+
+def _reliability(predictions: Predictions, probabilities: np.ndarray, bins: int) -> Calibration:
+    return calibration(probabilities.max(axis=1), answers(probabilities) == predictions.labels, bins)

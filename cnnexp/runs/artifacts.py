@@ -1,7 +1,7 @@
 """The files of a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -103,8 +103,10 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
         (PREDICTIONS, dataset.test, fitted.probabilities),
     ):
         if len(outputs):
-            write_predictions(folder / name, split.ids, split.labels, class_probabilities(outputs), dataset.class_names)
-    predictions = read_predictions(folder / PREDICTIONS)
+            probabilities = class_probabilities(outputs)
+            answered = fitted.decision.classes(probabilities), probabilities
+            write_predictions(folder / name, split.ids, split.labels, answered, dataset.class_names)
+    predictions = replace(read_predictions(folder / PREDICTIONS), decision=fitted.decision)
     metrics = scores(predictions)
     rows = class_rows(predictions)
     write_classes(folder / CLASSES, rows)
@@ -120,7 +122,7 @@ def _draw_scores(draw: Draw, folder: Path, title: str, predictions: Predictions,
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.class_names))
     draw(figures.draw_confusion, folder / "confusion.png", matrix, predictions.class_names, title)
     if np.isfinite(predictions.probabilities).all():
-        draw(draw_reliability, folder / "reliability.png", predictions.confidence, predictions.correct, title)
+        draw(draw_reliability, folder / "reliability.png", predictions, title)
         draw(draw_roc_pr, folder / "roc_pr.png", predictions, title)
         draw(draw_classes, folder / "classes.png", rows, title)
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -21,14 +21,15 @@ from cnnexp.data.array_store import GIB
 from cnnexp.data.balance import image_counts
 from cnnexp.data.dataset import Dataset, Split
 from cnnexp.data.loading import CacheLimits, ImageLoader
-from cnnexp.errors import UserError, nearest
+from cnnexp.errors import UserError, shown_names
 from cnnexp.files import writable
 from cnnexp.metrics.names import VAL_LOSS
-from cnnexp.metrics.registry import figures
+from cnnexp.metrics.registry import Table, figures
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
+from cnnexp.runs.decision import decision_plan
 from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
@@ -63,6 +64,7 @@ def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None,
     """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
     check_figures(config, dataset)
     loss_plan(config, dataset)  # refused before anything is built or recorded
+    decision_plan(config, dataset)
     build = network_for if share else build_network
     data = training_data(config, dataset)
     network = build(config, dataset.channels, len(dataset.class_names), strategy)
@@ -76,7 +78,7 @@ def check_figures(config: Config, dataset: Dataset) -> None:
         UserError: an area where all images are of one class; the five most probable of no more than five classes.
     """
     labels, classes = dataset.validation.labels, len(dataset.class_names)
-    defined = figures(labels, np.full((len(labels), classes), 1 / classes))
+    defined = figures(Table(labels, np.full((len(labels), classes), 1 / classes)))
     for key, name in [
         ("trainer.monitor", config.trainer.monitor),
         *(("trainer.epoch_metrics", f"val/{name}") for name in config.trainer.epoch_metrics or []),
@@ -319,12 +321,6 @@ def class_weights(given: Any, dataset: Dataset) -> tuple[float, ...] | None:
     return tuple(weights[name] for name in names)
 
 
-def shown_names(name: str, names: Sequence[str]) -> str:
-    """The names, the nearest first; of many the first ten."""
-    near = nearest(name, list(names))
-    return ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
-
-
 def phases(config: Config, network: Network) -> list[Phase]:
     """The phases of the training; one, if the config lists none."""
     nodes = list(config.phases.values())
@@ -365,5 +361,6 @@ def fit(parts: RunParts, on_epoch: EpochListener, checkpoint: Path | None = None
         checkpoint,
         loss_plan(config, parts.dataset),
         parts.strategy,
+        decision_plan(config, parts.dataset).positive,
     )
     return train(training, phases(config, parts.network), on_epoch, resume)

@@ -50,7 +50,7 @@ class Evaluation:
         """95 %, of every figure that has one."""
         from cnnexp.metrics.intervals import intervals
 
-        return intervals(self.predictions.labels, self.predictions.probabilities)
+        return intervals(self.predictions.table)
 
     @property
     def classes(self) -> "list[ClassRow]":
@@ -198,18 +198,19 @@ def evaluate(config: Config, model: "LoadedModel", data: TestData, info: "RunInf
     from cnnexp.metrics.registry import figures
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.report.predictions import Predictions
-    from cnnexp.training.recipe import loss_and_accuracy, predicted_classes
+    from cnnexp.training.recipe import loss_and_accuracy
 
     dataset = data.dataset
     numbers = np.array(class_numbers(model.class_names, dataset.class_names))
     splits = [part for part in dataset.splits if data.split in (part.name, "all") and len(part.labels)]
     outputs = np.concatenate([_outputs(config, model, part) for part in splits])
     labels = numbers[np.concatenate([part.labels for part in splits])]
-    loss, accuracy = loss_and_accuracy(outputs, labels)
-    probabilities = class_probabilities(outputs)
+    loss, _ = loss_and_accuracy(outputs, labels)
+    probabilities, decision = class_probabilities(outputs), model.decision
     ids = tuple(image for part in splits for image in part.ids)
-    predictions = Predictions(ids, labels, predicted_classes(outputs), probabilities, model.class_names)
-    others = {name: value for name, value in figures(labels, probabilities).items() if name not in ("acc", "log_loss")}
+    predictions = Predictions(ids, labels, decision.classes(probabilities), probabilities, model.class_names, decision)
+    others = {name: value for name, value in figures(predictions.table).items() if name not in ("acc", "log_loss")}
+    accuracy = float(predictions.correct.mean())
     same_data = dataset.digest == info.tags.get("data_digest")
     known = RECORDED if data.split == "test" and (data.is_own or same_data) else {}
     recorded = {key: info.metrics[name] for key, name in known.items() if name in info.metrics}

@@ -83,7 +83,7 @@ def explain_run(
     import keras
 
     from cnnexp.explain.localisation import localisation_metrics
-    from cnnexp.models.build import without_flip_averaging
+    from cnnexp.models.build import trained_network
     from cnnexp.report.predictions import read_predictions
     from cnnexp.runs.artifacts import LONGEST_TITLE, Answers, draw_mistakes
     from cnnexp.runs.build import split_images
@@ -99,7 +99,7 @@ def explain_run(
     if folder.network.is_file():
         network = keras.saving.load_model(folder.network, compile=False, safe_mode=True)
     elif run is not None:
-        network = without_flip_averaging(load_recorded(config, run.run_id, allowed).model)
+        network = trained_network(load_recorded(config, run.run_id, allowed).model)
     else:
         raise UserError(f"{folder}: has no model, and none is recorded")
     images = split_images(config, dataset.test, config.dataset.image_size, dataset.channels)

@@ -18,6 +18,7 @@ from cnnexp.data.images import ImageError, damage, read_square, refusal, warning
 from cnnexp.errors import UserError, first_line
 from cnnexp.files import writable
 from cnnexp.formats import read_yaml
+from cnnexp.metrics.decision import read_decision
 from cnnexp.models.classifier import LoadedModel
 from cnnexp.runs.recorded_config import find_single
 from cnnexp.runs.tracker import open_tracker
@@ -54,19 +55,25 @@ def load_recorded(config: Config, run: str, allowed: Collection[str] = ()) -> Lo
         check_model_file(file, allowed)
         model = keras.saving.load_model(file, _objects(allowed), compile=False, safe_mode=LAMBDA not in allowed)
         _, height, _, channels = model.input_shape
-        names = tuple(_class_names(folder / "model" / "MLmodel"))
+        metadata = _metadata(folder / "model" / "MLmodel")
+        names = tuple(_class_names(metadata))
         if len(names) != max(2, model.output_shape[-1]):
             raise UserError(f"its {model.output_shape[-1]} outputs do not fit its {len(names)} class names")
+        decision = read_decision(metadata.get("decision"), names)
     except Exception as error:  # Keras, zipfile, h5py and json raise all kinds for a file that is none of ours
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"run {info.run_id}: its model cannot be loaded: {reason}") from error
-    return LoadedModel(info.run_id, info.name, model, names, height, channels)
+    return LoadedModel(info.run_id, info.name, model, names, height, channels, decision)
 
 
-def _class_names(file: Path) -> list[str]:
+def _metadata(file: Path) -> dict[str, Any]:
     described = read_yaml(file)
     metadata = described.get("metadata") if isinstance(described, dict) else None
-    names = metadata.get("class_names") if isinstance(metadata, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _class_names(metadata: dict[str, Any]) -> list[str]:
+    names = metadata.get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError("its MLmodel has no class names")
     return names

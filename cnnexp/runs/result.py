@@ -33,7 +33,7 @@ from cnnexp.metrics.names import (
     phase_figure,
     rises,
 )
-from cnnexp.metrics.registry import figures
+from cnnexp.metrics.registry import Table, figures
 from cnnexp.report.compare import Result, summarise
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS, read_predictions
 from cnnexp.report.tables import DROPPED, table_rows
@@ -57,13 +57,12 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
     from cnnexp.models.classifier import class_probabilities  # and Keras
     from cnnexp.models.counts import totals
 
-    labels = parts.dataset.validation.labels
+    probabilities = class_probabilities(fitted.validation_probabilities)
+    answered = fitted.decision.classes(probabilities)
+    table = Table(parts.dataset.validation.labels, probabilities, answered, fitted.decision.positive)
     counts = totals(parts.network)
     metrics = {
-        **{
-            final(f"val/{name}"): value
-            for name, value in figures(labels, class_probabilities(fitted.validation_probabilities)).items()
-        },
+        **{final(f"val/{name}"): value for name, value in figures(table).items()},
         FINAL_VAL_LOSS: fitted.validation_loss,
         FINAL_VAL_ACC: fitted.validation_accuracy,
         TEST_LOSS: fitted.test_loss,

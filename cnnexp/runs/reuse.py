@@ -54,6 +54,7 @@ def own_targets(config: Config) -> list[str]:
         config.backbone,
         config.head,
         config.loss,
+        config.decision,
         config.optimizer,
     ]
     groups += [phase.optimizer for phase in config.phases.values() if phase.optimizer is not None]

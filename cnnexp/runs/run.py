@@ -20,6 +20,7 @@ from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
 from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optimizers, fit
 from cnnexp.runs.code import record_code
+from cnnexp.runs.decision import decide, decision_plan, show_decision
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
@@ -110,7 +111,8 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         fitted = fit(parts, on_epoch, job.folder.checkpoint, resume=earlier is not None)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
-        metrics = final_metrics(parts, fitted) | {TOTAL_SECONDS: time.perf_counter() - began}
+        fitted, decided = decide(decision_plan(config, dataset), fitted, dataset)
+        metrics = final_metrics(parts, fitted) | decided | {TOTAL_SECONDS: time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})
         objective = monitored(config.trainer.monitor, fitted, metrics)
@@ -121,6 +123,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     job.folder.write_result(replace(result, objective=objective))  # from here on the run is finished
     job.folder.checkpoint.unlink(missing_ok=True)
     show(config, result, job.folder)
+    show_decision(config, fitted.decision, dataset.class_names, metrics)
     if said := at_chance(result, dataset.test.labels):
         say(said)
     if unbalanced:
@@ -171,7 +174,8 @@ def _record_files(
         tracker.log_metrics(scores, step=0)
         if tracking.log_model:
             image = parts.data.test.images.take_few(np.arange(1))
-            tracker.log_model(fitted.model, image, parts.dataset.class_names)
+            names = parts.dataset.class_names
+            tracker.log_model(fitted.model, image, names, fitted.decision.described(names))
     for file in artifacts.FILES:
         if (folder / file).is_file():
             tracker.log_artifact(folder / file, folder=str(Path(file).parent) if "/" in file else None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -406,7 +406,13 @@ class Tracker(RunReader, RunWriter):
         else:
             repository.log_artifact(str(path), folder)
 
-    def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
+    def log_model(
+        self,
+        model: "keras.Model",
+        example: np.ndarray,
+        class_names: Sequence[str],
+        decision: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record the model as `model`: `mlflow.pyfunc.load_model("runs:/RUN/model")`, `mlflow models serve`.
 
         Among all models it is called after its run. MLflow finds `runs:/RUN/model` by that name, or among the run's
@@ -419,16 +425,19 @@ class Tracker(RunReader, RunWriter):
             model: takes raw images (N, H, W, C) in 0..255, puts out probabilities (N, 1) or (N, classes).
             example: (1, H, W, C) uint8 RGB.
             class_names: in the order of the outputs; kept in the model's metadata.
+            decision: see `cnnexp.metrics.decision.Decision.described`; kept there, too, where there is one.
         """
         if self.lost:
             return
         try:
-            self._log_model(model, example, class_names)
+            self._log_model(
+                model, example, {"class_names": list(class_names)} | ({"decision": dict(decision)} if decision else {})
+            )
         except Exception as error:
             if not self._journal.lose(self._current, error):
                 raise
 
-    def _log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
+    def _log_model(self, model: "keras.Model", example: np.ndarray, metadata: dict[str, Any]) -> None:
         import keras
         from mlflow import keras as flavor
         from mlflow.entities import LoggedModelOutput
@@ -460,7 +469,7 @@ class Tracker(RunReader, RunWriter):
                     signature=ModelSignature(images, probabilities),
                     input_example=example,
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
-                    metadata={"class_names": list(class_names)},
+                    metadata=metadata,
                 )
                 retry(self._repository(entry.artifact_location).log_artifacts, str(folder))
             if folder_of_run:

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -65,7 +65,13 @@ class RunLog(Protocol):
     def system_metrics(self) -> dict[str, float]:
         """How busy the machine was since the last call; empty unless MLflow's own switch asks for it."""
 
-    def log_model(self, model: "keras.Model", example: np.ndarray, class_names: Sequence[str]) -> None:
+    def log_model(
+        self,
+        model: "keras.Model",
+        example: np.ndarray,
+        class_names: Sequence[str],
+        decision: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record the model, see `mlflow.Tracker`."""
 
     def send_journal(self, file: Path) -> int:

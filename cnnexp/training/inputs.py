@@ -73,6 +73,7 @@ class Training:
     store:      of features; None: every step runs the whole model.
     checkpoint: the file that is written after each epoch, or None.
     loss:       what is made small.
+    positive:   of two classes, the number of that which the curves of an epoch's figures are of.
     strategy:   for several devices, see `cnnexp.training.devices`; the batch is shared out among them.
     """
 
@@ -84,6 +85,7 @@ class Training:
     checkpoint: Path | None = None
     loss: LossPlan = CROSS_ENTROPY
     strategy: Strategy | None = None
+    positive: int = 1
 
     @property
     def one_hot(self) -> bool:

@@ -19,7 +19,7 @@ from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import TrainBatches
 from cnnexp.data.randomness import Purpose, stream
 from cnnexp.metrics.names import is_better
-from cnnexp.metrics.registry import figures
+from cnnexp.metrics.registry import Table, figures
 from cnnexp.models.classifier import class_probabilities
 from cnnexp.models.kept import once_for, trainable_flags
 from cnnexp.training.callbacks import EpochListener, EpochMetrics, EpochReport, ShowProgress, Validation
@@ -189,7 +189,11 @@ class PhaseTrainer:
             outputs = predict(self.inputs.eval_model, self.inputs.validation, size)
         labels, names = self.training.data.validation.labels, self.training.epoch_figures
         mean_loss, share = loss_and_accuracy(outputs, labels)
-        found = figures(labels, class_probabilities(outputs), names) if names else {}
+        found = (
+            figures(Table(labels, class_probabilities(outputs), positive=self.training.positive), names)
+            if names
+            else {}
+        )
         return {"loss": mean_loss, "acc": share, **{name: found.get(name, math.nan) for name in names}}
 
     def _after_epoch(self, epoch: int, metrics: EpochMetrics) -> bool:

@@ -10,6 +10,7 @@ from cnnexp.console import warn
 from cnnexp.data.loading import ImageLoader
 from cnnexp.data.pipeline import FeatureArrays
 from cnnexp.errors import RunError
+from cnnexp.metrics.decision import ARGMAX, Decision
 from cnnexp.metrics.names import VAL_ACC, VAL_LOSS
 from cnnexp.models.build import flip_averaged
 from cnnexp.models.kept import once_for
@@ -35,6 +36,7 @@ class FitResult:
     train_seconds: of all epochs; `cache_seconds` went into the features of what is frozen.
     feature_difference: the largest one of a probability between `model` and what the features gave, where there are
                    features.
+    decision:      how probabilities become answers; the training knows none but the most probable class.
     """
 
     model: keras.Model
@@ -50,6 +52,7 @@ class FitResult:
     train_seconds: float = 0.0
     cache_seconds: float = 0.0
     feature_difference: float | None = None
+    decision: Decision = ARGMAX
 
 
 def train(training: Training, phases: list[Phase], on_epoch: EpochListener, resume: bool = False) -> FitResult:
