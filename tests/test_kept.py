@@ -89,9 +89,9 @@ CHANGES = {  # key -> the overrides of a job that differs in it
     "freeze_policy": ["freeze_policy=none"],
     "phases": ["phases=head_first", "freeze_policy.first_trainable_layer=block1_conv"],
 }  # fmt: skip
-NOT_DIGITS = {  # where and how it is computed; a process has one number of threads and devices
+NOT_DIGITS = {  # where, how and what else is computed; a process has one number of threads and devices
     "feature_cache_limit", "loader_threads", "image_memory_limit", "image_cache_limit", "threads", "strategy",
-    "virtual_cpus", "deterministic", "resume",
+    "virtual_cpus", "deterministic", "resume", "figures",
 }  # fmt: skip
 
 

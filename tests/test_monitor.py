@@ -6,20 +6,22 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sklearn.metrics
 from resuming import tracker
 
 from cnnexp.config.composition import compose_config, load_config
 from cnnexp.config.hydra_driver import hydra_context
-from cnnexp.metrics.names import final
+from cnnexp.metrics.names import final, rises
 from cnnexp.report.predictions import read_predictions
 from cnnexp.report.wording import heading
-from cnnexp.runs.folder import SweepFolder
+from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.runs.result import read_result
 from cnnexp.tracking.info import RunInfo
 
 Run = Callable[..., tuple[int, str, str]]
+OWN = "+trainer.figures."
 LINE = (
     "experiment=baseline", "dataset=digits", "dataset.image_size=16", "dataset.limit=60", "backbone.filters=[4]",
     "head.units=8", "trainer.epochs=1", "trainer.steps_per_epoch=null", "tracking.log_model=false",
@@ -55,6 +57,24 @@ def test_the_jobs_of_a_sweep_are_ranked_by_their_f1(cnnexp: Run, tmp_path: Path)
             ["dataset=synthetic", "trainer.monitor=val/top5_acc"],
             "trainer.monitor=val/top5_acc: is not defined for 2 classes among the validation images; take another",
         ),
+        (
+            ["trainer.monitor=val/fails", f"{OWN}fails._target_=test_monitor.fails"],
+            "trainer.figures.fails: IndexError: ",
+        ),
+        (
+            [f"{OWN}acc._target_=test_monitor.fails"],
+            "trainer.figures.acc: is no name for a figure of your own; take one",
+        ),
+        (
+            [f"{OWN}a_low._target_=test_monitor.fails"],
+            "trainer.figures.a_low: is no name for a figure of your own; take",
+        ),
+        ([f"{OWN}none._target_=test_monitor.none"], "trainer.figures.none._target_=test_monitor.none: "),
+        ([f"{OWN}none.arguments={{}}"], "trainer.figures.none={'arguments': {}}: must be a mapping of _target_"),
+        (
+            ["trainer.monitor=val/share", f"{OWN}shares._target_=test_monitor.share"],
+            "trainer.monitor=val/share: must be one of val/shares, ",
+        ),
     ],
 )
 @pytest.mark.usefixtures("no_training")
@@ -62,6 +82,33 @@ def test_what_is_no_figure_is_refused(cnnexp: Run, overrides: list[str], said: s
     code, _, err = cnnexp("train", *LINE, *overrides)
     assert code == 2 and said in err and len(err.splitlines()) == 1
     assert not list(Path("outputs").rglob("mlflow.db"))
+
+
+def share(labels: np.ndarray, probabilities: np.ndarray, of: int = 1) -> float:
+    """Of the answers, those that are of class `of`."""
+    return float((probabilities.argmax(axis=1) == of).mean())
+
+
+def fails(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Is no figure."""
+    return float(probabilities[len(labels), 0])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_figure_of_ones_own_is_recorded_monitored_and_forgotten(cnnexp: Run, tmp_path: Path) -> None:
+    own = [f"{OWN}share_error._target_=test_monitor.share", "trainer.monitor=val/share_error"]
+    code, _, err = cnnexp("train", *LINE, *own, f"{OWN}share_error.arguments.of=3")
+    assert code == 0, err
+    (run,) = tracker(tmp_path).find_runs()
+    (folder,) = (path for path in (tmp_path / "outputs" / "runs").iterdir() if path.is_dir())
+    for name, file in (("final/val_share_error", "predictions_val.csv"), ("test/share_error", "predictions.csv")):
+        assert run.metrics[name] == pytest.approx((read_predictions(folder / file).predicted == 3).mean(), abs=1e-6)
+    manifest = RunFolder(folder).manifest
+    assert manifest is not None and manifest.objective == run.metrics["final/val_share_error"]
+    assert not rises("val/share_error") and "test/share_error_low" not in run.metrics
+    code, _, err = cnnexp("train", *LINE)
+    assert code == 0, err
+    assert "test/share_error" not in max(tracker(tmp_path).find_runs(), key=lambda run: run.start_time).metrics
 
 
 def test_the_defaults_choose_as_before() -> None:

@@ -4,7 +4,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def option(  # noqa: PLR0913 - each is a keyword, of which a field of the schema
     above: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    also: Callable[[Any], Collection[str]] | None = None,
     place: bool | None = None,
     doc: str = "",
 ) -> Any:
@@ -41,11 +42,19 @@ def option(  # noqa: PLR0913 - each is a keyword, of which a field of the schema
 
     Args:
         default: its value; a dataclass or a function makes it anew each time.
+        also: gives further choices, which depend on other keys of the same dataclass.
         place: it is a file, a folder or an address; see `check_place`.
         doc: what the key means, in one sentence.
     """
-    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices, "doc": doc}
-    limits["place"] = place
+    limits: dict[str, Any] = {
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "doc": doc,
+    }
+    limits |= {"place": place, "also": also}
     metadata = {name: limit for name, limit in limits.items() if limit is not None}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -74,8 +83,9 @@ def check_limits(prefix: str, node: Any) -> None:
             continue
         key, means = f"{prefix}{item.name}", f". {limits['doc']}" if limits["doc"] else ""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if "choices" in limits and value not in limits["choices"]:
-            allowed = f"one of {', '.join(nearest(str(value), list(limits['choices'])))}"
+        choices = [*limits.get("choices", ()), *(limits["also"](node) if "also" in limits else ())]
+        if choices and value not in choices:
+            allowed = f"one of {', '.join(nearest(str(value), choices))}"
         elif bounds and not is_number:
             allowed = f"a number {describe_limits(limits)}"
         elif bounds and not (math.isfinite(value) and all(holds(value, bound) for holds, bound in bounds)):

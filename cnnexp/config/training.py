@@ -1,6 +1,7 @@
 """The config groups `optimizer`, `trainer`, `tracking` and `paths`."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -113,6 +114,14 @@ class EarlyStoppingConfig:
 
 
 @dataclass
+class OwnFigure:
+    """A figure of the user's own: a function of labels, (N,) int, and probabilities, (N, K) float."""
+
+    _target_: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainerConfig:
     """The training loop."""
 
@@ -130,12 +139,18 @@ class TrainerConfig:
     monitor: str = option(
         "val/acc",
         choices=MONITORED,
+        also=lambda node: [f"val/{name}" for name in node.figures],
         doc="The figure by which the best epoch, early stopping, searches and the choice among jobs go.",
     )
     epoch_metrics: Optional[list[str]] = option(
         None,
         doc="Figures of the validation images that each epoch has beside accuracy, loss and trainer.monitor, as "
         "[f1_macro,roc_auc]; null: f1_macro where a class has three times the training images of another.",
+    )
+    figures: dict[str, Any] = option(
+        {},
+        doc="Figures of your own, by name, as {kappa:{_target_:mine.kappa}}, beside those of `cnnexp guide figures`; "
+        "one whose name ends in loss or error is the better the lower it is.",
     )
     keep_best: bool = option(
         False, doc="A phase ends with the weights of its best epoch by trainer.monitor, without stopping early."
@@ -193,10 +208,32 @@ class TrainerConfig:
     )
 
     def check(self) -> None:
+        for name in self.figures:
+            if name in (*FIGURE_NAMES, "loss") or not re.fullmatch(r"[A-Za-z]\w*(?<!_low)(?<!_high)(?<!_before)", name):
+                raise UserError(
+                    f"trainer.figures.{name}: is no name for a figure of your own; take one of letters, digits and _ "
+                    "that is free"
+                )
+        self.own_figures()
+        names = [*FIGURE_NAMES, *self.figures]
         for name in self.epoch_metrics or []:
-            if name not in FIGURE_NAMES:
-                allowed = ", ".join(nearest(name, list(FIGURE_NAMES)))
+            if name not in names:
+                allowed = ", ".join(nearest(name, names))
                 raise UserError(f"trainer.epoch_metrics: {name} is no figure; allowed: {allowed}, or null")
+
+    def own_figures(self) -> dict[str, OwnFigure]:
+        """Those of the user's own, by name.
+
+        Raises:
+            UserError: there is no target, or something else.
+        """
+        for name, given in self.figures.items():
+            if not isinstance(given, dict) or "_target_" not in given or not {*given} <= {"_target_", "arguments"}:
+                raise UserError(
+                    f"trainer.figures.{name}={given}: must be a mapping of _target_ and maybe arguments, as "
+                    f"+trainer.figures.{name}._target_=MODULE.FUNCTION"
+                )
+        return {name: OwnFigure(**given) for name, given in self.figures.items()}
 
 
 @dataclass

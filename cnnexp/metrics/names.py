@@ -26,7 +26,7 @@ FIGURE_NAMES = (
     "top5_acc",
 )
 MONITORED = (VAL_ACC, VAL_LOSS, TRAIN_ACC, TRAIN_LOSS, *(f"val/{name}" for name in FIGURE_NAMES[1:]))
-FALLING = ("loss", "brier", "ece")  # how the names of those end that are the better the lower they are
+FALLING = ("loss", "error", "brier", "ece")  # how the names of those end that are the better the lower they are
 
 # of the weights that were kept
 FINAL_VAL_LOSS, FINAL_VAL_ACC = "final/val_loss", "final/val_acc"

@@ -6,13 +6,14 @@ not imported: see `cnnexp.metrics.statistics`.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from cnnexp.errors import UserError, first_line
 from cnnexp.metrics.counts import (
     Counts,
     balanced_accuracy,
@@ -293,19 +294,39 @@ FIGURES = {
 assert tuple(FIGURES) == FIGURE_NAMES, "cnnexp.metrics.names lists them without NumPy"
 
 
-def figures(table: Table, names: Iterable[str] = FIGURE_NAMES) -> dict[str, float]:
+_own: dict[str, Figure] = {}  # of the run that is at work
+
+
+def use_own(functions: Mapping[str, Function]) -> None:
+    """From here on figures of the user's own are computed, too: these, by name, and no longer those of a run before."""
+    _own.clear()
+    _own.update({name: Figure(name, "", partial(_own_value, name, function)) for name, function in functions.items()})
+
+
+def _own_value(name: str, function: Function, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    try:
+        return float(function(labels, probabilities))
+    except Exception as error:  # of the user's own code
+        raise UserError(f"trainer.figures.{name}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def figures(table: Table, names: Iterable[str] | None = None) -> dict[str, float]:
     """The figures of a table of answers that are defined for it: no area where all images are of one class.
 
     Args:
         table: of the answers.
-        names: of `FIGURES`.
+        names: of `FIGURES`, or of the user's own; None: all of both.
 
     Returns:
         By name; nothing at all where a probability is NaN or infinite.
+
+    Raises:
+        UserError: a function of the user's own failed.
     """
     if not np.isfinite(table.probabilities).all():
         return {}
-    found = {name: FIGURES[name].function(*table.for_figure(FIGURES[name])) for name in names}
+    known = FIGURES | _own
+    found = {name: known[name].function(*table.for_figure(known[name])) for name in (known if names is None else names)}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 

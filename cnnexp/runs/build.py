@@ -24,7 +24,7 @@ from cnnexp.data.loading import CacheLimits, ImageLoader
 from cnnexp.errors import UserError, shown_names
 from cnnexp.files import writable
 from cnnexp.metrics.names import VAL_LOSS
-from cnnexp.metrics.registry import Table, figures
+from cnnexp.metrics.registry import Table, figures, use_own
 from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
@@ -62,6 +62,8 @@ class RunParts:
 
 def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None, share: bool = False) -> RunParts:
     """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
+    own = config.trainer.own_figures().items()
+    use_own({name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own})
     check_figures(config, dataset)
     loss_plan(config, dataset)  # refused before anything is built or recorded
     decision_plan(config, dataset)
@@ -75,7 +77,8 @@ def check_figures(config: Config, dataset: Dataset) -> None:
     """Refuse figures that are not defined for the validation images, before anything is trained.
 
     Raises:
-        UserError: an area where all images are of one class; the five most probable of no more than five classes.
+        UserError: a figure of the user's own fails; an area where all images are of one class; the five most probable
+            of no more than five classes.
     """
     labels, classes = dataset.validation.labels, len(dataset.class_names)
     defined = figures(Table(labels, np.full((len(labels), classes), 1 / classes)))

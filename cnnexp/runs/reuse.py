@@ -57,6 +57,7 @@ def own_targets(config: Config) -> list[str]:
         config.decision,
         config.optimizer,
     ]
+    groups += config.trainer.own_figures().values()
     groups += [phase.optimizer for phase in config.phases.values() if phase.optimizer is not None]
     named = [str(group._target_) for group in groups if group._target_]
     return sorted({target for target in named if target.partition(".")[0] not in OURS})

@@ -99,7 +99,7 @@ class Training:
         if asked is None:
             asked = ["f1_macro"] if is_unbalanced(self.data.train.labels, self.data.num_classes) else []
         wanted = {f"val/{name}" for name in asked} | {self.config.monitor}
-        return tuple(name for name in FIGURE_NAMES if f"val/{name}" in wanted - {VAL_ACC})
+        return tuple(name for name in (*FIGURE_NAMES, *self.config.figures) if f"val/{name}" in wanted - {VAL_ACC})
 
 
 # ---------------------------------------------------------------------------------------- views of a split

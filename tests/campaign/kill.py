@@ -3,9 +3,10 @@
     python tests/campaign/kill.py --kills 20 [--kinds train sweep ...] [--seed 0] [--folder FOLDER]
 
 `train`, the most thorough, is killed at named moments of a run. Two phases, augmentation, mixup, dropout, moving
-averages, a cosine schedule and early stopping are all in it. What has to agree to the last bit: every metric of every
-epoch (each recorded once; seconds excepted), and the weights of the recorded model. And the pictures are all there, and
-whole. The other kinds, see `commands.py` beside this file, are killed after random times.
+averages, a cosine schedule, early stopping, focal loss, balanced sampling and a threshold are all in it. What has to
+agree to the last bit: every metric of every epoch (each recorded once; seconds excepted), and the weights of the
+recorded model. And the pictures are all there, and whole. The other kinds, see `commands.py` beside this file,
+are killed after random times.
 
 With --folder the campaign goes on where it was stopped: what was done stands in `FOLDER/KIND.jsonl`.
 """
@@ -35,7 +36,9 @@ LINE = [
     "dataset.test=32", "dataset.size=48", "dataset.image_size=48", "trainer.batch_size=16",
     "trainer.steps_per_epoch=null", "trainer.epochs=4", "trainer.early_stopping.patience=3",
     "optimizer.ema_momentum=0.9", "optimizer.learning_rate=1e-3", "optimizer.schedule.name=cosine",
-    "augmentation.mixup=0.2", "tracking.explain=false",
+    "augmentation.mixup=0.2", "tracking.explain=false", "loss=focal", "loss.class_weight=balanced",
+    "trainer.balanced_sampling=true", "trainer.monitor=val/f1_macro", "trainer.keep_best=true", "decision=max_f1",
+    "decision.calibration=temperature",
 ]  # fmt: skip
 MOST = 5  # kills of one run
 ONCE = ("fit", "files", "model", "in_model", "whole_model", "end", "result")  # happen once in each process
