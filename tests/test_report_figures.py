@@ -1,5 +1,6 @@
 """The pictures of a run, and the chart of a comparison: what stands in them, and that nothing overlaps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from cnnexp import sheet
+from cnnexp.metrics.decision import Decision, with_temperature
 from cnnexp.report import figures, scoring, style
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
 from cnnexp.report.compare import summarise
@@ -190,6 +192,27 @@ def test_reliability(tmp_path: Path, drawn: list[Any]) -> None:
     picture(tmp_path / "r.png")
     assert [bar.get_height() for bar in drawn[0].axes[0].patches] == pytest.approx([0.5, 0.75])
     assert "expected calibration error 0.100" in texts(drawn[0])
+
+
+def test_the_threshold_is_marked_on_the_curves_of_the_positive_class(tmp_path: Path, drawn: list[Any]) -> None:
+    score = np.array([0.9, 0.8, 0.7, 0.1])
+    answers = guesses(np.stack([score, 1 - score], axis=1), np.array([0, 1, 0, 1]))
+    decision = Decision("max_f1", 0, 0.75)
+    answers = replace(answers, predicted=decision.classes(answers.probabilities), decision=decision)
+    assert scoring.draw_roc_pr(tmp_path / "p.png", answers, "roc")
+    assert {"ROC, area 0.7500", "positive: class 0", "from 0.75 on"} <= set(texts(drawn[0]))
+    points = [line.get_xydata().tolist() for axes in drawn[0].axes for line in axes.lines if line.get_marker() == "o"]
+    assert points == [[[0.5, 0.5]], [[0.5, 0.5]]]  # one of two is found, one of two answers is right, one of two called
+
+
+def test_the_curve_of_before_the_temperature(tmp_path: Path, drawn: list[Any]) -> None:
+    shares = np.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.2, 0.8]])
+    cooled = with_temperature(shares, 0.5)  # 16 / 17
+    answers = replace(guesses(cooled, np.array([0, 0, 1, 1])), decision=Decision("argmax", temperature=0.5))
+    scoring.draw_reliability(tmp_path / "r.png", answers, "reliability")
+    assert "expected calibration error 0.191, before the temperature 0.050" in texts(
+        drawn[0]
+    )  # 16/17 and 0.8, 3/4 right
 
 
 def test_roc_of_two_classes(tmp_path: Path, drawn: list[Any]) -> None:

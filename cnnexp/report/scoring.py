@@ -131,8 +131,9 @@ def _mark_threshold(left: Axes, right: Axes, predictions: Predictions) -> None:
     label = f"from {predictions.decision.threshold:.3g} on"
     for axes, place in ((left, (point.false_rate, point.recall)), (right, (point.recall, point.precision))):
         axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label)
-        beside = (10, -14) if place[1] > 0.3 else (10, 8)
-        axes.annotate(label, place, xytext=beside, textcoords="offset points", color=INK, fontsize=10)
+        across, side = (-10, "right") if place[0] > 0.5 else (10, "left")  # towards the middle, where there is room
+        up = -14 if place[1] > 0.3 else 8
+        axes.annotate(label, place, (across, up), textcoords="offset points", color=INK, fontsize=10, ha=side)
 
 
 def draw_reliability(path: str | Path, predictions: Predictions, title: str, bins: int = 15) -> None:
