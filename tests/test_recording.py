@@ -60,7 +60,8 @@ def test_every_value_that_is_left_out_is_the_default_or_a_place() -> None:
 
     with hydra_context():
         composed: Any = OmegaConf.to_container(compose_config([]), resolve=True)
-    left = {key: value for key, value in flatten(composed).items() if key not in params()}
+    recorded = params()
+    left = {key: value for key, value in flatten(composed).items() if key not in recorded}
     filled = {key: value for key, value in left.items() if value not in ("null", "{}", "[]", "")}
     assert {key for key in filled if not key.startswith("paths.") and not key.endswith("._target_")} == {
         "tracking.uri", "tracking.artifact_root", "dataset.manifests", "trainer.resume", "sweep.resume", "sweep.reuse",
