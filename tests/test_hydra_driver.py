@@ -14,6 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
 # private names of Hydra 1.3 that `hydra_driver` uses, with the parameters that it gives
 PRIVATE = {
+    "hydra._internal.callbacks:Callbacks": ["config"],
     "hydra._internal.config_loader_impl:get_overrides_dirname": ["overrides", "exclude_keys", "item_sep", "kv_sep"],
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ["overrides", "max_batch_size"],
     "hydra._internal.core_plugins.file_config_source:FileConfigSource.load_config": ["self", "config_path"],

@@ -15,7 +15,7 @@ from cnnexp.config import hydra_driver
 from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
-from cnnexp.errors import RunError, UserError
+from cnnexp.errors import RunError, UserError, first_line, is_of_hydra
 from cnnexp.files import is_disk_full
 from cnnexp.process import lead
 from cnnexp.runs import search
@@ -93,13 +93,15 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
     settings = plan.shared.hydra
     is_search = not plan.jobs and search.is_search(settings)
     added = search.search_overrides(plan.shared, plan.overrides) if is_search else []
+    if is_search:
+        search.check_storage(plan.shared)
     place = folder or Path(settings.sweep.dir)
     with _opened(plan, place) as sweep:
         adopt_jobs(plan, place)
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*plan.overrides, *added, folder_override("sweep", place)]
         lead()
-        with drawing_process() if here else nullcontext():
+        with drawing_process() if here else nullcontext(), _launching(settings, place):
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
         if sweep.tracker.lost:
@@ -124,6 +126,22 @@ def _going_on(folder: Path) -> Iterator[None]:
         if is_outage(error):
             raise RunError(f"{folder}: the store does not answer any more ({reason(error)}); {GO_ON}") from error
         raise
+
+
+@contextmanager
+def _launching(settings: DictConfig, folder: Path) -> Iterator[None]:
+    """Where a launcher fails before a job begins, its keys are wrong, or what it needs is not there.
+
+    Raises:
+        RunError: so it did.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or is_of_hydra(error) or is_disk_full(error) or SweepFolder(folder).jobs():
+            raise
+        choice = f"hydra/launcher={settings.runtime.choices['hydra/launcher']}"
+        raise RunError(f"{choice}: no job was begun: {type(error).__name__}: {first_line(error)}") from error
 
 
 @contextmanager
