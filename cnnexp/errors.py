@@ -27,8 +27,6 @@ def one_line(error: BaseException) -> str:
     kind, said = type(error).__name__, first_line(error)
     if kind == "TrainingDivergedError" or is_of_hydra(error):
         return said
-    if "readonly database" in str(error):
-        return "tracking.uri: this user may read the store, but not write there; ask its owner, or record elsewhere"
     if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
         return f"there is not memory enough ({said}); lower trainer.batch_size, dataset.image_size or head.units"
     if isinstance(error, OSError) and error.strerror:
