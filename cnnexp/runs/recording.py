@@ -147,7 +147,7 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
     except BaseException as error:
         ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         full = is_disk_full(error)
-        with suppress(Exception) if full else nullcontext():
+        with suppress(Exception):  # the error says more
             tracker.log_text(trace_of(error), "traceback.txt")
         kind = type(error).__name__ if ending == "FAILED" else "interrupted"
         with suppress(Exception) if full else nullcontext():

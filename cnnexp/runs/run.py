@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import yaml
 
 from cnnexp.console import say, warn_once
 from cnnexp.data.balance import unbalanced_line
@@ -97,6 +98,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         tracker.set_tags({REUSED_FROM: ""})
     with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
+        tracker.log_text(yaml.safe_dump(job.overrides), "overrides.yaml")  # a place that takes no file shows now
         log_input(tracker, dataset, config)
         record_code(tracker, job, anew=earlier is None)
 

@@ -130,15 +130,19 @@ def _going_on(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _launching(settings: DictConfig, folder: Path) -> Iterator[None]:
-    """Where a launcher fails before a job begins, its keys are wrong, or what it needs is not there.
+    """What is raised while jobs are run is no mistake of the line, which was checked before.
 
     Raises:
-        RunError: so it did.
+        RunError: a job could not say that it failed, or the launcher failed before the first job.
     """
     try:
         yield
+    except RunError:
+        raise
+    except UserError as error:
+        raise RunError(f"{error}; {GO_ON}") from error
     except Exception as error:
-        if isinstance(error, UserError) or is_of_hydra(error) or is_disk_full(error) or SweepFolder(folder).jobs():
+        if is_of_hydra(error) or is_disk_full(error) or SweepFolder(folder).jobs():
             raise
         choice = f"hydra/launcher={settings.runtime.choices['hydra/launcher']}"
         raise RunError(f"{choice}: no job was begun: {type(error).__name__}: {first_line(error)}") from error
