@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.console import warn_once
-from cnnexp.errors import RunError, UserError
+from cnnexp.errors import RunError, UserError, first_line
 from cnnexp.files import is_locked, locked, locked_if_free, write_atomic
 from cnnexp.formats import read_json, read_yaml
 from cnnexp.metrics.names import rises
@@ -202,12 +203,18 @@ class RunFolder(LockedFolder):
         """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
 
         Raises:
-            UserError, OSError: there is none.
-            UserError, OmegaConfBaseException, YAMLError: it cannot be read.
+            UserError: there is none, or it cannot be read.
         """
         if self.status == "FINISHED":
             return read_yaml(self.origin.config)
-        return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
+        file = self.path / ".hydra" / "config.yaml"
+        values = read_yaml(file)
+        if not isinstance(values, dict):
+            raise UserError(f"{file}: is no mapping of keys")
+        try:
+            return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{file}: cannot be read: {first_line(error)}") from error
 
     @property
     def manifest(self) -> RunManifest | None:
