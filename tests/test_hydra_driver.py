@@ -77,6 +77,29 @@ def test_a_single_run_that_is_refused_leaves_no_folder_and_one_line(cnnexp: Run,
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("options", "shown", "kept"),
+    [
+        ([], 0, 1),
+        (["hydra/job_logging=disabled"], 0, 0),
+        (["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "-m"], 0, 0),
+        (["hydra/job_logging=stdout", "hydra/hydra_logging=none"], 1, 0),
+    ],
+)
+def test_what_is_logged_and_what_is_said(
+    cnnexp: Run, tmp_path: Path, drawn_root: Path, options: list[str], shown: int, kept: int
+) -> None:
+    """A log of Hydra's that is left out, or goes elsewhere, takes nothing from what the run itself says."""
+    line = ["debug=smoke", "trainer.epochs=1", "dataset=synthetic", "tracking=none", f"paths.data={drawn_root}"]
+    code, out, err = cnnexp("train", *line, *options)
+    assert code == 0 and not err and "variant" in out and "files in " in out
+    assert out.count("epoch 1: {'") == shown
+    logs = [file.read_text() for file in (tmp_path / "outputs").rglob("train.log")]
+    assert [text.count("epoch 1: {'") for text in logs] == [1] * kept
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
 def test_a_sweep_over_a_key_that_has_to_be_given_begins(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     """What the jobs have in common is no whole configuration then."""
     folders = [tmp_path / "a", tmp_path / "b"]
