@@ -446,6 +446,27 @@ def experiment(location: str) -> dict[str, Any]:
 DENIED = (403, "Permission denied")  # as MLflow's basic-auth answers
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_a_proxy_that_does_not_answer_is_named(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    found = (200, experiment("mlflow-artifacts:/1"))
+    address = server({"experiments/get-by-name": found, "experiments/get": found})
+    monkeypatch.setenv(variable, "http://me:PASSWORD@127.0.0.1:9")  # nothing listens on the discard port
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(
+        UserError, match=r"the proxy http://me:\*\*\*@127.0.0.1:9 of the environment .*refused"
+    ) as error:
+        Tracker(address, "e", str(tmp_path)).connect()
+    assert "set no_proxy=127.0.0.1" in str(error.value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    Tracker(address, "e", str(tmp_path)).connect()
+    local = tracker(tmp_path)  # a file, to which no proxy leads
+    local.prepare()
+    assert local.find_experiment() is not None
+
+
 def test_a_server_that_does_not_know_the_user(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     address = server({"experiments/get-by-name": (401, "You are not authenticated.")})
     for name in (None, "ann"):
