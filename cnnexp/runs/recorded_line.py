@@ -82,8 +82,8 @@ def recorded_line(tracker: RunStore, name: str, overrides: Sequence[str] = (), c
 
 
 def shell_line(words: Sequence[str]) -> str:
-    """`cnnexp train` with these words, as it is typed; none of them can do anything to a terminal."""
-    line = shlex.join(["cnnexp", "train", *words])
+    """`cnnexp train` with these words, as it is typed, without passwords; none can do anything to a terminal."""
+    line = shlex.join(["cnnexp", "train", *map(redact, words)])
     if not line.isprintable():
         raise UserError(f"{line[:200]!r}: has control characters; refused")
     if SECRET in line:
