@@ -28,6 +28,7 @@ def one_line(error: BaseException) -> str:
     if kind == "TrainingDivergedError" or is_of_hydra(error):
         return said
     if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
+        said = said.partition("}} ")[2].partition(" on /job:")[0] or said  # of TensorFlow: its shape and type
         return f"there is not memory enough ({said}); lower trainer.batch_size, dataset.image_size or head.units"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or kind}: {error.strerror}; make it readable and writable, or give another place"

@@ -23,6 +23,7 @@ from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optim
 from cnnexp.runs.code import record_code
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
+from cnnexp.runs.memory import check_batch
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import (
     at_chance,
@@ -71,6 +72,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     strategy = chosen_strategy(config.trainer.strategy)
     with job.naming_files():
         dataset = load_dataset(config)
+        check_batch(config, dataset.channels)
         parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
         _check_own_parts(parts)
     counts = totals(parts.network)
