@@ -1,8 +1,10 @@
 """Files and folders that appear whole or not at all, made by one process at a time; files of others."""
 
+import atexit
 import errno
 import hashlib
 import io
+import multiprocessing
 import os
 import platform
 import re
@@ -15,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -76,6 +78,7 @@ def read_file(path: str | Path, most_bytes: int) -> bytes:
 # ---------------------------------------------------------------------------------------- work in progress
 
 LONGEST_PART = 100  # characters of a name that are kept in that of the work in progress
+LONGEST_PLACE = 80  # bytes of a folder for sockets, whose addresses may have some 100
 OLD_S = 86_400.0  # untouched for so long, the work of a process of another machine counts as left
 UNFINISHED = re.compile(r"\..*\.cnnexp-(?P<machine>.+)-(?P<process>\d+-\d*)-\d+", re.DOTALL)
 _numbers = count()
@@ -132,6 +135,23 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         yield scratch
     finally:
         remove(scratch)
+
+
+def name_sockets() -> None:
+    """Give the folder of this process's sockets, which Python would call `pymp-*`, a name by which `find_left_sockets`
+    tells what a kill has left of it."""
+    settings: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    folder = unfinished(Path(tempfile.gettempdir()) / "sockets")
+    if settings.get("tempdir") is None and len(os.fsencode(folder)) <= LONGEST_PLACE:
+        folder.mkdir(0o700)
+        atexit.register(remove, folder)
+        settings["tempdir"] = str(folder)
+
+
+def find_left_sockets() -> list[Path]:
+    """What `name_sockets` has left of processes of this user that were killed."""
+    found = Path(tempfile.gettempdir()).glob(".sockets.cnnexp-*")
+    return sorted(place for place in found if is_left(place) and place.lstat().st_uid == os.getuid())
 
 
 # ------------------------------------------------------------------------------------------- folders of others

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.console import redact, say, trace_of, warn
 from cnnexp.errors import UserError
+from cnnexp.files import name_sockets
 from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
@@ -189,6 +190,7 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
 def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    name_sockets()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     return context
