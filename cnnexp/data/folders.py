@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -191,6 +192,11 @@ def _split_folders(root: Path, trains: bool) -> dict[str, str]:
             return {"train": _innermost(root, found["train"], "train")}
     if ("train" in found and len(found) > 1) or (found and whole and not trains):
         return {split: _innermost(root, folder, split) for split, folder in found.items()}
+    if found and whole and any(_subfolders(root / folder) for folder in found.values()):
+        raise UserError(
+            f"dataset.path={root}: {', '.join(names)}: are no classes, and there is no train/; to train, {LAYOUTS}; to "
+            f"test a run on its photos: cnnexp evaluate RUN dataset=folder dataset.path={shlex.quote(str(root))}"
+        )
     called = {split_of(name) for name in names}  # train_images/ and test_images/, without classes in them
     is_split = len(called) > 1 and "train" in called and None not in called
     if len(found) > 1 or is_split or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle
