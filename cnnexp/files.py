@@ -181,6 +181,26 @@ def may_write(folder: Path) -> bool:
     return not why_no_folder(folder)
 
 
+def why_no_folder(path: Path, writable: bool = True) -> str:
+    """Why a path is no folder that can be written, or made; "" where it can be.
+
+    Args:
+        path: the folder.
+        writable: whether one that is there already must be writable.
+    """
+    near = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
+    if not near.is_dir():
+        return f"{'is' if near == path.absolute() else f'{near} is'} no folder"
+    if (writable or near != path.absolute()) and not may_use(near, os.W_OK | os.X_OK):
+        return f"no right to write to {near}"
+    return ""
+
+
+def may_use(path: Path, rights: int) -> bool:
+    """`os.access`, by the user that the process acts for."""
+    return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
+
+
 # ------------------------------------------------------------------------------------------------ appears whole
 
 
@@ -327,23 +347,3 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def why_no_folder(path: Path, writable: bool = True) -> str:
-    """Why a path is no folder that can be written, or made; "" where it can be.
-
-    Args:
-        path: the folder.
-        writable: whether one that is there already must be writable.
-    """
-    near = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
-    if not near.is_dir():
-        return f"{'is' if near == path.absolute() else f'{near} is'} no folder"
-    if (writable or near != path.absolute()) and not may_use(near, os.W_OK | os.X_OK):
-        return f"no right to write to {near}"
-    return ""
-
-
-def may_use(path: Path, rights: int) -> bool:
-    """`os.access`, by the user that the process acts for."""
-    return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
