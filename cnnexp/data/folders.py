@@ -119,7 +119,7 @@ def _begins_as_image(entry: "os.DirEntry[str]") -> bool:
     return kind is not None and (kind != "HEIC" or reads_heif())
 
 
-def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
+def labelled_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
     """List the images of `root/SPLIT/CLASS/` or, where there are no split folders, of `root/CLASS/`.
 
     A split folder is called after its split (`split_of`); folders beside these do not count. Class folders may have
@@ -166,7 +166,7 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
 def _to_test(
     root: Path, found: dict[str, dict[str, list[str]]], left: LeftAside
 ) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
-    """`find_images` where nothing is trained: a class or a split without images is none."""
+    """`labelled_images` where nothing is trained: a class or a split without images is none."""
     found = {split: {name: ids for name, ids in images.items() if ids} for split, images in found.items()}
     names = tuple(sorted({name for images in found.values() for name in images}))
     if not names:
