@@ -1,4 +1,5 @@
-"""YAML, JSON and CSV that others may have written, or changed: bounded while it is read, typed, or one clear error."""
+"""YAML, JSON and CSV that others may have written, or changed: bounded while it is read, typed, or one clear error;
+and the keys of overrides, as they are typed and recorded."""
 
 import csv
 import io
@@ -284,3 +285,17 @@ def _text(file: Path, most_bytes: int) -> str:
         return read_file(file, most_bytes).decode("utf-8", "replace")
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+# ------------------------------------------------------------------------------------------------- overrides
+
+
+def bare_key(override: str) -> str:
+    """The key of an override, without the signs that add it or take it away."""
+    return override.lstrip("+~").split("=")[0]
+
+
+def override_group(override: str) -> str:
+    """The key or group that an override sets, without the place that it is put at: of `optimizer@phases.a=adam` the
+    first word."""
+    return bare_key(override).partition("@")[0]

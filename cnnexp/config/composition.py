@@ -31,6 +31,7 @@ from cnnexp.config.hydra_driver import (
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.console import warn_once
 from cnnexp.errors import UserError, nearest
+from cnnexp.formats import bare_key
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
     "hydra_joblib_launcher": "joblib",
@@ -420,11 +421,6 @@ def _below_null(overrides: Sequence[str], name: str) -> str:
         except (HydraException, OmegaConfBaseException, ValueError):
             continue
     return f"{' '.join(overrides)}: cannot be composed"
-
-
-def bare_key(override: str) -> str:
-    """The key of an override, without the signs that add it or take it away."""
-    return override.lstrip("+~").split("=")[0]
 
 
 def _keys_beside(key: str, overrides: Sequence[str]) -> list[str]:

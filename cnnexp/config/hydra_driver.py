@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -355,12 +356,10 @@ def check_launcher(shared: DictConfig) -> None:
     with refusals_of(choice):
         launcher: Any = _launcher(shared)
         if type(launcher).__name__ == "JoblibLauncher":
-            from hydra_plugins.hydra_joblib_launcher._core import process_joblib_cfg  # type: ignore[import-untyped]
-            from joblib import Parallel, effective_n_jobs  # type: ignore[import-untyped]
-
-            process_joblib_cfg(launcher.joblib)
-            Parallel(**{**launcher.joblib, "backend": "loky"})
-            effective_n_jobs(launcher.joblib.get("n_jobs"))
+            core: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")  # of an extra, with joblib
+            core.process_joblib_cfg(launcher.joblib)
+            core.Parallel(**{**launcher.joblib, "backend": "loky"})
+            import_module("joblib").effective_n_jobs(launcher.joblib.get("n_jobs"))
 
 
 def first_jobs(shared: DictConfig, overrides: Sequence[str]) -> list[list[str]]:

@@ -72,8 +72,8 @@ def folder(options: FolderConfig) -> Dataset:
     validation, which chooses the variant), and a line says so; likewise beside train/ and test/ alone.
 
     Args:
-        path: the folder; `folders.labelled_images` says what is read in it. Or a zip or tar archive of such a folder, or
-            the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
+        path: the folder; `folders.labelled_images` says what is read in it. Or a zip or tar archive of such a folder,
+            or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
         path_column, label_column: what these columns are called; None: known by their usual names.
         validation_fraction: of each class, one image at least.

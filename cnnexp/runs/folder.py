@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnnexp.console import warn_once
 from cnnexp.errors import RunError, UserError, first_line
 from cnnexp.files import is_locked, locked, locked_if_free, write_atomic
-from cnnexp.formats import read_json, read_yaml
+from cnnexp.formats import bare_key, read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 from cnnexp.report.predictions import PREDICTIONS
@@ -480,9 +480,4 @@ def result_affecting(line: Sequence[str]) -> list[str]:
 
 def in_one_order(line: Sequence[str]) -> list[str]:
     """`result_affecting`, sorted by their keys: of two values of one key, the later one counts."""
-    return sorted(result_affecting(line), key=key_of)
-
-
-def key_of(override: str) -> str:
-    """What stands before the value."""
-    return override.split("=")[0]
+    return sorted(result_affecting(line), key=bare_key)

@@ -12,8 +12,9 @@ from cnnexp.config.composition import CommandLineJobs, JobComposer, job_subdirs,
 from cnnexp.config.hydra_driver import check_launcher, hydra_context, own_overrides
 from cnnexp.console import progress, redact, say
 from cnnexp.errors import UserError
+from cnnexp.formats import bare_key
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
+from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
 from cnnexp.runs.search import check_search, is_search, repeats_itself
@@ -130,7 +131,7 @@ def kind(plan: CommandLineJobs) -> Literal["progression", "grid", "search"]:
     """What a sweep is, by its keys and by `sweep.report`."""
     if is_search(plan.shared.hydra):
         return "search"
-    return report_of({key_of(override) for override in plan.swept}, str(plan.shared.sweep.report))
+    return report_of({bare_key(override) for override in plan.swept}, str(plan.shared.sweep.report))
 
 
 def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:

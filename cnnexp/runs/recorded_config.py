@@ -20,7 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import bare_key, check_text, compose_config
+from cnnexp.config.composition import check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
@@ -28,7 +28,7 @@ from cnnexp.config.targets import check_recorded
 from cnnexp.console import SECRET, redact
 from cnnexp.errors import UserError, nearest
 from cnnexp.files import read_file
-from cnnexp.formats import MOST_BYTES, parse_yaml, walk
+from cnnexp.formats import MOST_BYTES, bare_key, parse_yaml, walk
 from cnnexp.runs.folder import RunFolder, SweepFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash

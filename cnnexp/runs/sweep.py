@@ -17,9 +17,10 @@ from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
 from cnnexp.errors import RunError, UserError, first_line, is_of_hydra
 from cnnexp.files import is_disk_full
+from cnnexp.formats import bare_key
 from cnnexp.process import lead
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of, removed_if_empty
+from cnnexp.runs.folder import SweepFolder, SweepManifest, removed_if_empty
 from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.settings import Report, report_of
@@ -164,7 +165,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     tracker.prepare()
     folder = folder.resolve()
     line, swept = recorded_line(plan), recorded_swept(plan)
-    report = report_of({key_of(override) for override in swept}, str(shared.sweep.report))
+    report = report_of({bare_key(override) for override in swept}, str(shared.sweep.report))
     kept = SweepFolder(folder)
     name = sweep_name(line, [o for o in swept if o not in line])
     with removed_if_empty(folder), _going_on(folder), kept.lock():
