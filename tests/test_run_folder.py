@@ -12,6 +12,7 @@ import pytest
 from made_runs import result
 from omegaconf import OmegaConf
 
+import cnnexp.runs.folder as folder_module
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.report.compare import summarise
@@ -91,6 +92,31 @@ def test_what_hydra_wrote_of_a_run_keeps_its_types(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(values), tmp_path / ".hydra" / "config.yaml")
     assert RunFolder(tmp_path).read_config() == values | {"also": 1e-5}
+
+
+def test_what_a_job_left_is_read_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, read = SweepFolder(tmp_path), []
+    sweep.begin(SweepManifest(None, [], swept=[]))
+    for number in range(3):
+        job = RunFolder(tmp_path / str(number))
+        job.path.mkdir()
+        job.write_manifest(RunManifest(f"run {number}", "hash", "digest"))
+        sweep.record_job(number, job, [])
+    real = folder_module.read_json
+    monkeypatch.setattr(
+        folder_module, "read_json", lambda file, shape: read.append(file.parent.name) or real(file, shape)
+    )
+
+    def runs() -> list[str]:
+        return [job.manifest.run_id for job in sweep.jobs().values() if job.manifest]
+
+    assert [runs() for _ in range(3)] == [["run 0", "run 1", "run 2"]] * 3
+    assert sorted(set(read) - {tmp_path.name}) == ["0", "1", "2"] and len([name for name in read if name == "1"]) == 1
+    RunFolder(tmp_path / "1").write_manifest(RunManifest("run A", "hash", "digest"))
+    sweep.record_job(2, RunFolder(tmp_path / "0"), [])  # the number of another job: no folder stands there twice
+    assert runs() == ["run 0", "run A"]
 
 
 def test_a_sweep_is_told_by_its_folder(tmp_path: Path) -> None:

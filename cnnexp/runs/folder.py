@@ -8,12 +8,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,12 +27,15 @@ from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 from cnnexp.report.predictions import PREDICTIONS
 
+T = TypeVar("T")
+
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
 HYDRAS_FILES = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log")
 JOURNAL = "unsent.jsonl"
 SWEEP, JOBS = "sweep.json", ".jobs"
 REPRODUCTION = "reproduction.json"
+MOST_KEPT = 20_000  # small files of jobs, of which this process remembers what is in them
 NETWORK = "model.keras"
 ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
@@ -137,6 +141,33 @@ class LockedFolder:
         return is_locked(self.path / LOCK)
 
 
+def _kept(read: Callable[[Path, tuple[int, ...]], T | None], file: Path) -> T | None:
+    """What `read` found in a file, which is read again only when another has taken its place: each job of a sweep asks
+    for all jobs of all sweeps. None where there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return read(file, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _read_manifest(file: Path, stamp: tuple[int, ...]) -> "RunManifest | None":
+    try:
+        return read_json(file, RunManifest)
+    except UserError:
+        return None
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _read_job(file: Path, stamp: tuple[int, ...]) -> str | None:
+    """The folder of a job, below that of its sweep."""
+    try:
+        return str(json.loads(file.read_text())["folder"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 @dataclass(frozen=True)
 class RunFolder(LockedFolder):
     """The folder of one run."""
@@ -219,10 +250,7 @@ class RunFolder(LockedFolder):
     @property
     def manifest(self) -> RunManifest | None:
         """None where it is missing, or not ours."""
-        try:
-            return read_json(self.path / MANIFEST, RunManifest)
-        except UserError:
-            return None
+        return _kept(_read_manifest, self.path / MANIFEST)
 
     def write_manifest(self, manifest: RunManifest) -> None:
         """From here on a kill leaves a folder that can go on."""
@@ -377,8 +405,9 @@ class SweepFolder(LockedFolder):
         if manifest is None or manifest.swept is None:
             found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
         for file in self.path.glob(f"{JOBS}/*.json"):
-            with suppress(OSError, ValueError, TypeError, KeyError):
-                found[int(file.stem)] = RunFolder(self.path / json.loads(file.read_text())["folder"])
+            folder = _kept(_read_job, file) if file.stem.isdecimal() else None
+            if folder is not None:
+                found[int(file.stem)] = RunFolder(self.path / folder)
         first: dict[RunFolder, int] = {}
         for number in sorted(found):
             first.setdefault(found[number], number)
