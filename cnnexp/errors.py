@@ -29,9 +29,8 @@ def one_line(error: BaseException) -> str:
     kind, said = type(error).__name__, first_line(error)
     if kind == "TrainingDivergedError" or is_of_hydra(error):
         return said
-    if "readonly database" in str(error):
-        return "tracking.uri: this user may read the store, but not write there; ask its owner, or record elsewhere"
     if isinstance(error, MemoryError) or kind == "ResourceExhaustedError":
+        said = said.partition("}} ")[2].partition(" on /job:")[0] or said  # of TensorFlow: its shape and type
         return f"there is not memory enough ({said}); lower trainer.batch_size, dataset.image_size or head.units"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or kind}: {error.strerror}; make it readable and writable, or give another place"

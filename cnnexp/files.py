@@ -1,8 +1,10 @@
 """Files and folders that appear whole or not at all, made by one process at a time; files of others."""
 
+import atexit
 import errno
 import hashlib
 import io
+import multiprocessing
 import os
 import platform
 import re
@@ -15,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -76,6 +78,7 @@ def read_file(path: str | Path, most_bytes: int) -> bytes:
 # ---------------------------------------------------------------------------------------- work in progress
 
 LONGEST_PART = 100  # characters of a name that are kept in that of the work in progress
+LONGEST_PLACE = 80  # bytes of a folder for sockets, whose addresses may have some 100
 OLD_S = 86_400.0  # untouched for so long, the work of a process of another machine counts as left
 UNFINISHED = re.compile(r"\..*\.cnnexp-(?P<machine>.+)-(?P<process>\d+-\d*)-\d+", re.DOTALL)
 _numbers = count()
@@ -134,6 +137,23 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         remove(scratch)
 
 
+def name_sockets() -> None:
+    """Give the folder of this process's sockets, which Python would call `pymp-*`, a name by which `find_left_sockets`
+    tells what a kill has left of it."""
+    settings: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    folder = unfinished(Path(tempfile.gettempdir()) / "sockets")
+    if settings.get("tempdir") is None and len(os.fsencode(folder)) <= LONGEST_PLACE:
+        folder.mkdir(0o700)
+        atexit.register(remove, folder)
+        settings["tempdir"] = str(folder)
+
+
+def find_left_sockets() -> list[Path]:
+    """What `name_sockets` has left of processes of this user that were killed."""
+    found = Path(tempfile.gettempdir()).glob(".sockets.cnnexp-*")
+    return sorted(place for place in found if is_left(place) and place.lstat().st_uid == os.getuid())
+
+
 # ------------------------------------------------------------------------------------------- folders of others
 
 
@@ -159,6 +179,26 @@ def _scratch() -> Path:
 def may_write(folder: Path) -> bool:
     """Whether this user may write into a folder, or make it."""
     return not why_no_folder(folder)
+
+
+def why_no_folder(path: Path, writable: bool = True) -> str:
+    """Why a path is no folder that can be written, or made; "" where it can be.
+
+    Args:
+        path: the folder.
+        writable: whether one that is there already must be writable.
+    """
+    near = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
+    if not near.is_dir():
+        return f"{'is' if near == path.absolute() else f'{near} is'} no folder"
+    if (writable or near != path.absolute()) and not may_use(near, os.W_OK | os.X_OK):
+        return f"no right to write to {near}"
+    return ""
+
+
+def may_use(path: Path, rights: int) -> bool:
+    """`os.access`, by the user that the process acts for."""
+    return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
 
 
 # ------------------------------------------------------------------------------------------------ appears whole
@@ -307,23 +347,3 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def why_no_folder(path: Path, writable: bool = True) -> str:
-    """Why a path is no folder that can be written, or made; "" where it can be.
-
-    Args:
-        path: the folder.
-        writable: whether one that is there already must be writable.
-    """
-    near = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
-    if not near.is_dir():
-        return f"{'is' if near == path.absolute() else f'{near} is'} no folder"
-    if (writable or near != path.absolute()) and not may_use(near, os.W_OK | os.X_OK):
-        return f"no right to write to {near}"
-    return ""
-
-
-def may_use(path: Path, rights: int) -> bool:
-    """`os.access`, by the user that the process acts for."""
-    return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)

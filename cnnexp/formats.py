@@ -1,4 +1,5 @@
-"""YAML, JSON and CSV that others may have written, or changed: bounded while it is read, typed, or one clear error."""
+"""YAML, JSON and CSV that others may have written, or changed: bounded while it is read, typed, or one clear error;
+and the keys of overrides, as they are typed and recorded."""
 
 import csv
 import io
@@ -8,6 +9,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -177,7 +179,7 @@ def parse_json(text: str, where: str, shape: type[T]) -> T:
         return found
     if not isinstance(found, dict):
         raise UserError(f"{where}: holds {_shown(found)} in place of keys with values")
-    kinds = get_type_hints(shape)
+    kinds = _kinds(shape)
     known = {item.name: item for item in fields(shape)}
     for name, item in known.items():
         needed = item.default is MISSING and item.default_factory is MISSING
@@ -189,6 +191,12 @@ def parse_json(text: str, where: str, shape: type[T]) -> T:
     if unknown is not None:
         raise UserError(f"{where}: {unknown!r} is no key of this version")
     return shape(**found)
+
+
+@cache
+def _kinds(shape: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; they are looked up by their names, which takes longer than a small file."""
+    return get_type_hints(shape)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -284,3 +292,17 @@ def _text(file: Path, most_bytes: int) -> str:
         return read_file(file, most_bytes).decode("utf-8", "replace")
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+# ------------------------------------------------------------------------------------------------- overrides
+
+
+def bare_key(override: str) -> str:
+    """The key of an override, without the signs that add it or take it away."""
+    return override.lstrip("+~").split("=")[0]
+
+
+def override_group(override: str) -> str:
+    """The key or group that an override sets, without the place that it is put at: of `optimizer@phases.a=adam` the
+    first word."""
+    return bare_key(override).partition("@")[0]

@@ -192,6 +192,28 @@ def test_an_interval_needs_another_sweeper() -> None:
         plan_jobs(["seed=interval(0,3)"], multirun=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("hydra.sweeper.params=abc", "hydra.sweeper.params=abc: cannot assign str"),
+        ("hydra.sweeper.params=[1,2]", "hydra.sweeper.params=[1,2]: cannot merge"),
+        (
+            "hydra.sweeper.params={seed:'0,1'}",
+            "is for a file of the group sweep; on the line, give the keys themselves",
+        ),
+        ("+hydra.sweeper.params.seed='0,1'", "is for a file of the group sweep; on the line, give the keys themselves"),
+        ("hydra.sweeper.max_batch_size=1,2", "is read once, for the whole sweep; give it one value"),
+        ("hydra.sweeper=abc", "hydra.sweeper=abc: names no sweeper; choose one, as hydra/sweeper=basic"),
+        ("hydra.launcher=null", "names no launcher; choose one, as hydra/launcher=basic"),
+        ("hydra/launcher=basic,joblib", "hydra/launcher=basic,joblib: is read once, for the whole sweep"),
+    ],
+)
+def test_what_a_sweep_is_told_wrongly(given: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_jobs([given, "seed=0,1"], multirun=True)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
 # --------------------------------------------------------------------------------------- who overrides whom
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -106,6 +109,40 @@ def test_a_damaged_store_is_named(cnnexp: Run, tmp_path: Path) -> None:
     code, out, err = cnnexp("doctor")
     assert code == 1 and f"{file}: is damaged (" in err and "put a copy" in err and len(err.splitlines()) == 1
     assert "Traceback" not in out
+
+
+SOCKETS = """
+import os, sys
+from multiprocessing import util
+from cnnexp.files import name_sockets
+name_sockets()
+open(os.path.join(util.get_temp_dir(), "listener-1"), "w").close()
+os.kill(os.getpid(), int(sys.argv[1])) if sys.argv[1] != "0" else print(os.listdir())
+"""
+
+
+def test_the_sockets_of_a_killed_command(cnnexp: Run, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+    """Python's own name for their folder, pymp-*, would not tell whose it is, nor whether that process lives."""
+    place = Path(tempfile.mkdtemp(prefix="t-"))  # the folders of pytest have names too long for a socket
+    request.addfinalizer(lambda: shutil.rmtree(place))
+    (place / ".sockets.cnnexp-of-a-user").mkdir(parents=True)
+
+    def end(number: int) -> str:
+        line = [sys.executable, "-c", SOCKETS, str(number)]
+        done = subprocess.run(line, env=os.environ | {"TMPDIR": str(place)}, cwd=place, capture_output=True, text=True)
+        assert done.returncode == -number, done.stderr
+        return done.stdout
+
+    assert ".sockets.cnnexp-" in end(0).replace(".sockets.cnnexp-of-a-user", "")
+    assert [path.name for path in place.iterdir()] == [".sockets.cnnexp-of-a-user"]  # it ended, and took its own away
+    end(signal.SIGKILL)
+    (left,) = (path for path in place.iterdir() if path.name != ".sockets.cnnexp-of-a-user")
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    code, out, _ = cnnexp("doctor", "--check")
+    assert code == 1 and left.is_dir()
+    code, out, _ = cnnexp("doctor")
+    assert code == 0 and "leftover" in out and "removed" in out
+    assert [path.name for path in place.iterdir()] == [".sockets.cnnexp-of-a-user"]
 
 
 def test_features_and_leftovers(cnnexp: Run, tmp_path: Path) -> None:

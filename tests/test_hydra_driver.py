@@ -14,6 +14,7 @@ Run = Callable[..., tuple[int, str, str]]
 CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
 # private names of Hydra 1.3 that `hydra_driver` uses, with the parameters that it gives
 PRIVATE = {
+    "hydra._internal.callbacks:Callbacks": ["config"],
     "hydra._internal.config_loader_impl:get_overrides_dirname": ["overrides", "exclude_keys", "item_sep", "kv_sep"],
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ["overrides", "max_batch_size"],
     "hydra._internal.core_plugins.file_config_source:FileConfigSource.load_config": ["self", "config_path"],
@@ -72,6 +73,29 @@ def test_a_single_run_that_is_refused_leaves_no_folder_and_one_line(cnnexp: Run,
     code, _, err = cnnexp("train", "dataset=folder", f"dataset.path={tmp_path / 'none'}", "tracking=none")
     assert code == 2 and err.count("\n") == 1 and str(tmp_path / "none") in err
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("options", "shown", "kept"),
+    [
+        ([], 0, 1),
+        (["hydra/job_logging=disabled"], 0, 0),
+        (["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "-m"], 0, 0),
+        (["hydra/job_logging=stdout", "hydra/hydra_logging=none"], 1, 0),
+    ],
+)
+def test_what_is_logged_and_what_is_said(
+    cnnexp: Run, tmp_path: Path, drawn_root: Path, options: list[str], shown: int, kept: int
+) -> None:
+    """A log of Hydra's that is left out, or goes elsewhere, takes nothing from what the run itself says."""
+    line = ["debug=smoke", "trainer.epochs=1", "dataset=synthetic", "tracking=none", f"paths.data={drawn_root}"]
+    code, out, err = cnnexp("train", *line, *options)
+    assert code == 0 and not err and "variant" in out and "files in " in out
+    assert out.count("epoch 1: {'") == shown
+    logs = [file.read_text() for file in (tmp_path / "outputs").rglob("train.log")]
+    assert [text.count("epoch 1: {'") for text in logs] == [1] * kept
 
 
 @pytest.mark.trains

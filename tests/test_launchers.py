@@ -132,6 +132,34 @@ def test_a_worker_of_a_ray_cluster_begins_in_the_folder_of_the_command(
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("n_jobs=x", "hydra.launcher.n_jobs=x: value 'x'"),
+        ("n_jobs=0", "joblib: n_jobs == 0 in Parallel"),
+    ],
+)
+def test_a_launcher_refuses_its_keys_before_the_sweep_is_opened(
+    cnnexp: Run, tmp_path: Path, key: str, said: str
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    code, _, err = cnnexp("train", "-m", "debug=smoke", "seed=0,1", "hydra/launcher=joblib", f"hydra.launcher.{key}")
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_fails_before_its_first_job_is_named(
+    cnnexp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError("no room for a process")
+
+    monkeypatch.setattr("cnnexp.config.hydra_driver.run_sweep", fail)
+    code, _, err = cnnexp("train", "-m", "debug=smoke", "dataset=synthetic", "seed=0,1")
+    assert code == 1 and "hydra/launcher=basic: no job was begun: OSError: no room for a process" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_launcher_that_is_not_installed_is_named(cnnexp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnexp.config.composition.find_spec", lambda name: None)
     for choice, extra in (("launcher=ray", "ray"), ("launcher=submitit_slurm", "slurm"), ("launcher=joblib", "joblib")):

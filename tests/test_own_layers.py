@@ -74,7 +74,7 @@ def test_own_layers_are_said_before_training_and_vouched_for(cnnexp: Run, tmp_pa
     assert code == 0 and "parts that are not Keras' own" in err and f"`{' '.join(vouched)}`" in err
     image = tmp_path / "image.png"
     image.write_bytes(cv2.imencode(".png", np.full((32, 32, 3), 90, np.uint8))[1].tobytes())
-    for command in (["predict", "latest", str(image)], ["evaluate", "latest"]):
+    for command in (["predict", "latest", str(image)], ["explain", "latest", str(image)], ["evaluate", "latest"]):
         code, _, err = cnnexp(*command)
         assert code == 2 and len(err.splitlines()) == 1
         assert f"names {mine}.Scale, MODULE.halved; " in err and f"add --allow-target {mine}.Scale --allow-t" in err

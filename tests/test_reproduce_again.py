@@ -19,7 +19,8 @@ from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import REPRODUCTION, RunFolder
 from cnnexp.runs.recorded_config import find_original
-from cnnexp.runs.recorded_line import OPTIONS, line_of_values, split_overrides, values_of_params
+from cnnexp.runs.recorded_line import OPTIONS, line_of_values, values_of_params
+from cnnexp.runs.settings import split_line
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.record import config_hash, flatten
@@ -340,7 +341,7 @@ def test_overrides_in_a_tag_are_told_apart() -> None:
         ["seed=1", "~experiment", "+tracking.tags.why='a b=c'", "name=two words", "optimizer@phases.a.optimizer=adam"],
         ["+a={b: 1, c: [2, 3]}", 'name="x y=z w"', "seed=2"],
     ):
-        assert split_overrides(" ".join(overrides)) == overrides
+        assert split_line(" ".join(overrides)) == overrides
 
 
 def test_a_hostile_line_reaches_no_terminal(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from resuming import Run, folders, line, tracker
 from cnnexp.config.composition import load_config
 from cnnexp.report.compare import summarise
 from cnnexp.runs import reuse
+from cnnexp.runs.code import own_targets
 from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder
 
 
@@ -64,7 +65,7 @@ def test_own_code_is_a_module_or_a_package(tmp_path: Path, monkeypatch: pytest.M
 
 def test_only_targets_of_ones_own_count() -> None:
     given = ["optimizer=custom", "optimizer._target_=mine.Lion", "head=custom", "head._target_=keras.layers.Dense"]
-    assert reuse.own_targets(load_config([*given, "backbone=custom", "backbone._target_=mine.net"])) == [
+    assert own_targets(asdict(load_config([*given, "backbone=custom", "backbone._target_=mine.net"]))) == [
         "mine.Lion",
         "mine.net",
     ]

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import result
+from omegaconf import OmegaConf
 
+import cnnexp.runs.folder as folder_module
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.report.compare import summarise
 from cnnexp.report.tables import table_rows
 from cnnexp.runs.comparison import distinguish, read_jobs
 from cnnexp.runs.folder import RunFolder, RunManifest, SweepFolder, SweepManifest, find_sweeps, single_runs
+from cnnexp.runs.recorded_config import hash_today
 from cnnexp.runs.result import at_chance, phases_in_words, read_result
 from cnnexp.tracking.info import RunInfo
 
@@ -52,6 +55,68 @@ def test_a_manifest_that_is_none_of_ours_is_none(tmp_path: Path, content: str | 
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     assert RunFolder(tmp_path).manifest is None
+
+
+def bomb() -> str:
+    """Some 600 bytes of YAML that stand for 8 ** 29 values."""
+    lines = ["z0: &z0 {" + ", ".join(f"k{key}: 1" for key in range(10)) + "}"]
+    lines += [f"z{n}: &z{n} {{<<: [{', '.join([f'*z{n - 1}'] * 8)}]}}" for n in range(1, 30)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (bomb(), "merge keys (<<) have no place here; refused"),
+        ("- 1", "is no mapping of keys"),
+        ("'{a: 1}'", "is no mapping of keys"),
+        ("name: ${oc.env:CNNEXP_NOT_SET}", "cannot be read: "),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_what_hydra_wrote_of_a_run_is_read_with_bounds(tmp_path: Path, text: str | None, said: str) -> None:
+    """Others may have changed it."""
+    folder = RunFolder(tmp_path)
+    if text is not None:
+        (tmp_path / ".hydra").mkdir()
+        (tmp_path / ".hydra" / "config.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        folder.read_config()
+    assert said in str(caught.value) and ".hydra/config.yaml" in str(caught.value)
+    folder.write_manifest(RunManifest("1", "hash", "digest"))
+    assert hash_today(folder, "other") is None
+
+
+def test_what_hydra_wrote_of_a_run_keeps_its_types(tmp_path: Path) -> None:
+    values = {"rate": 1e-5, "text": "1e-5", "day": "2024-01-01", "off": "off", "n": None, "also": "${rate}"}
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(values), tmp_path / ".hydra" / "config.yaml")
+    assert RunFolder(tmp_path).read_config() == values | {"also": 1e-5}
+
+
+def test_what_a_job_left_is_read_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, read = SweepFolder(tmp_path), []
+    sweep.begin(SweepManifest(None, [], swept=[]))
+    for number in range(3):
+        job = RunFolder(tmp_path / str(number))
+        job.path.mkdir()
+        job.write_manifest(RunManifest(f"run {number}", "hash", "digest"))
+        sweep.record_job(number, job, [])
+    real = folder_module.read_json
+    monkeypatch.setattr(
+        folder_module, "read_json", lambda file, shape: read.append(file.parent.name) or real(file, shape)
+    )
+
+    def runs() -> list[str]:
+        return [job.manifest.run_id for job in sweep.jobs().values() if job.manifest]
+
+    assert [runs() for _ in range(3)] == [["run 0", "run 1", "run 2"]] * 3
+    assert sorted(set(read) - {tmp_path.name}) == ["0", "1", "2"] and len([name for name in read if name == "1"]) == 1
+    RunFolder(tmp_path / "1").write_manifest(RunManifest("run A", "hash", "digest"))
+    sweep.record_job(2, RunFolder(tmp_path / "0"), [])  # the number of another job: no folder stands there twice
+    assert runs() == ["run 0", "run A"]
 
 
 def test_a_sweep_is_told_by_its_folder(tmp_path: Path) -> None:

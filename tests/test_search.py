@@ -51,6 +51,28 @@ def test_a_search_in_the_wrong_direction_is_refused(cnnexp: Run) -> None:
         search_overrides(composed, ["hydra.sweeper.direction=maximize"])
 
 
+WRONG_SPACES = [
+    (["hydra.sweeper.params={}"], "nothing is to be searched; give KEY=interval(LOW,HIGH)"),
+    (["hydra.sweeper.sampler._target_=optuna.samplers.Nosuch", "seed=0,1"], "Error loading 'optuna.samplers.Nosuch'; "),
+    (["hydra/sweeper/sampler=grid", "head.dropout=interval(0,0.5)"], "only supports discrete"),
+    (["hydra.sweeper.custom_search_space=nosuch.space", "seed=0,1"], "Error locating target 'nosuch.space'; "),
+    (["hydra.sweeper.storage=abc", "seed=0,1"], "hydra.sweeper.storage=abc: "),
+    (["head.dropout=interval(1,0)"], "must be smaller than or equal to the `high`"),
+    (["head.dropot=interval(0,0.5)"], "no such key; allowed: head.dropout"),
+    (["head.dropout=interval(2,3)"], "must be at least 0 and less than 1"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG_SPACES)
+def test_a_search_that_cannot_be_is_refused_in_one_line(
+    cnnexp: Run, tmp_path: Path, given: list[str], said: str
+) -> None:
+    """Before anything is opened or left."""
+    code, _, err = cnnexp("train", "-m", "debug=smoke", SEARCH, *given)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_which_searches_repeat_themselves() -> None:
     with hydra_context():
         assert repeats_itself(compose_config([SEARCH], with_hydra=True))

@@ -1,9 +1,11 @@
 """No secret of an address or of the environment in any file or line."""
 
 import random
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from campaign.lines import broken, mutated
 
 from cnnexp.config.composition import compose_config
@@ -11,7 +13,8 @@ from cnnexp.config.hydra_driver import hydra_context, redacted_yaml
 from cnnexp.console import redact, visible
 from cnnexp.errors import UserError
 from cnnexp.runs.job import recorded_values
-from cnnexp.runs.recorded_config import _check_secrets
+from cnnexp.runs.recorded_config import _check_secrets, restore_config
+from cnnexp.runs.recorded_line import shell_line
 from cnnexp.tracking.record import config_hash
 
 ADDRESSES = {
@@ -49,6 +52,39 @@ def test_a_secret_is_asked_for_by_its_key():
         composed = compose_config(["dataset=folder", "dataset.path='http://h/x.zip?token=***'"])
     with pytest.raises(UserError, match=r"token=\*\*\*: .*give it again: dataset.path=VALUE"):
         _check_secrets("abc", composed)
+
+
+def test_data_whose_address_was_not_recorded_whole_is_asked_for_by_its_key():
+    with hydra_context():
+        composed = compose_config(["dataset=folder", "dataset.path='http://h/x.zip?token=TOKEN'"])
+    values = yaml.safe_load(redacted_yaml(composed))
+    with pytest.raises(
+        UserError, match=r"^dataset.path=http://h/x.zip\?token=\*\*\*: .*give it again: dataset.path=VALUE"
+    ):
+        restore_config("abc", values, [])
+    given = restore_config("abc", values, ["dataset.path='http://h/x.zip?token=TOKEN'"])
+    assert given.dataset.path == "http://h/x.zip?token=TOKEN"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["train", "tracking.uri='http://me:***@h'"],
+        ["train", "-m", "seed=0,1", "dataset=folder", "dataset.path='http://h/x.zip?token=***'"],
+        ["reproduce", "latest", "tracking.uri='http://me:***@h'"],
+    ],
+)
+def test_a_recorded_line_is_not_taken_without_its_secrets(cnnexp, tmp_path, line):
+    code, _, err = cnnexp(*line)
+    assert code == 2 and err.count("\n") == 1, err
+    assert "*** stands where there was a password or a key; write it there" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_to_type_has_no_password(capsys):
+    typed = shell_line(["seed=1", "tracking.uri='http://me:PASSWORD@h'"])
+    assert shlex.split(typed)[2:] == ["seed=1", "tracking.uri='http://me:***@h'"]
+    assert "write it there" in capsys.readouterr().err
 
 
 def test_a_run_is_found_again_without_its_secrets():

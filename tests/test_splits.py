@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnexp.data.folders import find_images
+from cnnexp.data.folders import labelled_images
 from cnnexp.data.splits import (
     array_digests,
     combined_digest,
@@ -34,7 +34,7 @@ def labels_of(*counts: int) -> np.ndarray:
 
 def test_class_folders_are_read_in_order(tmp_path: Path) -> None:
     fill(tmp_path, "dog/2.jpg", "cat/b.png", "dog/10.jpg", "cat/a.webp", "bird/x.tif")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("bird", "cat", "dog")
     assert list(parts) == ["train"]
     assert parts["train"].ids == ("bird/x.tif", "cat/a.webp", "cat/b.png", "dog/10.jpg", "dog/2.jpg")
@@ -44,7 +44,7 @@ def test_class_folders_are_read_in_order(tmp_path: Path) -> None:
 def test_only_visible_images_count_at_any_depth(tmp_path: Path) -> None:
     fill(tmp_path, "cat/deep/er/1.JPEG", "cat/2.gif", "cat/notes.txt", "cat/.3.jpg", "cat/.git/4.jpg")
     fill(tmp_path, "dog/1.bmp", "labels.csv", "7.jpg", ".hidden/1.jpg", "__MACOSX/cat/1.jpg")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("cat", "dog")
     assert parts["train"].ids == ("cat/2.gif", "cat/deep/er/1.JPEG", "dog/1.bmp")
 
@@ -54,13 +54,13 @@ def test_a_link_to_a_class_folder_is_followed_and_a_loop_below_is_not(tmp_path: 
     fill(tmp_path / "elsewhere", "1.jpg")
     (tmp_path / "data/dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/cat/again").symlink_to(tmp_path / "data")
-    assert find_images(tmp_path / "data")[1]["train"].ids == ("cat/1.jpg", "dog/1.jpg")
+    assert labelled_images(tmp_path / "data")[1]["train"].ids == ("cat/1.jpg", "dog/1.jpg")
 
 
 def test_a_broken_link_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     fill(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "cat/2.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    ids = find_images(tmp_path)[1]["train"].ids
+    ids = labelled_images(tmp_path)[1]["train"].ids
     assert ids == ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
     with pytest.raises(UserError, match=r"cat/2\.jpg: cannot be read: No such file"):
         file_digests([str(tmp_path / name) for name in ids], "checking")
@@ -70,7 +70,7 @@ def test_a_broken_link_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path, validation: str) -> None:
     fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/4.jpg", "test/b/5.jpg", "masks/a/1.png")
     fill(tmp_path, f"{validation}/b/6.jpg", f"{validation}/a/3.jpg")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("a", "b")
     assert {split: images.ids for split, images in parts.items()} == {
         "train": ("train/a/1.jpg", "train/b/2.jpg"),
@@ -81,7 +81,7 @@ def test_split_folders(tmp_path: Path, validation: str) -> None:
 
 def test_train_may_be_a_class_among_others(tmp_path: Path) -> None:
     fill(tmp_path, "bus/1.jpg", "car/1.jpg", "train/1.jpg")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("bus", "car", "train") and list(parts) == ["train"]
 
 
@@ -94,6 +94,9 @@ def test_train_may_be_a_class_among_others(tmp_path: Path) -> None:
         (["train/a/1.jpg", "train/b/1.jpg"], "train: are no classes"),
         (["train/1.jpg", "test1/1.jpg"], "test1, train: are no classes"),
         (["val/a/1.jpg", "test/a/1.jpg"], "test, val: are no classes"),
+        (["test/a/1.jpg", "test/b/1.jpg"], "test: are no classes, and there is no train/; to train, give"),
+        (["Testing/a/1.jpg", "Testing/b/1.jpg"], "photos: cnnexp evaluate RUN dataset=folder dataset.path="),
+        (["test/1.jpg"], "has one class only, 'test'"),
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "has both val/ and valid/; keep one"),
         (["one/a/1.jpg", "one/b/1.jpg", "two/a/1.jpg", "two/b/1.jpg"], "one, two each hold the folders a, b"),
         (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "a, b each hold the folders test, train"),
@@ -113,7 +116,7 @@ def test_train_may_be_a_class_among_others(tmp_path: Path) -> None:
 )
 def test_layouts_that_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        find_images(fill(tmp_path, *names))
+        labelled_images(fill(tmp_path, *names))
     assert str(refused.value).startswith(f"dataset.path={tmp_path}")
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
@@ -131,7 +134,7 @@ def test_layouts_that_are_refused(tmp_path: Path, names: list[str], message: str
 def test_split_folders_by_other_names(tmp_path: Path, train: str, validation: str, test: str) -> None:
     folders = {"train": train, "validation": validation, "test": test}
     names = [f"{folder}/{kind}/1.jpg" for folder in folders.values() if folder for kind in "ab"]
-    class_names, parts, _ = find_images(fill(tmp_path, *names, "seg_pred/9.jpg"))
+    class_names, parts, _ = labelled_images(fill(tmp_path, *names, "seg_pred/9.jpg"))
     assert class_names == ("a", "b")
     assert {split: part.ids for split, part in parts.items()} == {
         split: (f"{folder}/a/1.jpg", f"{folder}/b/1.jpg") for split, folder in folders.items() if folder
@@ -140,13 +143,13 @@ def test_split_folders_by_other_names(tmp_path: Path, train: str, validation: st
 
 def test_classes_that_are_called_like_splits_stay_classes(tmp_path: Path) -> None:
     fill(tmp_path, "train_station/1.jpg", "test_tube/1.jpg", "bus/1.jpg")
-    assert find_images(tmp_path)[0] == ("bus", "test_tube", "train_station")
+    assert labelled_images(tmp_path)[0] == ("bus", "test_tube", "train_station")
 
 
 @pytest.mark.parametrize("test", ["test", "test/test", "test/unknown"])
 def test_an_unlabelled_test_folder_is_left_aside(tmp_path: Path, test: str, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", f"{test}/1.jpg")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("a", "b") and list(parts) == ["train"] and len(parts["train"].ids) == 2
     assert "test/ has no class folders, as train/ has, and is left aside" in capsys.readouterr().err
 
@@ -158,7 +161,7 @@ def test_folders_of_systems_are_no_classes_and_hold_no_photos(
         tmp_path, "a/1.jpg", "b/1.jpg", "@eaDir/1.jpg", "lost+found/1.jpg", "#recycle/1.jpg", ".ipynb_checkpoints/1.jpg"
     )
     fill(tmp_path, "a/@eaDir/SYNOPHOTO_THUMB_M.jpg", "a/Thumbs.db", "a/__MACOSX/1.jpg", ".ipynb_checkpoints/1.jpg")
-    names, parts, left = find_images(tmp_path)
+    names, parts, left = labelled_images(tmp_path)
     assert names == ("a", "b") and parts["train"].ids == ("a/1.jpg", "b/1.jpg") and len(left) == 2
     assert "1 @eaDir/ in a" in capsys.readouterr().err
 
@@ -166,7 +169,7 @@ def test_folders_of_systems_are_no_classes_and_hold_no_photos(
 def test_what_is_no_image_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path, "a/1.jfif", "a/2.jpe", "a/3.avif", "b/1.pgm", "a/1.HEIC", "a/2.HEIC", "b/1.mov", "b/README")
     (tmp_path / "b/photo").write_bytes(b"\xff\xd8\xff\xe0 begins as a JPEG")
-    _, parts, left = find_images(tmp_path)
+    _, parts, left = labelled_images(tmp_path)
     assert parts["train"].ids == ("a/1.jfif", "a/2.jpe", "a/3.avif", "b/1.pgm", "b/photo")
     assert left.kinds == {(".HEIC", "a"): 2, (".mov", "b"): 1, ("without an ending", "b"): 1}
     said = capsys.readouterr().err
@@ -178,7 +181,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "dog").chmod(0)
     with pytest.raises(UserError, match=r"dog cannot be read \(Permission denied\)"):
-        find_images(tmp_path)
+        labelled_images(tmp_path)
 
 
 # --------------------------------------------------------------------------------------- division and limit
@@ -289,7 +292,7 @@ def test_array_digests_know_the_shape() -> None:
 def test_images_to_test_need_no_second_class_and_no_training_images(
     tmp_path: Path, names: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
-    class_names, parts, _ = find_images(fill(tmp_path / "photos", *names), trains=False)
+    class_names, parts, _ = labelled_images(fill(tmp_path / "photos", *names), trains=False)
     assert list(parts) == list(expected)
     for split, images in expected.items():
         assert [class_names[label] for label in parts[split].labels] == [label for _, label in images]
@@ -299,14 +302,14 @@ def test_images_to_test_need_no_second_class_and_no_training_images(
 def test_a_folder_without_images_is_no_test(tmp_path: Path) -> None:
     fill(tmp_path, "test/a/README")
     with pytest.raises(UserError, match="has no images to test in class folders"):
-        find_images(tmp_path, trains=False)
+        labelled_images(tmp_path, trains=False)
 
 
 def test_class_names_have_one_form_of_unicode(tmp_path: Path) -> None:
     fill(tmp_path, "train/cafe\u0301/1.jpg", "train/tea/1.jpg", "test/caf\u00e9/1.jpg", "test/tea/1.jpg")
-    names, parts, _ = find_images(tmp_path)
+    names, parts, _ = labelled_images(tmp_path)
     assert names == ("caf\u00e9", "tea")
     assert parts["train"].ids[0] == "train/cafe\u0301/1.jpg" and (tmp_path / parts["train"].ids[0]).is_file()
     fill(tmp_path, "train/caf\u00e9/2.jpg")
     with pytest.raises(UserError, match=r"two class folders 'caf\u00e9', which differ only in how Unicode"):
-        find_images(tmp_path)
+        labelled_images(tmp_path)

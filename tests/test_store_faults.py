@@ -18,7 +18,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
+from cnnexp.runs.evaluation import log_evaluation
+from cnnexp.runs.explanation import _record
 from cnnexp.tracking import artifacts, stores
 from cnnexp.tracking.faults import OUTAGES, Fault, described, fault_of
 from cnnexp.tracking.mlflow import Tracker
@@ -203,7 +205,7 @@ def test_what_a_killed_process_left_in_a_file_is_taken_back(file: Path, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
-def test_a_file_without_the_right_to_use_it(file: Path) -> None:
+def test_a_file_without_the_right_to_use_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(tempfile.mkdtemp())  # the folders of pytest are closed to others
     shutil.copytree(file.parent, root / "outputs")
     file = root / "outputs" / "mlflow.db"
@@ -215,6 +217,21 @@ def test_a_file_without_the_right_to_use_it(file: Path) -> None:
         assert [run.name for run in tracker(root).find_runs()] == ["r"]  # reading needs no more
         with pytest.raises(UserError, match=r"mlflow\.db: no right to write to it \(.*Permission denied.*ask its"):
             store.start_run("n", {}, {})
+        reader = tracker(root)
+        (run,) = reader.find_runs()
+        for add in (
+            lambda: log_evaluation(reader, run.run_id, "mnist", "test", {"accuracy": 0.5}),
+            lambda: reader.add_tags(run.run_id, {"note": "x"}),
+            lambda: reader.add_artifact(run.run_id, __file__),
+        ):
+            with pytest.raises(
+                RunError, match=r"tracking\.uri=sqlite:///.*mlflow\.db: no right to write to it"
+            ) as said:
+                add()
+            assert said.value.exit_code == 1 and "\n" not in str(said.value)
+        _record(reader, run, Path(__file__).parent, [Path(__file__)], {"explain/gain": 0.5})
+        warned = " ".join(capsys.readouterr().err.split())
+        assert f"the pictures were not recorded in run {run.run_id}: tracking.uri=sqlite:///{root}" in warned
         os.seteuid(0)
         file.chmod(0o600)
         os.seteuid(65534)
@@ -292,6 +309,15 @@ def test_a_run_that_the_store_takes_no_more(
     store.end_run("FINISHED")
     assert any(words.format(run=run) in store.lost for words in said.split("|")), store.lost
     assert kept is None or not kept.exists()
+
+
+def test_nothing_is_added_to_a_run_that_was_deleted(tmp_path: Path) -> None:
+    store = tracker(tmp_path)
+    run = store.start_run("n", {}, {})
+    store.end_run("FINISHED")
+    delete_run(store, run)
+    with pytest.raises(RunError, match=f"run {run}: takes nothing more in the store: .*deleted"):
+        tracker(tmp_path).add_metrics(run, {"loss": 1.0})
 
 
 def test_a_file_that_is_missing_loses_no_run(tmp_path: Path) -> None:
@@ -418,6 +444,27 @@ def experiment(location: str) -> dict[str, Any]:
 
 
 DENIED = (403, "Permission denied")  # as MLflow's basic-auth answers
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_a_proxy_that_does_not_answer_is_named(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    found = (200, experiment("mlflow-artifacts:/1"))
+    address = server({"experiments/get-by-name": found, "experiments/get": found})
+    monkeypatch.setenv(variable, "http://me:PASSWORD@127.0.0.1:9")  # nothing listens on the discard port
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(
+        UserError, match=r"the proxy http://me:\*\*\*@127.0.0.1:9 of the environment .*refused"
+    ) as error:
+        Tracker(address, "e", str(tmp_path)).connect()
+    assert "set no_proxy=127.0.0.1" in str(error.value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    Tracker(address, "e", str(tmp_path)).connect()
+    local = tracker(tmp_path)  # a file, to which no proxy leads
+    local.prepare()
+    assert local.find_experiment() is not None
 
 
 def test_a_server_that_does_not_know_the_user(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

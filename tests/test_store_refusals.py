@@ -144,6 +144,65 @@ def test_a_sweep_of_which_a_run_is_deleted(
     assert (sweep / "comparison.html").is_file()
 
 
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_bucket_that_is_not_there(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool
+) -> None:
+    """It shows at the first file, which is sent before the training; the run says so, and is closed."""
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry as places
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    class NoSuchBucketError(Exception):
+        """As of boto3."""
+
+    class Bucket(LocalArtifactRepository):
+        def __init__(self, place: str, *more: Any, **named: Any) -> None:
+            super().__init__(str(tmp_path / "bucket"))
+
+        def log_artifact(self, *given: Any, **named: Any) -> None:
+            raise NoSuchBucketError("The specified bucket does not exist")
+
+    def fit(*given: Any, **named: Any) -> Any:
+        raise AssertionError("it is trained")
+
+    monkeypatch.setattr("cnnexp.runs.run.fit", fit)
+    monkeypatch.setitem(places._registry, "bucket", Bucket)
+    given = ["-m", "seed=0,1"] if sweep else []
+    code, _, err = cnnexp(*line(drawn_root, *given, "tracking.artifact_root=bucket://nosuch/x"))
+    said = "tracking.experiment=cnnexp: keeps its files in bucket://nosuch/x/"
+    assert code == 1 and said in err and "which takes none: NoSuchBucketError: The specified" in err, err
+    assert "Traceback" not in err and "it is trained" not in err and (sweep or len(err.splitlines()) == 1)
+    statuses = [run.status for run in tracker(tmp_path).find_runs()]
+    assert set(statuses) == {"FAILED"} and len(statuses) == (3 if sweep else 1)
+
+
+@pytest.mark.parametrize(
+    ("accident", "said"),
+    [
+        ("UPDATE experiments SET lifecycle_stage = 'deleted'", "was deleted; choose another name"),
+        ("DROP TABLE experiments", "is of another version of MLflow|is no store of MLflow"),
+    ],
+)
+def test_a_sweep_whose_store_takes_no_further_job(
+    cnnexp: Run, drawn_root: Path, tmp_path: Path, no_training: None, monkeypatch: pytest.MonkeyPatch, accident: str,
+    said: str,
+) -> None:  # fmt: skip
+    """The second job cannot be opened: that is a failed job, exit code 1, and no mistake of the line."""
+
+    def fit(parts: Any, *more: Any, **named: Any) -> Any:
+        done = stand_ins.fit(parts, *more, **named)
+        with closing(sqlite3.connect(tmp_path / "outputs" / "mlflow.db")) as store, store:
+            store.execute("UPDATE runs SET lifecycle_stage = 'deleted'")  # as MLflow does with an experiment
+            store.execute(accident)
+        return done
+
+    monkeypatch.setattr("cnnexp.runs.run.fit", fit)
+    code, _, err = cnnexp(*line(drawn_root, "-m", "seed=0,1", "trainer.epochs=1"))
+    (sweep,) = folders(tmp_path)
+    assert code == 1 and "Traceback" not in err and any(words in err for words in said.split("|")), err
+    assert [RunFolder(sweep / job).status for job in "01"] == ["FAILED", "FAILED"]
+
+
 def test_a_place_that_cannot_be_written(cnnexp: Run, tmp_path: Path) -> None:
     (tmp_path / "afile").touch()
     for place, commands in (

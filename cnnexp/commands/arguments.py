@@ -61,8 +61,16 @@ class CommandParser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_intermixed_args(arguments[:end])
         refuse_unknown(self, unknown, "no such option")
         parsed.names, parsed.overrides = split_overrides(parsed.words)
+        _check_secrets(parsed.overrides)
         parsed.names += arguments[end + 1 :]
         return parsed
+
+
+def _check_secrets(overrides: Sequence[str]) -> None:
+    """Refuse an address as it was shown or recorded, without its password or its keys."""
+    for override in overrides:
+        if "***" in override and "://" in override:
+            raise UserError(f"{override}: *** stands where there was a password or a key; write it there")
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -143,6 +151,7 @@ def parse_hydra(arguments: list[str]) -> argparse.Namespace:
     parsed, unknown = parser.parse_known_intermixed_args(arguments)
     refuse_unknown(parser, unknown, "no such flag")
     _check_flags(parsed)
+    _check_secrets(parsed.overrides)
     return parsed
 
 

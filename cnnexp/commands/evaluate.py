@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnexp.commands.arguments import JSON, RUN, CommandParser, add_allow_target, check_choice
-from cnnexp.config.composition import bare_key, load_config
+from cnnexp.config.composition import load_config
 from cnnexp.config.data import ImageFilesConfig
 from cnnexp.console import say, table, warn
 from cnnexp.errors import UserError
+from cnnexp.formats import bare_key
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.evaluation import (
     FOLDER,

@@ -31,6 +31,7 @@ from cnnexp.config.hydra_driver import (
 from cnnexp.config.phases import PhaseConfig
 from cnnexp.console import warn_once
 from cnnexp.errors import UserError, nearest
+from cnnexp.formats import bare_key
 
 EXTRAS = {  # package of a launcher or sweeper -> the extra of cnnexp that brings it
     "hydra_joblib_launcher": "joblib",
@@ -58,6 +59,8 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
         return compose(name, overrides=list(overrides), return_hydra_config=with_hydra)
     except UserError:
         raise
+    except (AttributeError, AssertionError) as error:  # of OmegaConf, where keys are given to what is null
+        raise UserError(_below_null(overrides, name)) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         line = _of_own_file(error) or _of_defaults(error, overrides) or _one_line(error, overrides)
         raise UserError(line) from error
@@ -159,9 +162,13 @@ def plan_jobs(overrides: Sequence[str], multirun: bool, name: str = "config") ->
         return CommandLineJobs(False, composed, list(overrides), [list(overrides)], alone, name=name)
     settings = composed.hydra
     for kind in ("launcher", "sweeper"):
-        _check_plugin(f"hydra/{kind}={settings.runtime.choices[f'hydra/{kind}']}", settings[kind]._target_)
+        _check_plugin(kind, settings)
     params = _sweeper_params(settings)
-    written = _without_globs(params)
+    try:
+        written = _without_globs(params)
+        _swept(written)
+    except UserError as error:
+        raise UserError(f"hydra.sweeper.params: {error}") from error
     line = [*_without_globs(overrides), *(override for override in written if override not in params)]
     plan = CommandLineJobs(True, composed, line, composed=composed, swept=_swept([*written, *line]), name=name)
     if not str(settings.sweeper._target_).endswith("BasicSweeper"):
@@ -213,6 +220,8 @@ def _swept(overrides: Sequence[str]) -> list[str]:
     """
     swept = [override for override in _parse(list(dict.fromkeys(overrides))) if override.is_sweep_override()]
     for override in swept:
+        if re.match(r"hydra[./](sweeper|launcher)\b", override.key_or_group):
+            raise UserError(f"{override.input_line}: is read once, for the whole sweep; give it one value")
         if override.is_discrete_sweep() and next(iter(override.sweep_string_iterator()), None) is None:
             raise UserError(f"{override.input_line}: has no value; a range ends before its stop: range(0,3) is 0, 1, 2")
     return [str(override.input_line) for override in swept]
@@ -261,8 +270,12 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return alone
 
 
-def _check_plugin(choice: str, target: str) -> None:
-    """Refuse a launcher or sweeper whose package is missing."""
+def _check_plugin(kind: str, settings: DictConfig) -> None:
+    """Refuse a launcher or sweeper that is none, or whose package is missing."""
+    choice = f"hydra/{kind}={settings.runtime.choices[f'hydra/{kind}']}"
+    target = settings[kind].get("_target_") if isinstance(settings[kind], DictConfig) else None
+    if not isinstance(target, str):
+        raise UserError(f"hydra.{kind}={settings[kind]}: names no {kind}; choose one, as hydra/{kind}=basic")
     module = target.rpartition(".")[0]
     try:
         found = find_spec(module) is not None
@@ -396,9 +409,18 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     return f"{given}: {text[0].lower()}{text[1:]}"
 
 
-def bare_key(override: str) -> str:
-    """The key of an override, without the signs that add it or take it away."""
-    return override.lstrip("+~").split("=")[0]
+def _below_null(overrides: Sequence[str], name: str) -> str:
+    """Which of the overrides gives keys to what is null, and how they are given."""
+    for number, given in enumerate(overrides):
+        try:
+            compose(name, overrides=list(overrides[: number + 1]))
+        except (AttributeError, AssertionError):
+            if ".params" in bare_key(given):
+                return f"{given}: is for a file of the group sweep; on the line, give the keys themselves, as seed=0,1"
+            return f"{given}: its place is null, and takes no keys on the line; give them in a file of the group sweep"
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+    return f"{' '.join(overrides)}: cannot be composed"
 
 
 def _keys_beside(key: str, overrides: Sequence[str]) -> list[str]:

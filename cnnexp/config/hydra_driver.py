@@ -5,6 +5,7 @@ Hydra 1.3 offers `hydra.main`, which reads `sys.argv`, ends the process where a 
 """
 
 import argparse
+import copy
 import io
 import logging
 import os
@@ -16,12 +17,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import version
 from hydra._internal import utils as hydra_utils
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -36,16 +39,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
+from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cnnexp import config
 from cnnexp.config.limits import check_place
 from cnnexp.console import redact, trace_of
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.formats import parse_yaml, read_text
 
 # Our launchers and sweepers bear the names of the plugins' own, on purpose; each of our files is complete
@@ -329,6 +335,86 @@ def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, conf
         hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 
 
+class _AskedError(Exception):
+    """What a sweeper hands to its launcher, in place of a launch."""
+
+    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
+        super().__init__()
+        self.jobs = [list(job) for job in jobs]
+
+
+def check_launcher(shared: DictConfig) -> None:
+    """Build the launcher of a sweep, inside `hydra_context`: what it refuses shows before anything is opened.
+
+    Args:
+        shared: config of the line, with the node `hydra`.
+
+    Raises:
+        UserError: it refuses one of its keys.
+    """
+    choice = f"hydra/launcher={shared.hydra.runtime.choices['hydra/launcher']}"
+    with refusals_of(choice):
+        launcher: Any = _launcher(shared)
+        if type(launcher).__name__ == "JoblibLauncher":
+            core: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")  # of an extra, with joblib
+            core.process_joblib_cfg(launcher.joblib)
+            core.Parallel(**{**launcher.joblib, "backend": "loky"})
+            import_module("joblib").effective_n_jobs(launcher.joblib.get("n_jobs"))
+
+
+def first_jobs(shared: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs that a sweeper which searches chooses at first, inside `hydra_context`; none is run.
+
+    Args:
+        shared: config of the line, with the node `hydra`.
+        overrides: of the line, without those of Hydra.
+
+    Raises:
+        UserError: the sweeper refuses one of its keys, or what is to be searched.
+    """
+    alone = copy.deepcopy(shared)
+    with read_write(alone), open_dict(alone):
+        alone.hydra.sweeper.storage = None  # the user's own is not to have a study of this
+    plugins = Plugins.instance()
+    launcher: Any = _launcher(alone)
+
+    def launch(jobs: Sequence[Sequence[str]], initial_job_idx: int) -> None:
+        raise _AskedError(jobs)
+
+    launcher.launch = launch
+    with refusals_of(f"hydra/sweeper={shared.hydra.runtime.choices['hydra/sweeper']}"):
+        plugins.instantiate_launcher = lambda **given: launcher  # type: ignore[method-assign]
+        try:
+            sweeper = plugins.instantiate_sweeper(hydra_context=_context(), task_function=_no_task, config=alone)
+            sweeper.sweep(list(overrides))
+        except _AskedError as asked:
+            return asked.jobs
+        finally:
+            del plugins.instantiate_launcher
+    return []
+
+
+@contextmanager
+def refusals_of(choice: str) -> Iterator[None]:
+    """What a plugin of Hydra raises while it is built is said in one line."""
+    try:
+        yield
+    except (_AskedError, UserError):
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else None
+        said = first_line(cause or error).partition(", set env var HYDRA_FULL_ERROR")[0].rstrip(".:")
+        raise UserError(f"{choice}: {said}; `cnnexp train --cfg hydra` shows its keys") from error
+
+
+def _launcher(shared: DictConfig) -> Launcher:
+    return Plugins.instance().instantiate_launcher(hydra_context=_context(), task_function=_no_task, config=shared)
+
+
+def _context() -> HydraContext:
+    return HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
+
+
 @contextmanager
 def _jobs_checked() -> Iterator[None]:
     """While Hydra's basic sweeper runs jobs that were composed and checked before: it would compose each once more."""
@@ -475,6 +561,11 @@ def own_flags(settings: HydraConf) -> dict[str, str]:
     name = str(settings.job.config_name)
     flags = {"config_dir": folder if near.startswith(os.pardir) else near, "config_name": name}
     return {flag: value for flag, value in flags.items() if value not in ("", "config")}
+
+
+def own_overrides(line: Sequence[str]) -> list[str]:
+    """Those of a line that are not of Hydra."""
+    return [override for override in line if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
 
 
 def as_written(overrides: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.data.check.preflight import PreflightPolicy, Report, preflight
-from cnnexp.data.folders import LeftAside, find_images
+from cnnexp.data.folders import LeftAside, labelled_images
 from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, limit_evenly
 from cnnexp.errors import UserError
 
@@ -65,7 +65,7 @@ class Listing:
 
 def split_folders(root: Path) -> Listing:
     """The images of `root/{train,validation,test}/CLASS/`, none of which may be missing."""
-    listing = Listing(root, *find_images(root))
+    listing = Listing(root, *labelled_images(root))
     for split in SPLITS:
         if split not in listing.parts:
             raise UserError(

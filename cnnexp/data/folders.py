@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def _begins_as_image(entry: "os.DirEntry[str]") -> bool:
     return kind is not None and (kind != "HEIC" or reads_heif())
 
 
-def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
+def labelled_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
     """List the images of `root/SPLIT/CLASS/` or, where there are no split folders, of `root/CLASS/`.
 
     A split folder is called after its split (`split_of`); folders beside these do not count. Class folders may have
@@ -165,7 +166,7 @@ def find_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], dict[
 def _to_test(
     root: Path, found: dict[str, dict[str, list[str]]], left: LeftAside
 ) -> tuple[tuple[str, ...], dict[str, LabelledFiles], LeftAside]:
-    """`find_images` where nothing is trained: a class or a split without images is none."""
+    """`labelled_images` where nothing is trained: a class or a split without images is none."""
     found = {split: {name: ids for name, ids in images.items() if ids} for split, images in found.items()}
     names = tuple(sorted({name for images in found.values() for name in images}))
     if not names:
@@ -191,6 +192,11 @@ def _split_folders(root: Path, trains: bool) -> dict[str, str]:
             return {"train": _innermost(root, found["train"], "train")}
     if ("train" in found and len(found) > 1) or (found and whole and not trains):
         return {split: _innermost(root, folder, split) for split, folder in found.items()}
+    if found and whole and any(_subfolders(root / folder) for folder in found.values()):
+        raise UserError(
+            f"dataset.path={root}: {', '.join(names)}: are no classes, and there is no train/; to train, {LAYOUTS}; to "
+            f"test a run on its photos: cnnexp evaluate RUN dataset=folder dataset.path={shlex.quote(str(root))}"
+        )
     called = {split_of(name) for name in names}  # train_images/ and test_images/, without classes in them
     is_split = len(called) > 1 and "train" in called and None not in called
     if len(found) > 1 or is_split or ("train" in found and len(names) <= 2):  # among more classes, a train is a vehicle

@@ -32,7 +32,7 @@ from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE,
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.tables import TABLE_ENDINGS, TableRules, read_table
-from cnnexp.data.folders import find_images
+from cnnexp.data.folders import labelled_images
 from cnnexp.data.splits import divide
 from cnnexp.errors import UserError
 
@@ -72,8 +72,8 @@ def folder(options: FolderConfig) -> Dataset:
     validation, which chooses the variant), and a line says so; likewise beside train/ and test/ alone.
 
     Args:
-        path: the folder; `folders.find_images` says what is read in it. Or a zip or tar archive of such a folder, or
-            the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
+        path: the folder; `folders.labelled_images` says what is read in it. Or a zip or tar archive of such a folder,
+            or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
         path_column, label_column: what these columns are called; None: known by their usual names.
         validation_fraction: of each class, one image at least.
@@ -111,7 +111,7 @@ def folder(options: FolderConfig) -> Dataset:
 
 
 def list_images(options: FolderConfig, trains: bool = True) -> Listing:
-    """The images that `folder` reads, before they are divided or looked at; `trains` as in `folders.find_images`.
+    """The images that `folder` reads, before they are divided or looked at; `trains` as in `folders.labelled_images`.
 
     Raises:
         UserError: as `folder`.
@@ -137,7 +137,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     for key in ("path_column", "label_column"):
         if (name := getattr(options, key)) is not None:
             raise UserError(f"dataset.{key}={name}: dataset.path={path} is no table of images; leave the key out")
-    return Listing(root, *find_images(root, trains))
+    return Listing(root, *labelled_images(root, trains))
 
 
 def images_to_test(options: FolderConfig, listing: Listing) -> Dataset:

@@ -30,6 +30,7 @@ from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
 from cnnexp.runs.decision import decision_plan
+from cnnexp.runs.memory import check_network
 from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
 from cnnexp.training.feature_store import FeatureStore
@@ -178,19 +179,26 @@ def network_name(name: str) -> str:
 
 def build_network(config: Config, channels: int, num_classes: int, strategy: Strategy | None = None) -> Network:
     """The network with the freeze policy of its last phase applied, not compiled; its weights on all devices."""
+    without = replace(config, backbone=replace(config.backbone, weights=None))
+    check_network(config, lambda: _build(without, channels, num_classes).model)
+    with strategy.scope() if strategy else nullcontext():
+        network = _build(config, channels, num_classes)
+    if strategy:  # made outside of the scope, it evaluates on one device
+        network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=network_name(config.name))
+    apply(freeze_policies(config)[-1], network)
+    return network
+
+
+def _build(config: Config, channels: int, num_classes: int) -> Network:
     size = config.dataset.image_size
-    with strategy.scope() if strategy else nullcontext(), layers_with(config.trainer.dtype_policy):
-        network = build_model(
+    with layers_with(config.trainer.dtype_policy):
+        return build_model(
             (size, size, channels),
             num_classes,
             backbone=partial_from_config("backbone", config.backbone, omit=("finetune_from",)),
             head=partial_from_config("head", config.head),
             name=network_name(config.name),
         )
-    if strategy:  # made outside of the scope, it evaluates on one device
-        network.model = keras.Model(network.model.inputs[0], network.model.outputs[0], name=network_name(config.name))
-    apply(freeze_policies(config)[-1], network)
-    return network
 
 
 def build_without_weights(config: Config, channels: int, num_classes: int) -> Network:

@@ -40,7 +40,8 @@ DIFF = (  # the same everywhere, whatever the user has set, so that two can be c
     "--src-prefix=a/",
     "--dst-prefix=b/",
 )
-OURS = ("cnnexp.", "keras.")  # their versions are recorded
+COMPUTING = ("tensorflow", "keras", "numpy", "opencv")  # packages of `PACKAGES` whose versions decide digits
+OURS = ("cnnexp", *COMPUTING)  # whose code is told by their versions
 MOST_NAMED = 8
 
 
@@ -83,11 +84,11 @@ def kept_files(job: Job) -> dict[str, Path]:
 
 
 def target_files(values: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of the modules outside of cnnexp and Keras that a config names, as `package/module.py`."""
+    """The files of the user's own modules that a config names, as `package/module.py`."""
     found: dict[str, Path] = {}
-    for target in _targets(values):
+    for target in own_targets(values):
         module = target.rpartition(".")[0]
-        if target.startswith(OURS) or not module:
+        if not module:
             continue
         try:
             spec = find_spec(module)
@@ -97,6 +98,11 @@ def target_files(values: Mapping[str, Any]) -> dict[str, Path]:
             path = module.replace(".", "/")
             found[f"{path}/__init__.py" if spec.submodule_search_locations else f"{path}.py"] = Path(spec.origin)
     return found
+
+
+def own_targets(values: Mapping[str, Any]) -> list[str]:
+    """The targets of a config that neither cnnexp nor a package of `COMPUTING` defines, sorted."""
+    return sorted({target for target in _targets(values) if target.partition(".")[0] not in OURS})
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnnexp.config import Config
 from cnnexp.console import redact, say, shorten, warn
-from cnnexp.errors import UserError, one_line
+from cnnexp.errors import UserError
 from cnnexp.files import may_write, scratch_folder, writable
 from cnnexp.formats import read_yaml
 from cnnexp.process import import_tensorflow
@@ -129,5 +129,5 @@ def _record(tracker: RunStore, run: RunInfo, folder: Path, files: list[Path], sc
             below = file.parent.relative_to(folder)
             tracker.add_artifact(run.run_id, file, None if below == Path() else str(below))
         tracker.add_metrics(run.run_id, {name: value for name, value in scores.items() if name not in run.metrics})
-    except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
-        warn(f"cnnexp: the pictures were not recorded in run {run.run_id}: {one_line(error)}")
+    except UserError as error:  # whoever may only read has the files all the same
+        warn(f"cnnexp: the pictures were not recorded in run {run.run_id}: {error}")

@@ -8,22 +8,26 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp.console import warn_once
-from cnnexp.errors import RunError, UserError
+from cnnexp.errors import RunError, UserError, first_line
 from cnnexp.files import is_locked, locked, locked_if_free, write_atomic
-from cnnexp.formats import read_json, read_yaml
+from cnnexp.formats import bare_key, read_json, read_yaml
 from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Result
 from cnnexp.report.predictions import PREDICTIONS
+
+T = TypeVar("T")
 
 MANIFEST, RESULT = "run.json", "result.json"
 LOCK = "run.lock"
@@ -31,6 +35,7 @@ HYDRAS_FILES = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yam
 JOURNAL = "unsent.jsonl"
 SWEEP, JOBS = "sweep.json", ".jobs"
 REPRODUCTION = "reproduction.json"
+MOST_KEPT = 20_000  # small files of jobs, of which this process remembers what is in them
 NETWORK = "model.keras"
 ERRORS, HEAT_MAPS = "errors.png", "explain/heatmaps.png"
 CONTROLS = (
@@ -136,6 +141,33 @@ class LockedFolder:
         return is_locked(self.path / LOCK)
 
 
+def _kept(read: Callable[[Path, tuple[int, ...]], T | None], file: Path) -> T | None:
+    """What `read` found in a file, which is read again only when another has taken its place: each job of a sweep asks
+    for all jobs of all sweeps. None where there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return read(file, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _read_manifest(file: Path, stamp: tuple[int, ...]) -> "RunManifest | None":
+    try:
+        return read_json(file, RunManifest)
+    except UserError:
+        return None
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _read_job(file: Path, stamp: tuple[int, ...]) -> str | None:
+    """The folder of a job, below that of its sweep."""
+    try:
+        return str(json.loads(file.read_text())["folder"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 @dataclass(frozen=True)
 class RunFolder(LockedFolder):
     """The folder of one run."""
@@ -202,20 +234,23 @@ class RunFolder(LockedFolder):
         """The configuration of the run as plain values: what was recorded, or what Hydra wrote down at its start.
 
         Raises:
-            UserError, OSError: there is none.
-            UserError, OmegaConfBaseException, YAMLError: it cannot be read.
+            UserError: there is none, or it cannot be read.
         """
         if self.status == "FINISHED":
             return read_yaml(self.origin.config)
-        return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=True)
+        file = self.path / ".hydra" / "config.yaml"
+        values = read_yaml(file)
+        if not isinstance(values, dict):
+            raise UserError(f"{file}: is no mapping of keys")
+        try:
+            return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{file}: cannot be read: {first_line(error)}") from error
 
     @property
     def manifest(self) -> RunManifest | None:
         """None where it is missing, or not ours."""
-        try:
-            return read_json(self.path / MANIFEST, RunManifest)
-        except UserError:
-            return None
+        return _kept(_read_manifest, self.path / MANIFEST)
 
     def write_manifest(self, manifest: RunManifest) -> None:
         """From here on a kill leaves a folder that can go on."""
@@ -370,8 +405,9 @@ class SweepFolder(LockedFolder):
         if manifest is None or manifest.swept is None:
             found = {int(path.name): RunFolder(path) for path in self.path.glob("[0-9]*") if path.name.isdecimal()}
         for file in self.path.glob(f"{JOBS}/*.json"):
-            with suppress(OSError, ValueError, TypeError, KeyError):
-                found[int(file.stem)] = RunFolder(self.path / json.loads(file.read_text())["folder"])
+            folder = _kept(_read_job, file) if file.stem.isdecimal() else None
+            if folder is not None:
+                found[int(file.stem)] = RunFolder(self.path / folder)
         first: dict[RunFolder, int] = {}
         for number in sorted(found):
             first.setdefault(found[number], number)
@@ -473,9 +509,4 @@ def result_affecting(line: Sequence[str]) -> list[str]:
 
 def in_one_order(line: Sequence[str]) -> list[str]:
     """`result_affecting`, sorted by their keys: of two values of one key, the later one counts."""
-    return sorted(result_affecting(line), key=key_of)
-
-
-def key_of(override: str) -> str:
-    """What stands before the value."""
-    return override.split("=")[0]
+    return sorted(result_affecting(line), key=bare_key)

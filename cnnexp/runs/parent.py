@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from cnnexp.console import redact, warn
+from cnnexp.formats import override_group
 from cnnexp.metrics.names import FAILED_JOBS, FINAL_VAL_ACC, FINAL_VAL_LOSS, JOBS
 from cnnexp.runs.folder import SweepFolder
-from cnnexp.tracking.notes import override_key, own_overrides
+from cnnexp.tracking.notes import own_overrides
 from cnnexp.tracking.protocols import RunStore
 
 BEST = {FINAL_VAL_ACC: "best/val_acc", FINAL_VAL_LOSS: "best/val_loss"}
@@ -20,7 +21,7 @@ def sweep_tags(shared: DictConfig, grid: Sequence[str]) -> dict[str, str]:
         shared: the configuration that the jobs have in common.
         grid: the overrides with several values.
     """
-    several = {override_key(override): override.partition("=")[2].replace(",", ", ") for override in grid}
+    several = {override_group(override): override.partition("=")[2].replace(",", ", ") for override in grid}
     tags = {"sweep.grid": " ".join(grid), "sweep.keys": " ".join(several)}
     tags["variant"] = several.get("experiment") or several.get("name") or str(shared.name)
     if "experiment" not in several:  # it may choose another one

@@ -9,14 +9,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, validated
 from cnnexp.config.composition import CommandLineJobs, JobComposer, job_subdirs, order_jobs, plan_jobs
-from cnnexp.config.hydra_driver import hydra_context
+from cnnexp.config.hydra_driver import check_launcher, hydra_context, own_overrides
 from cnnexp.console import progress, redact, say
 from cnnexp.errors import UserError
+from cnnexp.formats import bare_key
 from cnnexp.process import import_tensorflow
-from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps, key_of
+from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
-from cnnexp.runs.search import is_search, repeats_itself
+from cnnexp.runs.search import check_search, is_search, repeats_itself
 from cnnexp.runs.settings import report_of
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
@@ -37,10 +38,15 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
         plan = plan_jobs(overrides, multirun, config_name)
         plan.config_dir = config_dir
         compose_job = JobComposer(config_name)
-        for job in progress(list(reversed(plan.jobs)), "checking jobs"):
-            plan.composed = compose_job(job) if plan.multirun else plan.composed
-            assert plan.composed is not None
-            validated(plan.composed)
+        jobs = plan.jobs
+        if plan.multirun:
+            check_launcher(plan.shared)
+            jobs = check_search(plan) if is_search(plan.shared.hydra) else jobs
+        for job in progress(list(reversed(jobs)), "checking jobs"):
+            composed = compose_job(job) if plan.multirun else plan.composed
+            assert composed is not None
+            validated(composed)
+            plan.composed = composed if plan.jobs else plan.composed
         if plan.multirun:
             plan.subdirs = job_subdirs(plan, compose_job)
     return plan
@@ -113,8 +119,7 @@ def _has_parent(plan: CommandLineJobs, sweep: SweepFolder) -> bool:
 
 def recorded_line(plan: CommandLineJobs) -> list[str]:
     """The overrides as they are recorded: without passwords, and without Hydra's own."""
-    own = [override for override in plan.overrides if not override.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    return [redact(override) for override in own]
+    return [redact(override) for override in own_overrides(plan.overrides)]
 
 
 def recorded_swept(plan: CommandLineJobs) -> list[str]:
@@ -126,7 +131,7 @@ def kind(plan: CommandLineJobs) -> Literal["progression", "grid", "search"]:
     """What a sweep is, by its keys and by `sweep.report`."""
     if is_search(plan.shared.hydra):
         return "search"
-    return report_of({key_of(override) for override in plan.swept}, str(plan.shared.sweep.report))
+    return report_of({bare_key(override) for override in plan.swept}, str(plan.shared.sweep.report))
 
 
 def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:

@@ -20,7 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from cnnexp.config import SCHEMAS, Config, validated
-from cnnexp.config.composition import bare_key, check_text, compose_config
+from cnnexp.config.composition import check_text, compose_config
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.config.limits import check_place
 from cnnexp.config.phases import PhaseConfig
@@ -28,7 +28,7 @@ from cnnexp.config.targets import check_recorded
 from cnnexp.console import SECRET, redact
 from cnnexp.errors import UserError, nearest
 from cnnexp.files import read_file
-from cnnexp.formats import MOST_BYTES, parse_yaml, walk
+from cnnexp.formats import MOST_BYTES, bare_key, parse_yaml, walk
 from cnnexp.runs.folder import RunFolder, SweepFolder, single_runs
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 OF_HERE = ("paths", "tracking")  # what a rebuilt run takes from this installation
 KEPT_TRACKING = ("log_model", "explain")  # but these decide what a run records
 WRITTEN = ("manifests", "downloads")  # below `paths.data`, and of a recorded data set never where it says
+NOT_RECORDED = "*** was not recorded; give it again"
 PLACES = (  # where the same data and weights lie, and what this machine can do
     *OF_HERE,
     "dataset.path",
@@ -248,7 +249,7 @@ def _check_secrets(run_id: str, config: DictConfig) -> None:
     for path, value in walk({name: value for name, value in values.items() if name not in OF_HERE}):
         if isinstance(value, str) and SECRET in value:
             key = ".".join(map(str, path))
-            raise UserError(f"run {run_id}: {key}={value}: *** was not recorded; give it again: {key}=VALUE")
+            raise UserError(f"run {run_id}: {key}={value}: {NOT_RECORDED}: {key}=VALUE")
 
 
 def hash_today(folder: RunFolder, wanted: str) -> str | None:
@@ -440,6 +441,8 @@ def _find_data(config: DictConfig, values: Mapping[str, Any], given: Collection[
         moved = Path(config.paths.data) / below
         outside = below.split(os.sep)[0] == os.pardir
         if outside and not lies:
+            if SECRET in recorded:
+                raise UserError(f"dataset.path={recorded}: {NOT_RECORDED}: dataset.path=VALUE")
             raise UserError(f"dataset.path={recorded}: is not on this machine; say where it is: dataset.path=WHERE")
         if not outside and (moved.exists() or not lies):
             node.path = str(moved)

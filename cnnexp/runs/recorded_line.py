@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,7 +32,9 @@ from cnnexp.runs.recorded_config import (
     read_overrides,
     replaced,
 )
+from cnnexp.runs.settings import split_line
 from cnnexp.tracking.protocols import RunStore
+from cnnexp.tracking.record import leaves
 
 if TYPE_CHECKING:
     from cnnexp.tracking.info import RunInfo
@@ -82,8 +82,8 @@ def recorded_line(tracker: RunStore, name: str, overrides: Sequence[str] = (), c
 
 
 def shell_line(words: Sequence[str]) -> str:
-    """`cnnexp train` with these words, as it is typed; none of them can do anything to a terminal."""
-    line = shlex.join(["cnnexp", "train", *words])
+    """`cnnexp train` with these words, as it is typed, without passwords; none can do anything to a terminal."""
+    line = shlex.join(["cnnexp", "train", *map(redact, words)])
     if not line.isprintable():
         raise UserError(f"{line[:200]!r}: has control characters; refused")
     if SECRET in line:
@@ -100,25 +100,7 @@ def _typed(tracker: RunStore, run: "RunInfo") -> list[str] | None:
     if not is_sweep(run) and "overrides.yaml" in tracker.artifacts(run.run_id, ""):
         return read_overrides(tracker, run.run_id)
     text = run.tags.get("overrides")
-    return None if text is None or CUT.search(text) else split_overrides(text)
-
-
-def split_overrides(text: str) -> list[str]:
-    """Overrides with blanks between them, of which one may have blanks in its value."""
-    found: list[str] = []
-    for word in text.split(" "):
-        if found and not (re.match(r"[+~]*[\w./@-]+=|~[\w./@-]+$", word) and _is_override(found[-1])):
-            found[-1] += f" {word}"
-        else:
-            found.append(word)
-    return [override for override in found if override]
-
-
-def _is_override(text: str) -> bool:
-    try:
-        return bool(OverridesParser.create().parse_overrides([text]))
-    except HydraException:
-        return False
+    return None if text is None or CUT.search(text) else split_line(text)
 
 
 def _values(tracker: RunStore, run: "RunInfo") -> dict[str, Any] | None:
@@ -162,16 +144,8 @@ def _computed(config: DictConfig) -> dict[str, Any]:
 
 
 def _leaves(config: DictConfig) -> dict[str, Any]:
-    def walk(prefix: str, node: Any) -> None:
-        if isinstance(node, dict) and node:
-            for key, below in node.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), below)
-        else:
-            found[prefix] = node
-
-    found: dict[str, Any] = {}
-    walk("", OmegaConf.to_container(config, resolve=True))
-    return found
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return leaves(values)
 
 
 # ---------------------------------------------------------------------------------------------- from the values

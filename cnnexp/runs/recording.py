@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # what differs between a run and its resumption
 STEERING = ("trainer.resume", "sweep.resume", "sweep.reuse", "sweep.report")
-PLACES = ("tracking.uri", "tracking.artifact_root", "dataset.manifests", "dataset.downloads")
+BELOW_ROOT = ("tracking.uri", "tracking.artifact_root", "dataset.manifests", "dataset.downloads")
 EMPTY = ("null", "{}", "[]", "")
 EMPTY_DEFAULTS: tuple[Any, ...] = (None, {}, [], "", MISSING)
 
@@ -66,7 +66,7 @@ def _params(job: Job) -> dict[str, str]:
     root, kept = str(job.shown["paths"]["root"]), {}
     for key, text in flatten(job.shown).items():
         path = key.split(".")
-        own_place = key in PLACES and text.removeprefix("sqlite:///").startswith(f"{root}/")
+        own_place = key in BELOW_ROOT and text.removeprefix("sqlite:///").startswith(f"{root}/")
         empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
         if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.shown, path)):
             kept[key] = text
@@ -147,7 +147,7 @@ def closing_run(tracker: RunLog, job: Job, run_id: str, order: int) -> Iterator[
     except BaseException as error:
         ending: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         full = is_disk_full(error)
-        with suppress(Exception) if full else nullcontext():
+        with suppress(Exception):  # the error says more
             tracker.log_text(trace_of(error), "traceback.txt")
         kind = type(error).__name__ if ending == "FAILED" else "interrupted"
         with suppress(Exception) if full else nullcontext():

@@ -8,7 +8,7 @@ from pathlib import Path
 from cnnexp.config import Config
 from cnnexp.data.array_store import GIB
 from cnnexp.errors import UserError
-from cnnexp.files import find_left, is_locked, remove
+from cnnexp.files import find_left, find_left_sockets, is_locked, remove
 from cnnexp.runs.folder import (
     HYDRAS_FILES,
     JOURNAL,
@@ -183,7 +183,7 @@ def remove_leftovers(config: Config, check: bool) -> Iterator[Finding]:
         Path(place).resolve() for place in (config.paths.root, config.paths.data, config.paths.cache)
     )
     left = [path for place in places for path in find_left(place)]
-    for path in dict.fromkeys([*left, *_never_begun(Path(config.paths.runs))]):
+    for path in dict.fromkeys([*left, *find_left_sockets(), *_never_begun(Path(config.paths.runs))]):
         if check:
             yield Finding("leftover", str(path), wrong=f"{path}: left by a stopped process; `cnnexp doctor` removes it")
             continue

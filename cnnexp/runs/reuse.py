@@ -4,15 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import cnnexp
 from cnnexp.config import Config
 from cnnexp.errors import UserError
+from cnnexp.runs.code import COMPUTING, own_targets
 from cnnexp.runs.folder import RunFolder, RunManifest, find_sweeps
 from cnnexp.runs.job import Job, load_dataset
 from cnnexp.runs.recording import log_input, note, open_run
@@ -21,10 +21,6 @@ from cnnexp.tracking.faults import is_outage
 from cnnexp.tracking.notes import NOTE_TAG
 from cnnexp.tracking.protocols import RunStore, RunTracker
 from cnnexp.tracking.record import PACKAGES, REUSED_FROM, cores, installed_version, processor
-
-COMPUTING = ("tensorflow", "keras", "numpy", "opencv")  # packages of `PACKAGES` whose versions decide digits
-OURS = ("cnnexp", *COMPUTING)  # whose targets need no digest of their own
-
 
 # ----------------------------------------------------------------------------------------------- what made a run
 
@@ -40,27 +36,10 @@ def made_by(config: Config) -> str:
         "cnnexp": _digest(Path(cnnexp.__file__).parent),
         "packages": {name: _version(name) for name in COMPUTING},
         "processor": [processor(), cores()],
-        "targets": {target: _code_of(target.partition(".")[0]) for target in own_targets(config)},
+        "targets": {target: _code_of(target.partition(".")[0]) for target in own_targets(asdict(config))},
         "weights": _digest(Path(weights).expanduser()) if weights not in (None, "imagenet") else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def own_targets(config: Config) -> list[str]:
-    """The targets of a config that neither cnnexp nor a package of `COMPUTING` defines."""
-    groups: list[Any] = [
-        config.dataset,
-        config.augmentation,
-        config.backbone,
-        config.head,
-        config.loss,
-        config.decision,
-        config.optimizer,
-    ]
-    groups += config.trainer.own_figures().values()
-    groups += [phase.optimizer for phase in config.phases.values() if phase.optimizer is not None]
-    named = [str(group._target_) for group in groups if group._target_]
-    return sorted({target for target in named if target.partition(".")[0] not in OURS})
 
 
 def _version(name: str) -> str | None:

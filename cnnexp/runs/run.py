@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import yaml
 
 from cnnexp.console import say, warn_once
 from cnnexp.data.balance import unbalanced_line
@@ -23,6 +24,7 @@ from cnnexp.runs.code import record_code
 from cnnexp.runs.decision import decide, decision_plan, show_decision
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
+from cnnexp.runs.memory import check_batch
 from cnnexp.runs.recording import closing_run, log_input, note, open_run
 from cnnexp.runs.result import (
     at_chance,
@@ -71,6 +73,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     strategy = chosen_strategy(config.trainer.strategy)
     with job.naming_files():
         dataset = load_dataset(config)
+        check_batch(config, dataset.channels)
         parts = assemble(config, dataset, strategy, share=parent is not None)  # a run of its own has none to share with
         _check_own_parts(parts)
     counts = totals(parts.network)
@@ -98,6 +101,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         tracker.set_tags({REUSED_FROM: ""})
     with closing_run(tracker, job, run_id, order):
         began = time.perf_counter()
+        tracker.log_text(yaml.safe_dump(job.overrides), "overrides.yaml")  # a place that takes no file shows now
         log_input(tracker, dataset, config)
         record_code(tracker, job, anew=earlier is None)
 

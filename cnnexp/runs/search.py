@@ -8,6 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cnnexp.config.composition import CommandLineJobs
+from cnnexp.config.hydra_driver import first_jobs, own_overrides, refusals_of
+from cnnexp.console import redact
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import rises
 
@@ -48,11 +51,9 @@ def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str
     """What a search needs and the plugin does not default to: its direction, that a failed job is no end, its storage.
 
     Raises:
-        UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`; it has no trial.
+        UserError: `hydra.sweeper.direction` is given, and not the better one of `trainer.monitor`.
     """
     monitor, sweeper = composed.trainer.monitor, composed.hydra.sweeper
-    if sweeper.n_trials < 1:
-        raise UserError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be at least 1")
     direction = "maximize" if rises(monitor) else "minimize"
     for override in overrides:
         if override.startswith("hydra.sweeper.direction=") and override != f"hydra.sweeper.direction={direction}":
@@ -63,6 +64,40 @@ def search_overrides(composed: DictConfig, overrides: Sequence[str]) -> list[str
     if sweeper.storage is None:
         added.append("hydra.sweeper.storage={_target_:cnnexp.runs.search.memory}")
     return added
+
+
+def check_search(plan: CommandLineJobs) -> list[list[str]]:
+    """The trials that a search begins with, inside `hydra_context`; nothing is opened.
+
+    Raises:
+        UserError: a key of the sweeper is wrong, or there is nothing to search.
+    """
+    sweeper = plan.shared.hydra.sweeper
+    for key in ("n_trials", "n_jobs"):
+        if sweeper[key] < 1:
+            raise UserError(f"hydra.sweeper.{key}={sweeper[key]}: must be at least 1")
+    if not 0 <= sweeper.max_failure_rate <= 1:
+        raise UserError(f"hydra.sweeper.max_failure_rate={sweeper.max_failure_rate}: must be at least 0 and at most 1")
+    search_overrides(plan.shared, plan.overrides)
+    if not (plan.swept or sweeper.search_space or sweeper.custom_search_space):
+        raise UserError("hydra/sweeper=optuna: nothing is to be searched; give KEY=interval(LOW,HIGH) or KEY=A,B")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return first_jobs(plan.shared, own_overrides(plan.overrides))
+
+
+def check_storage(composed: DictConfig) -> None:
+    """Open the user's own storage of studies, so that a wrong address shows before the sweep is opened.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    import optuna
+
+    if isinstance(storage := composed.hydra.sweeper.storage, str):
+        with refusals_of(f"hydra.sweeper.storage={redact(storage)}"):
+            optuna.storages.get_storage(storage)
 
 
 def repeats_itself(composed: DictConfig) -> bool:

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from cnnexp.formats import number
 
 Report = Literal["progression", "grid"]
@@ -11,18 +14,24 @@ Report = Literal["progression", "grid"]
 # what says where and how, or what is averaged over
 UNTOLD = ("seed", "hydra", "paths", "tracking", "sweep", "trainer.resume")
 NONE = "-"  # of a run that does not have the key
-PART = re.compile(r"""(?:'[^']*'|"[^"]*"|\[[^]]*\]|\{[^}]*\}|\([^)]*\)|\S)+""")
 
 
 def split_line(text: str) -> list[str]:
     """The overrides in the tag `overrides`, where they stand with blanks between them and maybe in them."""
     found: list[str] = []
-    for part in PART.findall(text):
-        if found and "=" not in part and not part.startswith("~"):
-            found[-1] += f" {part}"
+    for word in text.split(" "):
+        if found and not (re.match(r"[+~]*[\w./@-]+=|~[\w./@-]+$", word) and _is_override(found[-1])):
+            found[-1] += f" {word}"
         else:
-            found.append(part)
-    return found
+            found.append(word)
+    return [override for override in found if override]
+
+
+def _is_override(text: str) -> bool:
+    try:
+        return bool(OverridesParser.create().parse_overrides([text]))
+    except HydraException:
+        return False
 
 
 def told(line: Iterable[str]) -> dict[str, str]:

@@ -15,11 +15,12 @@ from cnnexp.config import hydra_driver
 from cnnexp.config.composition import CommandLineJobs
 from cnnexp.console import say, warn
 from cnnexp.drawing import draw_aside, drawing_process
-from cnnexp.errors import RunError, UserError
+from cnnexp.errors import RunError, UserError, first_line, is_of_hydra
 from cnnexp.files import is_disk_full
+from cnnexp.formats import bare_key
 from cnnexp.process import lead
 from cnnexp.runs import search
-from cnnexp.runs.folder import SweepFolder, SweepManifest, key_of, removed_if_empty
+from cnnexp.runs.folder import SweepFolder, SweepManifest, removed_if_empty
 from cnnexp.runs.parent import show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.settings import Report, report_of
@@ -93,13 +94,15 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
     settings = plan.shared.hydra
     is_search = not plan.jobs and search.is_search(settings)
     added = search.search_overrides(plan.shared, plan.overrides) if is_search else []
+    if is_search:
+        search.check_storage(plan.shared)
     place = folder or Path(settings.sweep.dir)
     with _opened(plan, place) as sweep:
         adopt_jobs(plan, place)
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*plan.overrides, *added, folder_override("sweep", place)]
         lead()
-        with drawing_process() if here else nullcontext():
+        with drawing_process() if here else nullcontext(), _launching(settings, place):
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
         if sweep.tracker.lost:
@@ -127,6 +130,26 @@ def _going_on(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _launching(settings: DictConfig, folder: Path) -> Iterator[None]:
+    """What is raised while jobs are run is no mistake of the line, which was checked before.
+
+    Raises:
+        RunError: a job could not say that it failed, or the launcher failed before the first job.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except UserError as error:
+        raise RunError(f"{error}; {GO_ON}") from error
+    except Exception as error:
+        if is_of_hydra(error) or is_disk_full(error) or SweepFolder(folder).jobs():
+            raise
+        choice = f"hydra/launcher={settings.runtime.choices['hydra/launcher']}"
+        raise RunError(f"{choice}: no job was begun: {type(error).__name__}: {first_line(error)}") from error
+
+
+@contextmanager
 def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     """Make the parent run, or open it again, before any job starts, so that parallel jobs cannot race.
 
@@ -142,7 +165,7 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     tracker.prepare()
     folder = folder.resolve()
     line, swept = recorded_line(plan), recorded_swept(plan)
-    report = report_of({key_of(override) for override in swept}, str(shared.sweep.report))
+    report = report_of({bare_key(override) for override in swept}, str(shared.sweep.report))
     kept = SweepFolder(folder)
     name = sweep_name(line, [o for o in swept if o not in line])
     with removed_if_empty(folder), _going_on(folder), kept.lock():

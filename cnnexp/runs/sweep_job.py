@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.console import redact, say, trace_of, warn
 from cnnexp.errors import UserError
+from cnnexp.files import name_sockets
 from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
@@ -22,6 +23,7 @@ from cnnexp.runs.recording import keep_trace, start_run
 from cnnexp.runs.result import make_result
 from cnnexp.runs.reuse import Wanted, find_equal, is_whole, take
 from cnnexp.runs.tracker import open_tracker
+from cnnexp.tracking.faults import is_outage
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
 
@@ -137,9 +139,22 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
         job.sweep.stopped.touch()
     if job.folder.status:  # the run was closed when it failed
         return
+    run_id = ""
+    try:
+        run_id = _failed_run(job, parent, reason, trace)
+    except UserError as error:
+        if is_outage(error):  # the next job would fail as this one did
+            raise
+        if str(error) != reason:
+            warn(f"cnnexp: job {order} is not recorded: {error}")
+    job.folder.write_result(make_result(job, run_id, order, status="FAILED"))
+
+
+def _failed_run(job: Job, parent: str | None, reason: str, trace: str | None) -> str:
+    """The id of the run that says why a job failed: its own, if it had one when its process died, or a new one."""
     manifest, tracker = job.folder.manifest, open_tracker(job.config.tracking)
     tracker.prepare()
-    if trace is None and manifest is not None and manifest.run_id:  # its process died
+    if trace is None and manifest is not None and manifest.run_id:
         run_id = manifest.run_id
         tracker.resume_run(run_id, job.folder.journal)
     else:
@@ -147,7 +162,7 @@ def record_failure(job: Job, parent: str | None, order: int, reason: str, trace:
     if trace:
         tracker.log_text(trace, "traceback.txt")
     tracker.end_run("FAILED", error=redact(reason))
-    job.folder.write_result(make_result(job, run_id, order, status="FAILED"))
+    return run_id
 
 
 def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
@@ -175,6 +190,7 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
 def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    name_sockets()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     return context

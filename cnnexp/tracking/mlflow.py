@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnexp.console import redact, warn, warn_once
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
 from cnnexp.files import atomic_move, locked, scratch_folder
 from cnnexp.tracking import artifacts
-from cnnexp.tracking.faults import is_outage, reason
+from cnnexp.tracking.faults import fault_of, is_outage, reason
 from cnnexp.tracking.journal import Record
 from cnnexp.tracking.locations import local_folder, mend
 from cnnexp.tracking.reader import MODEL, RunReader, is_whole, logged_steps
@@ -400,11 +400,28 @@ class Tracker(RunReader, RunWriter):
         return scratch_folder(own or Path(tempfile.gettempdir()))
 
     def _send_artifact(self, run_id: str, path: Path, folder: str | None) -> None:
-        repository = self._run_repository(run_id)
-        if path.is_dir():
-            repository.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
-        else:
-            repository.log_artifact(str(path), folder)
+        place = str(self.client().get_run(run_id).info.artifact_uri)
+        repository = self._repository(place)
+        with self._naming_place(place):
+            if path.is_dir():
+                repository.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
+            else:
+                repository.log_artifact(str(path), folder)
+
+    @contextmanager
+    def _naming_place(self, place: str) -> Iterator[None]:
+        """A place elsewhere, as a bucket, shows only when it is written to whether there is one, and the right to it.
+
+        Raises:
+            RunError: it takes no file.
+        """
+        try:
+            yield
+        except Exception as error:  # of the package that MLflow uses for the place
+            if local_folder(place) is not None or fault_of(error) is not None:
+                raise
+            where = f"tracking.experiment={self.experiment}: keeps its files in {redact(place)}"
+            raise RunError(f"{where}, which takes none: {type(error).__name__}: {reason(error)}") from error
 
     def log_model(
         self,
@@ -471,7 +488,8 @@ class Tracker(RunReader, RunWriter):
                     pip_requirements=pins("tensorflow", "keras", "numpy"),
                     metadata=metadata,
                 )
-                retry(self._repository(entry.artifact_location).log_artifacts, str(folder))
+                with self._naming_place(entry.artifact_location):
+                    retry(self._repository(entry.artifact_location).log_artifacts, str(folder))
             if folder_of_run:
                 _link_model(local_folder(entry.artifact_location), folder_of_run)
         except BaseException as error:

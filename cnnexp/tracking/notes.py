@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnexp.formats import override_group
+
 NOTE_TAG = "mlflow.note.content"  # Markdown, shown above the figures of a run, or the runs of an experiment
 LONGEST_NAME = 100  # characters
 VARIANTS = ("experiment=", "name=")
@@ -40,21 +42,16 @@ def sweep_name(line: Sequence[str], of_file: Sequence[str] = ()) -> str:
     """
     experiments = [o.split("=", 1)[1] for o in line if o.startswith("experiment=") and not _has_several(o)]
     files = [o.split("=", 1)[1] for o in line if o.startswith("sweep=")]
-    keys = [key for o in of_file if (key := override_key(o)) != "experiment" or not files]
-    keys += [override_key(o) for o in line if _has_several(o)]
+    keys = [key for o in of_file if (key := override_group(o)) != "experiment" or not files]
+    keys += [override_group(o) for o in line if _has_several(o)]
     name = ", ".join(dict.fromkeys([*files, *keys])) or "sweep"
     return _cut(": ".join([*experiments, name]))
 
 
 def own_overrides(overrides: Sequence[str], line: Sequence[str]) -> list[str]:
     """Those of a job to whose key the line of its sweep does not give one value; Hydra may spell that otherwise."""
-    shared = {override_key(o) for o in line if not _has_several(o)}
-    return [o for o in overrides if override_key(o) not in shared]
-
-
-def override_key(override: str) -> str:
-    """The key or group that an override sets."""
-    return re.split(r"[=@]", override)[0].lstrip("+~")
+    shared = {override_group(o) for o in line if not _has_several(o)}
+    return [o for o in overrides if override_group(o) not in shared]
 
 
 def _cut(name: str) -> str:

@@ -129,7 +129,7 @@ class RunStore(Protocol):
         """Fetch an artifact, or a folder of them, to `folder/artifact_path`; a UserError where the run has none."""
 
     def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Add figures to a closed run."""
+        """Add figures to a closed run; a RunError where the store does not take them, as of all three."""
 
     def add_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a closed run; one that is there already is replaced."""

@@ -4,14 +4,16 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cnnexp.console import redact
-from cnnexp.errors import UserError
+from cnnexp.errors import RunError, UserError
 from cnnexp.metrics.names import current, spellings
+from cnnexp.tracking.faults import described, fault_of, reason
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.locations import Move, find_move
 from cnnexp.tracking.record import REUSED_FROM, storable_name
@@ -217,19 +219,46 @@ class RunReader(ABC):
         return self.find_runs(dict([PARENT_TAG]), limit=limit)
 
     def add_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Add figures to a closed run; a character that MLflow does not take in a name becomes `_`."""
-        for name, value in metrics.items():
-            self.client().log_metric(run_id, storable_name(name), value, step=0)
+        """Add figures to a closed run; a character that MLflow does not take in a name becomes `_`.
+
+        Raises:
+            RunError: the store does not take them.
+        """
+        with self._adding(run_id):
+            for name, value in metrics.items():
+                self.client().log_metric(run_id, storable_name(name), value, step=0)
 
     def add_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Add tags to a closed run; one that is there already is replaced."""
-        for name, value in tags.items():
-            self.client().set_tag(run_id, name, value)
+        """Add tags to a closed run; one that is there already is replaced.
+
+        Raises:
+            RunError: the store does not take them.
+        """
+        with self._adding(run_id):
+            for name, value in tags.items():
+                self.client().set_tag(run_id, name, value)
 
     def add_artifact(self, run_id: str, path: Path | str, folder: str | None = None) -> None:
-        """Add a file to a closed run."""
-        self.prepare()  # mends where it lies
-        self._run_repository(run_id).log_artifact(str(path), folder)
+        """Add a file to a closed run.
+
+        Raises:
+            RunError: the store, or the place of its files, does not take it.
+        """
+        with self._adding(run_id):
+            self.prepare()  # mends where it lies
+            self._run_repository(run_id).log_artifact(str(path), folder)
+
+    @contextmanager
+    def _adding(self, run_id: str) -> Iterator[None]:
+        """What is added is the end of some work, which is done: where it is refused, that is no mistake of the line."""
+        try:
+            yield
+        except UserError as error:
+            raise RunError(str(error)) from error
+        except Exception as error:  # of MLflow, a database driver, the network, the file system
+            if fault_of(error) is None:
+                raise RunError(f"run {run_id}: takes nothing more in the store: {reason(error)}") from error
+            raise RunError(described(error, self.uri, self.experiment, "write to")) from error
 
     def _search(self, condition: str, order: str = "attributes.start_time DESC") -> Iterator[RunInfo]:
         experiment = self.client().get_experiment_by_name(self.experiment)

@@ -39,14 +39,20 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     `{"a": {"b": None, "c": [1, 2]}, "d": True}` becomes `{"a.b": "null", "a.c": "[1,2]", "d": "true"}`;
     an empty mapping is `"{}"`. A password inside a URI is left out.
     """
-    flat: dict[str, str] = {}
+    return {key: redact(_canonical(value) if _is_plain(value) else str(value)) for key, value in leaves(config).items()}
+
+
+def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of a nested config by its dotted key; an empty mapping is a value."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= {f"{key}.{below}": text for below, text in flatten(value).items()}
-        else:
-            plain = value is None or isinstance(value, bool | int | float | list | tuple | Mapping)
-            flat[str(key)] = redact(_canonical(value) if plain else str(value))
-    return flat
+        below = leaves(value) if isinstance(value, Mapping) else {}
+        found |= {f"{key}.{name}": one for name, one in below.items()} if below else {str(key): value}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | list | tuple | Mapping)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

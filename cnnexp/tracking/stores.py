@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 from cnnexp.console import redact
 from cnnexp.errors import UserError
 from cnnexp.files import may_use
-from cnnexp.tracking.faults import DamagedError, described
+from cnnexp.tracking.faults import DamagedError, described, reason
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 REACH_SECONDS = 10.0
@@ -132,9 +132,24 @@ def schema_revision(file: Path) -> str | None:
 def _connect(uri: str) -> None:
     parts = urlsplit(uri)
     scheme, host = parts.scheme.split("+")[0], parts.hostname or ""
-    if scheme.startswith("http") and scheme in getproxies() and not proxy_bypass(host):
-        return  # the proxy answers, whatever is behind it
-    socket.create_connection((host, parts.port or PORTS[scheme]), timeout=REACH_SECONDS).close()
+    proxy = _proxy(scheme, host) if scheme.startswith("http") else ""
+    place = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
+    try:
+        port = place.port or PORTS.get(place.scheme.split("+")[0], PORTS["http"])
+        socket.create_connection((place.hostname or "", port), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        if not proxy:
+            raise
+        raise UserError(
+            f"tracking.uri={redact(uri)}: the proxy {redact(proxy)} of the environment (http_proxy, https_proxy, "
+            f"all_proxy) does not answer ({reason(error)}); correct it, or set no_proxy={host}"
+        ) from error
+
+
+def _proxy(scheme: str, host: str) -> str:
+    """The proxy that the environment sets for a host, as `requests` chooses it; "" for none."""
+    proxies = getproxies()
+    return "" if proxy_bypass(host) else proxies.get(scheme) or proxies.get("all", "")
 
 
 @contextmanager

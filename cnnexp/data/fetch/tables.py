@@ -36,7 +36,7 @@ NAMED = 12  # lines that a message names
 
 @dataclass(frozen=True)
 class TableRules:
-    """How a table is read: the keys of the config group `dataset`; `trains` as in `folders.find_images`."""
+    """How a table is read: the keys of the config group `dataset`; `trains` as in `folders.labelled_images`."""
 
     path_column: str | None = None
     label_column: str | None = None
