@@ -213,13 +213,12 @@ class _Swap:
         classes = np.arange(number)
         is_new, is_old = (predicted[unlike, np.newaxis] == classes for predicted in (newer, older))
         is_true = labels[unlike, np.newaxis] == classes
-        self.answered = is_new.astype(np.float32) - is_old
-        self.right = self.answered * is_true
+        answered = is_new.T.astype(np.float32) - is_old.T
+        self.moved = np.concatenate([answered * is_true.T, answered])  # (2 K, unlike): right, answered
 
     def counts(self, heads: np.ndarray) -> tuple[Counts, Counts]:
         """Of the older and of the newer one, (B, K) each."""
-        swapped = heads[self.groups].T
-        right, answered = (np.asarray(swapped @ moved, np.float64) for moved in (self.right, self.answered))
+        right, answered = np.split((self.moved @ heads[self.groups]).T.astype(np.float64), 2, axis=1)
         return (
             Counts(self.older.right + right, self.older.actual, self.older.answered + answered),
             Counts(self.newer.right - right, self.newer.actual, self.newer.answered - answered),
