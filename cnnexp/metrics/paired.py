@@ -17,6 +17,7 @@ gave which of two answers to an image, so the p value is the share of tosses tha
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from cnnexp.metrics.registry import FIGURES, Figure, answers
 TOSSES = 9999
 AT_ONCE = 1111
 ENOUGH = 50  # tosses that part two variants as far: no more are needed (Besag and Clifford 1991, Biometrika 78)
-MOST_COUNTED = 100_000  # of the sum of whole differences; above, they are tossed
+MOST_COUNTED = 30_000  # of the sum of whole differences; above, they are tossed
 SEED = 28
 
 
@@ -35,11 +36,11 @@ SEED = 28
 class Measured:
     """A figure of a variant.
 
-    value:     mean over its seeds.
-    values:    (N,) what each image adds, of a figure that has these; else None.
-    resampled: (B,) the figure over the resamples, of one that has no values; else None.
-    groups:    (N,) int, of each image its group, 0 to `drawn` - 1.
-    drawn:     how many groups there are.
+    tables: of each seed the probabilities, (N, K).
+    value:  mean over its seeds.
+    values: (N,) what each image adds, of a figure that has these; else None.
+    groups: (N,) int, of each image its group, 0 to `drawn` - 1.
+    drawn:  how many groups there are.
     """
 
     figure: Figure
@@ -47,15 +48,26 @@ class Measured:
     tables: tuple[np.ndarray, ...]
     value: float
     values: np.ndarray | None
-    resampled: np.ndarray | None
     groups: np.ndarray
     drawn: int
+
+    @cached_property
+    def resampled(self) -> np.ndarray | None:
+        """(1000,) the figure over the resamples; None where it has values, or resamples do not tell."""
+        function = self.figure.resampled
+        if function is None or self.values is not None:
+            return None
+        blocks = resamples(len(self.labels), self.groups if self.drawn < len(self.labels) else None)
+        means = [
+            np.mean([function(self.labels, table, weights) for table in self.tables], axis=0) for weights in blocks
+        ]
+        return np.concatenate(means)
 
     @property
     def interval(self) -> Interval | None:
         """95 %, of these networks on other images; see `cnnexp.metrics.intervals`."""
-        ends = self.figure.least, self.figure.most
-        return interval(self.value, _error(self.values, self.resampled, self.groups), self.drawn, ends)
+        error = _error(self.values, self.resampled, self.groups)
+        return interval(self.value, error, self.drawn, (self.figure.least, self.figure.most))
 
 
 def measure(
@@ -79,17 +91,8 @@ def measure(
     if not math.isfinite(value):
         return None
     members = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    values = resampled = None
-    if figure.values is not None:
-        values = np.mean([figure.values(labels, table) for table in tables], axis=0)
-    elif figure.resampled is not None:
-        resampled = np.concatenate(
-            [
-                np.mean([figure.resampled(labels, table, weights) for table in tables], axis=0)
-                for weights in resamples(len(labels), groups)
-            ]
-        )
-    return Measured(figure, labels, tuple(tables), value, values, resampled, members, int(members.max()) + 1)
+    values = np.mean([figure.values(labels, table) for table in tables], axis=0) if figure.values else None
+    return Measured(figure, labels, tuple(tables), value, values, members, int(members.max()) + 1)
 
 
 def _error(values: np.ndarray | None, resampled: np.ndarray | None, groups: np.ndarray) -> float:

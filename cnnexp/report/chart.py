@@ -168,7 +168,8 @@ def _legend(axes: Axes, comparison: Comparison) -> None:
     if any(row.step and row.step.p_value is not None for row in rows):
         several = sum(row.step is not None and row.step.p_value is not None for row in rows) > 1
         how = "paired test, Holm" if several else "paired test"
-        text = f"gain in colour: p < {SURE} ({how}), in grey: may be chance"
+        on = f" on {shorten(comparison.against, 24)}" if comparison.against else ""
+        text = f"gain{on} in colour: p < {SURE} ({how}), in grey: may be chance"
         keys.append(Line2D([], [], color=GREEN, marker="$+$", ms=11, linewidth=0, label=text))
     look: dict[str, Any] = {"frameon": False, "fontsize": 12.5, "labelcolor": INK, "columnspacing": 2.5}
     axes.figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), **look)

@@ -240,11 +240,8 @@ def summarise(results: Sequence[Result], wanted: Wanted | None = None) -> Compar
     if wanted.metric:
         check_known(metric, [one.variant for one in made], results)
     done = [one for one in made if one.variant.test_accuracy is not None]
-    if wanted.against is None:
-        base, steps = None, list(pairwise(done))
-    else:
-        base = _named(wanted.against, done)
-        steps = [(base, one) for one in done if one is not base]
+    base = None if wanted.against is None else _named(wanted.against, done)
+    steps = [(base, one) for one in done if one is not base] if base else list(pairwise(done))
     compared = _corrected([_step(older, newer, metric) for older, newer in steps])
     by_name = {newer.variant.name: step for (_, newer), step in zip(steps, compared, strict=True)}
     rows = tuple(replace(one.variant, step=by_name.get(one.variant.name)) for one in made)
@@ -407,7 +404,7 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     step = replace(step, fixed=fixed, broken=broken)
     one, other = older.answers.measure(metric), newer.answers.measure(metric)
     if one is None or other is None:
-        return replace(step, note=f"{metric} is not defined for the test images")
+        return replace(step, note=f"{metric} is not defined for these answers")
     return replace(step, p_value=p_value(one, other), interval=gain_interval(one, other))
 
 
