@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cnnexp.metrics.intervals import RESAMPLES, resamples
+from cnnexp.metrics.paired import image_values
 from cnnexp.metrics.registry import FIGURES, Figure
 
 LEAST_RESAMPLES = 100  # of points that take long
@@ -58,9 +59,10 @@ def _both(
     """Of each block of resamples the points' figures of what is in them, and of what is left out, (P, B) each."""
     cost = len(labels) * sum(len(point) for point in points) * points[0][0].shape[1]
     wanted = max(LEAST_RESAMPLES, min(RESAMPLES, MOST_COUNTED // cost))
-    means = None
-    if figure.values is not None:
-        means = np.array([np.mean([figure.values(labels, table) for table in point], axis=0) for point in points])
+    found = [image_values(figure, labels, point) for point in points]
+    known = [values for values in found if values is not None]
+    means = np.array(known) if len(known) == len(found) else None
+    if means is not None:
         wanted = RESAMPLES
 
     def of(weights: np.ndarray) -> np.ndarray:

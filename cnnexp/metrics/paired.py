@@ -9,7 +9,8 @@ gave which of two answers to an image, so the p value is the share of tosses tha
   are counted, with half of those that part them just as far (the mid p, since the exact test is too cautious): for one
   seed that is McNemar's test with the mid p (Fagerland 2013, doi 10.1186/1471-2288-13-91).
 - an area below a curve: the same with what each image adds to it, to first order.
-- a figure of the counts by class: a toss swaps the two answers to the image, of all seeds.
+- a figure of the counts by class, and an area where classes have few images: a toss swaps the two answers to the image,
+  of all seeds.
 
 `tests/test_paired.py` has the simulation that shows the size of the tests. Tosses have a fixed seed.
 """
@@ -28,6 +29,7 @@ from cnnexp.metrics.registry import FIGURES, Figure, answers
 TOSSES = 9999
 AT_ONCE = 1111
 ENOUGH = 50  # tosses that part two variants as far: no more are needed (Besag and Clifford 1991, Biometrika 78)
+MOST_OF_ALL_TOSSES = 2_000  # images times classes; of more, areas are computed for AT_ONCE tosses alone
 MOST_COUNTED = 30_000  # of the sum of whole differences; above, they are tossed
 SEED = 28
 
@@ -91,8 +93,15 @@ def measure(
     if not math.isfinite(value):
         return None
     members = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    values = np.mean([figure.values(labels, table) for table in tables], axis=0) if figure.values else None
+    values = image_values(figure, labels, tables)
     return Measured(figure, labels, tuple(tables), value, values, members, int(members.max()) + 1)
+
+
+def image_values(figure: Figure, labels: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray | None:
+    """(N,) what each image adds to a figure, the mean over the seeds; None of one that is no sum over images."""
+    found = [figure.values(labels, table) if figure.values else None for table in tables]
+    known = [values for values in found if values is not None]
+    return np.mean(known, axis=0) if len(known) == len(found) else None
 
 
 def _error(values: np.ndarray | None, resampled: np.ndarray | None, groups: np.ndarray) -> float:
@@ -142,9 +151,13 @@ def p_value(older: Measured, newer: Measured) -> float | None:
         ):
             return count_signs(whole.astype(np.int64))
         return _toss(lambda heads: differences.sum() - 2 * (differences @ heads), differences.sum(), newer.drawn)
+    gain = newer.value - older.value
     if newer.figure.formula is not None:
-        return _toss(_swapped(older, newer), newer.value - older.value, newer.drawn)
-    return None
+        return _toss(_swapped(older, newer), gain, newer.drawn)
+    if newer.figure.resampled is None:
+        return None
+    many = len(newer.labels) * newer.tables[0].shape[1] > MOST_OF_ALL_TOSSES
+    return _toss(_exchanged(older, newer), gain, newer.drawn, AT_ONCE if many else TOSSES)
 
 
 def count_signs(differences: np.ndarray) -> float:
@@ -167,8 +180,8 @@ def count_signs(differences: np.ndarray) -> float:
     return float(min(1.0, chances[sums > abs(total)].sum() + chances[sums == abs(total)].sum() / 2))
 
 
-def _toss(statistic: Callable[[np.ndarray], np.ndarray], observed: float, coins: int) -> float:
-    """The share of tosses that part two variants at least as far as they are.
+def _toss(statistic: Callable[[np.ndarray], np.ndarray], observed: float, coins: int, most: int = TOSSES) -> float:
+    """The share of tosses that part two variants at least as far as they are; of `most` at most.
 
     Args:
         statistic: of `heads`, (coins, B) float32 of 0 and 1, how far they are, (B,).
@@ -177,7 +190,7 @@ def _toss(statistic: Callable[[np.ndarray], np.ndarray], observed: float, coins:
     rng = np.random.default_rng(SEED)
     least = abs(observed) * (1 - 1e-6) - ROUNDING  # heads are float32
     further = done = 0
-    while done < TOSSES and further < ENOUGH:
+    while done < most and further < ENOUGH:
         bits = np.frombuffer(rng.bytes(-(-coins * AT_ONCE // 8)), np.uint8)
         heads = np.unpackbits(bits, count=coins * AT_ONCE).reshape(coins, AT_ONCE).astype(np.float32)
         further += int((np.abs(statistic(heads)) >= least).sum())
@@ -200,6 +213,24 @@ def _swapped(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndar
 
     def statistic(heads: np.ndarray) -> np.ndarray:
         return np.mean([formula(new) - formula(old) for old, new in (pair.counts(heads) for pair in pairs)], axis=0)
+
+    return statistic
+
+
+def _exchanged(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndarray]:
+    """The same of any figure: all answers stand in one table, of which each variant has the weight of those it holds."""
+    function, labels = newer.figure.resampled, np.tile(newer.labels, 2)
+    assert function is not None
+    times = math.lcm(len(older.tables), len(newer.tables))
+    both = [
+        np.concatenate([older.tables[at % len(older.tables)], newer.tables[at % len(newer.tables)]])
+        for at in range(times)
+    ]
+
+    def statistic(heads: np.ndarray) -> np.ndarray:
+        swapped = heads[newer.groups]
+        new, old = np.concatenate([swapped, 1 - swapped]), np.concatenate([1 - swapped, swapped])
+        return np.mean([function(labels, table, new) - function(labels, table, old) for table in both], axis=0)
 
     return statistic
 

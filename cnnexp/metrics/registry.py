@@ -32,6 +32,8 @@ Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Formula = Callable[[Counts], np.ndarray]
 Resampled = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 TOP = 5
+FEW_IMAGES = 25  # of a class, in the mean over the classes: fewer, and an area is no sum over images
+MOST_RANKED = 50_000  # images times classes
 SMALLEST = 1e-7  # of a probability in a logarithm, as Keras has it
 
 
@@ -46,7 +48,8 @@ class Figure:
     resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
                (B,) float64; None where resamples say nothing.
     values:    of (labels, probabilities) what each image adds, (N,): the figure is their mean. Of an area it is so to
-               first order: what it would change by, were there a little more of the image.
+               first order, what it would change by, were there a little more of the image; None where that is not
+               enough, see `_area_values`.
     formula:   of the counts by class, for a figure that is one of these.
     """
 
@@ -56,7 +59,7 @@ class Figure:
     resampled: Resampled | None = None
     least: float = 0.0
     most: float = 1.0
-    values: Values | None = None
+    values: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
     formula: Formula | None = None
 
     @property
@@ -199,10 +202,12 @@ def average_precision_resampled(positive: np.ndarray, score: np.ndarray, weights
     return np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
 
 
-def _area_values(function: Values, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def _area_values(function: Values, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+    """None where a class has so few images that the first order is too rough, unless all else would take too long."""
     classes = _curves(labels, probabilities.shape[1])
-    if not classes:
-        return np.full(len(labels), np.nan)
+    rarer = [min(count, len(labels) - count) for count in (int((labels == k).sum()) for k in classes)]
+    if not classes or (np.mean(rarer) < FEW_IMAGES and len(labels) * len(classes) <= MOST_RANKED):
+        return None
     return np.asarray(np.mean([function(labels == k, probabilities[:, k]) for k in classes], axis=0))
 
 
