@@ -218,7 +218,7 @@ def _swapped(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndar
 
 
 def _exchanged(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndarray]:
-    """The same of any figure: all answers stand in one table, in which those that a variant holds have a weight of 1."""
+    """The same of any figure: all answers stand in one table, in which those that a variant holds weigh 1."""
     function, labels = newer.figure.resampled, np.tile(newer.labels, 2)
     assert function is not None
     times = math.lcm(len(older.tables), len(newer.tables))
