@@ -186,7 +186,9 @@ def test_csv_and_wide(cnnexp: Run, grid: Any) -> None:
     code, out, err = cnnexp("compare", "--wide", "--json", f"paths.root={root}")
     assert code == 2 and "one of --wide, --csv and --json" in err
     code, out, err = cnnexp("compare", "--json", f"paths.root={root}")
-    assert code == 0 and json.loads(out)["points"][0]["rank"] == 1
+    found = json.loads(out)
+    assert code == 0 and found["points"][0]["rank"] == 1 and found["chosen"]["points"] == 3
+    assert {run["data_digest"] for run in found["runs"]} == {"abc123"}
 
 
 def test_a_store_that_cannot_be_written_is_no_failure(cnnexp: Run, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,6 +283,8 @@ def test_a_failed_variant_is_shown_and_stepped_over() -> None:
     assert second.test_accuracy is None and second.step is None and second.reference_accuracy == 0.8
     assert third.step is not None and third.step.previous == "first"
     assert fourth.test_accuracy is None
+    nothing = summarise([result("fourth", float("nan"))], Wanted("acc"))  # as at the end of a run that came to nothing
+    assert table_rows(nothing)[1][0][3] == "-" and summarise([], Wanted("f1_macro")).rows == ()
     assert table_rows(comparison)[1][1][1] == "killed"
 
 

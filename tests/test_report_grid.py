@@ -190,6 +190,10 @@ def test_without_answers_nothing_is_corrected(tmp_path: Path) -> None:
     assert again.points[1].p_value is None
     assert grid(FULL).chosen is not None and grid(FULL).chosen.corrected is None  # type: ignore[union-attr]
     assert rank([result("v", None, status="FAILED")], [{}]).chosen is None
+    elsewhere = [replace(run, data_digest=f"data of {run.name}") for run in made.runs]
+    answers(tmp_path / "20" / "predictions_val.csv", "RRWW")
+    other = rank(elsewhere, [{"a": run.name} for run in runs])
+    assert other.points[1].p_value is None and other.chosen is not None and other.chosen.corrected is None
     trained = [replace(run, monitor="train/acc", objective=0.5) for run in runs]
     assert rank(trained, [{"a": run.name} for run in runs]).chosen.corrected is None  # type: ignore[union-attr]
 
@@ -421,6 +425,6 @@ def test_old_results_are_read_with_their_figure(tmp_path: Path) -> None:
     (folder.path / "config.yaml").write_text("trainer: {monitor: val/loss}")
     (folder.path / ".hydra").mkdir()
     (folder.path / ".hydra" / "overrides.yaml").write_text("[seed=0]")
-    folder.write_manifest(RunManifest("r", "", "", 0.25))
+    folder.write_manifest(RunManifest("r", "", "a digest", 0.25))
     (read,) = distinguish(*read_jobs(tmp_path))
-    assert (read.monitor, read.objective) == ("val/loss", 0.25)
+    assert (read.monitor, read.objective, read.data_digest) == ("val/loss", 0.25, "a digest")

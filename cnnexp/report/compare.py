@@ -336,12 +336,13 @@ def estimate(name: str, runs: Sequence[Result], answers: Answers | str) -> Estim
 
 
 def check_known(metric: str, variants: Iterable[Variant], results: Sequence[Result]) -> None:
-    """Refuse a figure that no variant has.
+    """Refuse a figure that none of the variants with a finished run has.
 
     Raises:
         UserError: that.
     """
-    if any(row.estimate(metric) for row in variants):
+    finished = [row for row in variants if row.test_accuracy is not None]
+    if not finished or any(row.estimate(metric) for row in finished):
         return
     known = [name for name in FIGURE_NAMES if name == "acc" or any(name in run.figures for run in results)]
     raise UserError(f"--metric {metric}: no finished run has it of its test images; they have {', '.join(known)}")

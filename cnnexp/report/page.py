@@ -80,8 +80,8 @@ figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
 
 READING_OF_GRID = """
 <dl>
-<dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor names: of the validation images,
-and of the weights that were kept. Several runs that differ only in their seed are shown as mean &plusmn; standard
+<dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor (or --metric) names: of the
+validation images, and of the weights that were kept. Several runs that differ only in their seed are shown as mean &plusmn; standard
 deviation.</dd>
 <dt>best, tie, p</dt><dd>The best is the one that is chosen. p is of the difference between it and each other: could
 both be equally good, on the validation images? It is a paired test over the images, with the answers of all seeds; of
@@ -94,8 +94,9 @@ the mean. It is to be read beside the figure of the test images, which chose not
 <dt>what each key does</dt><dd>The mean of all points in which the key has the value, and the gain on those which differ
 in this key alone and have its first value, with its 95 % interval (Student's t over these pairs). A key with many
 numbers is cut at their median; its gain is the difference of the two means (Welch's t).</dd>
-<dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval. They are
-read once, at the end of a run, and rank nothing here.</dd>
+<dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval; those of
+other figures come from 1000 resamples of the images. They are read once, at the end of a run, and rank nothing
+here.</dd>
 </dl>
 """
 
@@ -104,8 +105,8 @@ READING = """
 <dt>val %, test %</dt><dd>Share of images classified correctly. Several runs that differ only in
 their seed are shown as mean &plusmn; standard deviation. Variants should be chosen by the validation
 figure; the test images are read once, at the end of a run.</dd>
-<dt>95 % interval</dt><dd>Wilson's score interval of the test accuracy: what a test set of this
-size can say. Seeds share the test images, so more seeds do not narrow it.</dd>
+<dt>95 % interval</dt><dd>What a test set of this size can say: Wilson's score interval of the test accuracy, of
+another figure one from 1000 resamples of the images. Seeds share the test images, so more seeds narrow it little.</dd>
 <dt>published %</dt><dd>The accuracy that the source of the experiment reports, where it reports
 one.</dd>
 <dt>gain, p</dt><dd>What the figure changed on the variant before it, or on the one that is named above, with its 95 %
