@@ -203,16 +203,26 @@ def _swapped(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndar
 
     A seed of the one is put beside a seed of the other; of unlike numbers each as often as the others of its variant.
     """
-    number, labels, formula = newer.tables[0].shape[1], newer.labels, newer.figure.formula
+    number, formula = newer.tables[0].shape[1], newer.figure.formula
     assert formula is not None
     first, second = ([answers(table) for table in variant.tables] for variant in (older, newer))
     times = math.lcm(len(first), len(second))
-    pairs = [
-        _Swap(labels, first[at % len(first)], second[at % len(second)], number, newer.groups) for at in range(times)
-    ]
+    given = np.array([[first[at % len(first)], second[at % len(second)]] for at in range(times)])  # (times, 2, N)
+    unlike = np.flatnonzero((given[:, 0] != given[:, 1]).any(axis=0))  # only these images matter
+    is_class = given[:, :, np.newaxis, unlike] == np.arange(number)[:, np.newaxis]
+    answered = is_class[:, 1].astype(np.float32) - is_class[:, 0]
+    right = answered * (newer.labels[unlike] == np.arange(number)[:, np.newaxis])
+    moved = np.stack([right, answered], axis=1).reshape(-1, len(unlike))  # (times 2 K, unlike)
+    whole = [[counts(newer.labels, predicted, number) for predicted in pair] for pair in given]
+    old, new = (Counts(*(np.array([pair[at] for pair in whole])[:, :, np.newaxis].swapaxes(0, 1))) for at in (0, 1))
 
     def statistic(heads: np.ndarray) -> np.ndarray:
-        return np.mean([formula(new) - formula(old) for old, new in (pair.counts(heads) for pair in pairs)], axis=0)
+        """Counts are (times, B, K)."""
+        swapped = (moved @ heads[newer.groups[unlike]]).reshape(times, 2, number, -1).swapaxes(2, 3)
+        right, answered = np.asarray(swapped, np.float64).swapaxes(0, 1)
+        older_now = Counts(old.right + right, old.actual, old.answered + answered)
+        newer_now = Counts(new.right - right, new.actual, new.answered - answered)
+        return np.asarray(np.mean(formula(newer_now) - formula(older_now), axis=0))
 
     return statistic
 
@@ -233,30 +243,6 @@ def _exchanged(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.nd
         return np.mean([function(labels, table, new) - function(labels, table, old) for table in both], axis=0)
 
     return statistic
-
-
-class _Swap:
-    """The counts of two tables of answers, of which some are swapped; only images that they answer otherwise matter."""
-
-    def __init__(
-        self, labels: np.ndarray, older: np.ndarray, newer: np.ndarray, number: int, groups: np.ndarray
-    ) -> None:
-        self.older, self.newer = (counts(labels, predicted, number) for predicted in (older, newer))
-        unlike = np.flatnonzero(older != newer)
-        self.groups = groups[unlike]
-        classes = np.arange(number)
-        is_new, is_old = (predicted[unlike, np.newaxis] == classes for predicted in (newer, older))
-        is_true = labels[unlike, np.newaxis] == classes
-        answered = is_new.T.astype(np.float32) - is_old.T
-        self.moved = np.concatenate([answered * is_true.T, answered])  # (2 K, unlike): right, answered
-
-    def counts(self, heads: np.ndarray) -> tuple[Counts, Counts]:
-        """Of the older and of the newer one, (B, K) each."""
-        right, answered = np.split((self.moved @ heads[self.groups]).T.astype(np.float64), 2, axis=1)
-        return (
-            Counts(self.older.right + right, self.older.actual, self.older.answered + answered),
-            Counts(self.newer.right - right, self.newer.actual, self.newer.answered - answered),
-        )
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -81,8 +81,8 @@ figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
 READING_OF_GRID = """
 <dl>
 <dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor (or --metric) names: of the
-validation images, and of the weights that were kept. Several runs that differ only in their seed are shown as mean &plusmn; standard
-deviation.</dd>
+validation images, and of the weights that were kept. Several runs that differ only in their seed are shown as mean
+&plusmn; standard deviation.</dd>
 <dt>best, tie, p</dt><dd>The best is the one that is chosen. p is of the difference between it and each other: could
 both be equally good, on the validation images? It is a paired test over the images, with the answers of all seeds; of
 accuracies of single runs McNemar's (mid p). p Holm is corrected for the number of points. A tie is not to be told from
