@@ -167,7 +167,7 @@ def test_the_best_beside_what_it_is_worth(tmp_path: Path) -> None:
     assert best.corrected is not None and abs(best.corrected - mean) < 0.25 * (best.figure - mean)
     assert best.test is not None and best.test.interval == made.points[0].variant.interval
     table = chosen_table(made)
-    assert table.columns == ["best of 20", "val %", "corrected for the choice", "test %", "95 % interval"]
+    assert table.columns == ["best of 20", "val %", "corrected", "test %", "95 % interval"]
     assert table.rows[0][1:4] == [f"{100 * best.figure:.1f}", f"{100 * best.corrected:.1f}", f"{100 * best.figure:.1f}"]
     lines = list(csv.DictReader(io.StringIO(to_csv(made))))
     assert [line["corrected"] for line in lines] == [str(best.corrected)] + [""] * 19

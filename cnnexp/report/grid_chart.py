@@ -129,8 +129,10 @@ def _draw_chosen(axes: Axes, grid: Grid) -> None:
         axes.plot(grid.chosen.corrected, 0, "o", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=1)
     made = chosen_table(grid)
     cells, heads = made.rows[0], made.columns
-    value, corrected, tested = (f"{heads[at]} {cells[at]}" for at in (1, 2, 3))
-    text = f"{heads[0]}: {value}, {corrected};\n{tested}" + ("" if cells[4] == "-" else f" ({cells[4]})")
+    value, tested = (f"{heads[at]} {cells[at]}" for at in (1, 3))
+    text = f"{heads[0]}: {value}, corrected for the choice {cells[2]};\n{tested}" + (
+        "" if cells[4] == "-" else f" ({cells[4]})"
+    )
     axes.set_xlabel(text, fontsize=12, color=INK, labelpad=10)
 
 

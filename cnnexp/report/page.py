@@ -88,7 +88,7 @@ both be equally good, on the validation images? It is a paired test over the ima
 accuracies of single runs McNemar's (mid p). p Holm is corrected for the number of points. A tie is not to be told from
 the best: p Holm is 0.05 or more, or the figures are equal. Runs of older versions did not keep their answers, and have
 no p.</dd>
-<dt>corrected for the choice</dt><dd>The best of many is a little too good: it was chosen for its figure. In each of
+<dt>corrected</dt><dd>The best of many is a little too good: it was chosen for its figure. In each of
 1000 resamples of the validation images the best is chosen anew, and its figure taken of the images left out; this is
 the mean. It is to be read beside the figure of the test images, which chose nothing.</dd>
 <dt>what each key does</dt><dd>The mean of all points in which the key has the value, and the gain on those which differ

@@ -198,7 +198,7 @@ def chosen_table(grid: Grid) -> Table:
         _interval(best.metric, best.test, decimals),
     ]
     head = f"best of {best.points}"
-    return Table([head, heading(grid.monitor), "corrected for the choice", shown, "95 % interval"], [row], 1)
+    return Table([head, heading(grid.monitor), "corrected", shown, "95 % interval"], [row], 1)
 
 
 def setting_text(point: Point) -> str:
