@@ -27,7 +27,10 @@ from cnnexp.metrics.decision import (
     recall_at_least,
     with_temperature,
 )
+from cnnexp.metrics.paired import p_value
 from cnnexp.metrics.registry import Table, figures
+from cnnexp.report.answered import Answers, read_answers
+from cnnexp.report.predictions import write_predictions
 from cnnexp.runs.decision import decide, decision_plan
 from cnnexp.runs.recorded_config import as_recorded, restore_config
 from cnnexp.training.trainer import FitResult
@@ -113,6 +116,22 @@ def test_figures_are_those_of_the_answers() -> None:
     assert plain["average_precision"] == pytest.approx(reference.average_precision_score(labels, second))
     assert plain["acc"] != found["acc"] and plain["roc_auc"] == pytest.approx(found["roc_auc"])
     assert all(plain[name] == pytest.approx(found[name]) for name in ("log_loss", "brier", "ece"))
+
+
+def test_comparisons_are_of_the_decided_answers(tmp_path: Path) -> None:
+    second = np.array([0.1, 0.3, 0.4, 0.9], np.float32)
+    shares, labels = np.stack([1 - second, second], axis=1), np.array([0, 1, 1, 1])
+    for name, decision in (("plain", ARGMAX), ("decided", Decision("max_f1", 1, 0.2))):
+        answered = decision.classes(shares), shares
+        write_predictions(tmp_path / name, list("abcd"), labels, answered, ["cat", "dog"])
+    plain, decided = (read_answers(name, [tmp_path / name]) for name in ("plain", "decided"))
+    assert isinstance(plain, Answers) and isinstance(decided, Answers)
+    for name, before, after in (("acc", 0.5, 1.0), ("f1_macro", 0.5, 1.0), ("brier", 0.2175, 0.2175)):
+        one, other = plain.measure(name), decided.measure(name)
+        assert one is not None and other is not None
+        assert (one.value, other.value) == pytest.approx((before, after), abs=1e-6)
+    one, other = plain.measure("acc"), decided.measure("acc")
+    assert one is not None and other is not None and p_value(one, other) == pytest.approx(0.25)  # 2 of 2 signs: mid p
 
 
 # ----------------------------------------------------------------------------------------------- temperature

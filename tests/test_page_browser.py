@@ -41,7 +41,7 @@ def test_page_loads_whole_and_alone(browser: Browser, page: str) -> None:
     widths = browser.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
     assert widths[0] == 1600
     assert widths[1:] == [64] * 6 * 8  # eight photos of each step
-    assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 7
+    assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 2 * 7  # figures, and costs
 
 
 @pytest.fixture(scope="module")

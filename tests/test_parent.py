@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from resuming import folders, line, tracker
 
+from cnnexp.report.predictions import read_predictions
 from cnnexp.runs import tasks
 from cnnexp.runs.folder import SweepFolder, SweepManifest
 
@@ -34,6 +35,11 @@ def test_a_parent_is_up_to_date_whenever_a_job_ends(
     accuracies = [child.metrics["final/val_acc"] for child in children]
     assert told == [(n, 0, max(accuracies[:n])) for n in (1, 2, 3)]
     best = children[accuracies.index(max(accuracies))]
+    # one point, of three seeds, with which no other was chosen
+    files = sorted(folders(tmp_path)[0].glob("*/predictions_val.csv"))
+    shares = [read_predictions(file).correct.mean() for file in files]
+    assert parent.metrics["best/val_corrected"] == pytest.approx(sum(shares) / 3)
+    assert parent.metrics["best/test_acc"] == pytest.approx(sum(child.metrics["test/acc"] for child in children) / 3)
     assert parent.name == "seed" and parent.tags["sweep.keys"] == "seed"
     assert (parent.tags["variant"], parent.tags["dataset"]) == ("custom", "synthetic")
     assert parent.metrics["best/val_loss"] == best.metrics["final/val_loss"]

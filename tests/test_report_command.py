@@ -1,6 +1,9 @@
 """`cnnexp compare` on a store with a sweep that was recorded without training."""
 
+import csv
+import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +85,32 @@ def test_json_is_all_there_is_on_standard_output(cnnexp: Run, store: Any) -> Non
     assert [run["status"] for run in json.loads(out)["runs"]] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
 
 
+def test_metric_against_and_pairs(cnnexp: Run, store: Any) -> None:
+    root, _, ids = store
+    code, out, err = cnnexp("compare", "--metric", "loss", "--against", ids["new0"][:10], f"paths.root={root}")
+    assert code == 0, err
+    assert "gain and p: test log_loss, on new; lower is better" in out
+    # old is right in 5 of 8 answers, new in 3 of 4: -log of 0.75 and of 0.25
+    assert f"{-(5 * math.log(0.75) + 3 * math.log(0.25)) / 8:.4f}" in out
+    code, out, err = cnnexp("compare", "--pairs", "--csv", f"paths.root={root}")
+    (line,) = csv.DictReader(io.StringIO(out))
+    assert code == 0 and (line["variant"], line["other"], line["gain"]) == ("new", "old", "0.125")
+    code, out, err = cnnexp("compare", "--pairs", f"paths.root={root}")
+    assert code == 0 and "each pair" in out and f"{root}/compare/{ids['sweep']}/pairs.csv" in out
+    assert "Each pair" in (root / "compare" / ids["sweep"] / "comparison.html").read_text()
+    code, out, err = cnnexp("compare", ids["old0"], ids["new0"], "--against", "old", f"paths.root={root}")
+    assert code == 0 and "on old; higher is better" in out  # named runs, too
+    for arguments, message in (
+        (["--metric", "f2"], "--metric f2: no such figure; it is one of acc, balanced_acc, "),
+        (["--metric", "top5_acc"], "--metric top5_acc: no finished run has it of its test images; they have acc"),
+        (["--against", "best"], "--against best: is none of the variants that have finished; name one of: old; new"),
+        (["--pairs", "sweep.report=grid"], "--pairs compares variants, and a grid has none; leave out --pairs or"),
+    ):
+        code, out, err = cnnexp("compare", *arguments, f"paths.root={root}")
+        lines = [line for line in err.splitlines() if "mistakes.zip" not in line]
+        assert code == 2 and message in err and not out and len(lines) == 1, (arguments, err)
+
+
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tracker, dict[str, str]]:
     """A `paths.root` with a sweep over a rate and an optimizer, by validation in the other order than by test; and an
@@ -115,10 +144,10 @@ def test_a_grid_is_ranked_by_validation(cnnexp: Run, grid: Any) -> None:
     code, out, err = cnnexp("compare", f"paths.root={root}")
     assert code == 0 and err == ""  # mistakes are not looked for
     rows = [line.split() for line in out.splitlines() if "adam" in line or "sgd" in line]
-    # rank, rate, optimizer, val, mark, p, test
-    assert rows[0][:7] == ["1", "0.001", "sgd", "75.0", "best", "-", "25.0"]
-    assert rows[1][:7] == ["2", "0.001", "adam", "50.0", "tie", "1.00", "50.0"]
-    assert rows[2][:7] == ["3", "0.01", "adam", "25.0", "tie", "0.50", "75.0"]
+    # rank, rate, optimizer, val, mark, p, p Holm, test
+    assert rows[0][:8] == ["1", "0.001", "sgd", "75.0", "best", "-", "-", "25.0"]
+    assert rows[1][:8] == ["2", "0.001", "adam", "50.0", "tie", "0.50", "0.50", "50.0"]
+    assert rows[2][:8] == ["3", "0.01", "adam", "25.0", "tie", "0.25", "0.50", "75.0"]
     assert ["learning_rate", "0.01", "1", "25.0", "\N{MINUS SIGN}25.0", "-"] in [
         line.split() for line in out.splitlines()
     ]
@@ -157,7 +186,9 @@ def test_csv_and_wide(cnnexp: Run, grid: Any) -> None:
     code, out, err = cnnexp("compare", "--wide", "--json", f"paths.root={root}")
     assert code == 2 and "one of --wide, --csv and --json" in err
     code, out, err = cnnexp("compare", "--json", f"paths.root={root}")
-    assert code == 0 and json.loads(out)["points"][0]["rank"] == 1
+    found = json.loads(out)
+    assert code == 0 and found["points"][0]["rank"] == 1 and found["chosen"]["points"] == 3
+    assert {run["data_digest"] for run in found["runs"]} == {"abc123"}
 
 
 def test_a_store_that_cannot_be_written_is_no_failure(cnnexp: Run, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from cnnexp import sheet
 from cnnexp.metrics.decision import Decision, with_temperature
 from cnnexp.report import figures, scoring, style
 from cnnexp.report.chart import draw_progression, progression_figure, wrap
-from cnnexp.report.compare import summarise
+from cnnexp.report.compare import Wanted, summarise
 from cnnexp.report.predictions import Predictions
 from cnnexp.sheet import Sheet
 
@@ -254,9 +254,24 @@ def test_roc_of_more_classes(tmp_path: Path, drawn: list[Any], classes: int, cur
 # --------------------------------------------------------------------------------------------------- chart
 
 
-@pytest.mark.parametrize(("seeds", "prefix"), [(1, ""), (3, ""), (3, "optimizer.learning_rate=0.0001,head.units=512,")])
-def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str) -> None:
-    figure = progression_figure(progression(tmp_path, seeds, prefix), "Dogs vs cats, 2000 training photos")
+LONG = "optimizer.learning_rate=0.0001,head.units=512,"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "prefix", "wanted"),
+    [
+        (1, "", None),
+        (3, "", None),
+        (3, LONG, None),
+        (3, "", Wanted("f1_macro")),
+        (3, LONG, Wanted("log_loss", LONG + "frozen")),
+    ],
+)
+def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str, wanted: Wanted | None) -> None:
+    comparison = progression(tmp_path, seeds, prefix)
+    if wanted:
+        comparison = summarise(comparison.runs, wanted)
+    figure = progression_figure(comparison, "Dogs vs cats, 2000 training photos")
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height()
     assert (width, height) == (1600, 900)
@@ -274,7 +289,7 @@ def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str)
 def test_chart_shows_the_figures(tmp_path: Path) -> None:
     comparison = progression(tmp_path, seeds=2)
     shown = texts(progression_figure(comparison, "A long title, " * 10))
-    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "p = 1.00", "3 h 20 min", "9.2 M", "1.3 k"} <= set(shown)
+    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "p = 0.50", "3 h 20 min", "9.2 M", "1.3 k"} <= set(shown)
     assert {"single seeds", "published", "test accuracy on 1,000 images"} <= set(shown)
     plain = texts(progression_figure(summarise([result("alone", 0.9)]), "one"))
     assert "90.0" in plain and not {"single seeds", "published"} & set(plain)

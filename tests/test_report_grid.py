@@ -4,24 +4,26 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from made_runs import CLASSES, answers, result, texts
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from test_report_page import Page
 
+from cnnexp.errors import UserError
 from cnnexp.report.compare import Comparison, Result
 from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import MOST_POINTS, draw_grid, grid_figure
 from cnnexp.report.predictions import write_predictions
-from cnnexp.report.tables import effect_table, grid_table, to_csv, to_json
-from cnnexp.runs.comparison import compare, write_report
+from cnnexp.report.tables import chosen_table, effect_table, grid_table, to_csv, to_json
+from cnnexp.runs.comparison import Layout, compare, write_report
 from cnnexp.runs.settings import report_of, split_line, told, varying
 
 
@@ -84,9 +86,10 @@ def test_a_tie_is_not_to_be_told_from_the_best(tmp_path: Path) -> None:
     made = rank(runs, [{"a": name} for name in right])
     found = {point.settings["a"]: point for point in made.points}
     assert found["best"].best and found["best"].p_value is None
-    assert found["near"].p_value == 1.0 and found["near"].tied  # they differ in one image
-    # 7 images that the best alone has right, 1 that it alone has wrong: 2 * (1 + 8) / 2 ** 8
-    assert found["far"].p_value == 18 / 256 and found["far"].tied
+    assert found["near"].p_value == 0.5 and found["near"].tied  # they differ in one image
+    # 7 images that the best alone has right, 1 that it alone has wrong: 2 * (1 + 8 / 2) / 2 ** 8, of three tests
+    assert found["far"].p_value == pytest.approx(10 / 256) and found["far"].p_holm == pytest.approx(30 / 256)
+    assert found["far"].tied
     assert found["equal"].tied and found["equal"].rank == 1 and not found["equal"].best
     assert found["old"].p_value is None and not found["old"].tied
     assert {row["a"]: row["p"] for row in rows_of(made)}["old"] == "-"
@@ -116,9 +119,7 @@ def test_a_loss_is_ranked_from_below(tmp_path: Path) -> None:
         runs.append(result("v", 0.5, order, predictions_path=path, **others))
     made = rank(runs, [{"a": "1"}, {"a": "2"}])
     assert [point.settings["a"] for point in made.points] == ["2", "1"]
-    more = np.log([1.0, 0.6 / 0.5, 0.9 / 0.5])
-    z = more.mean() / (more.std(ddof=1) / math.sqrt(3))
-    assert made.points[1].p_value == pytest.approx(2 * NormalDist().cdf(-z))
+    assert made.points[1].p_value == pytest.approx(0.5, abs=0.08)  # of two images that differ the signs must be one
     assert rows_of(made)[0]["val loss"] == f"{-np.log([0.5, 0.6, 0.9]).mean():.4f}"
     assert rows_of(made)[0]["val %"] == "50.0"
 
@@ -132,6 +133,85 @@ def test_runs_that_monitor_different_figures_are_ranked_by_accuracy() -> None:
     made = rank(runs, [{"a": "1"}, {"a": "2"}, {"a": "3"}])
     assert made.monitor == "val/acc" and made.points[0].settings["a"] == "2"
     assert rank(runs[::2], [{"a": "1"}, {"a": "3"}]).monitor == "val/loss"  # what failed has no say
+
+
+def answered(folder: Path, right: Mapping[str, Sequence[str]], **others: Any) -> Grid:
+    """By the value of `a` the letters of each seed, of validation and test images alike."""
+    runs, settings = [], []
+    for order, (name, seeds) in enumerate(right.items()):
+        for seed, letters in enumerate(seeds):
+            path = answers(folder / f"{name}{seed}" / "predictions.csv", letters)
+            answers(path.with_name("predictions_val.csv"), letters)
+            share = letters.count("R") / len(letters)
+            values = {"val_accuracy": share, "objective": share, "predictions_path": path, "seed": seed, **others}
+            runs.append(result(name, share, order, test_total=len(letters), **values))
+            settings.append({"a": name})
+    return rank(runs, settings)
+
+
+def test_a_tie_is_told_by_all_seeds(tmp_path: Path) -> None:
+    """By the lowest seeds alone the two would differ in 2 of 8 images."""
+    made = answered(tmp_path, {"best": ("RRRRRRRR", "RRRRRRRR"), "other": ("RRRRRRWW", "WWWWWWRR")})
+    # half a point of each image, all for the best: 2 ** -7 for all signs alike, half of it as the mid p
+    assert made.points[1].p_value == pytest.approx(2**-8) and not made.points[1].tied
+
+
+def test_the_best_beside_what_it_is_worth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    letters = {str(n): ("".join(rng.choice(["R", "W"], 100, p=[0.8, 0.2])),) for n in range(20)}
+    made = answered(tmp_path, letters)
+    best = made.chosen
+    assert best is not None and best.points == 20 and best.metric == "acc"
+    assert best.figure == made.points[0].figure == max(one.count("R") / 100 for (one,) in letters.values())
+    mean = np.mean([one.count("R") / 100 for (one,) in letters.values()])
+    assert best.corrected is not None and abs(best.corrected - mean) < 0.25 * (best.figure - mean)
+    assert best.test is not None and best.test.interval == made.points[0].variant.interval
+    table = chosen_table(made)
+    assert table.columns == ["best of 20", "val %", "corrected", "test %", "95 % interval"]
+    assert table.rows[0][1:4] == [f"{100 * best.figure:.1f}", f"{100 * best.corrected:.1f}", f"{100 * best.figure:.1f}"]
+    lines = list(csv.DictReader(io.StringIO(to_csv(made))))
+    assert [line["corrected"] for line in lines] == [str(best.corrected)] + [""] * 19
+    assert json.loads(to_json(made))["chosen"]["corrected"] == best.corrected
+    figure = grid_figure(made, "t")
+    assert "the best, corrected for the choice" in texts(figure)
+    assert any(text.startswith(f"best of 20: val % {table.rows[0][1]}, corrected for the") for text in texts(figure))
+    html = page_of(tmp_path / "page", made)[0]
+    assert "The best, and what choosing it added" in html and f">{100 * best.corrected:.1f}</td>" in html
+
+
+def test_without_answers_nothing_is_corrected(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    made = answered(tmp_path, {"1": ("RRRW",), "2": ("RRWW",)})
+    assert made.chosen is not None and made.chosen.corrected is not None
+    (tmp_path / "20" / "predictions_val.csv").unlink()
+    runs = list(made.runs)
+    again = rank(runs, [{"a": run.name} for run in runs])
+    assert again.chosen is not None and again.chosen.corrected is None and chosen_table(again).rows[0][2] == "-"
+    assert again.points[1].p_value is None
+    assert grid(FULL).chosen is not None and grid(FULL).chosen.corrected is None  # type: ignore[union-attr]
+    assert rank([result("v", None, status="FAILED")], [{}]).chosen is None
+    elsewhere = [replace(run, data_digest=f"data of {run.name}") for run in made.runs]
+    answers(tmp_path / "20" / "predictions_val.csv", "RRWW")
+    other = rank(elsewhere, [{"a": run.name} for run in runs])
+    assert other.points[1].p_value is None and other.chosen is not None and other.chosen.corrected is None
+    trained = [replace(run, monitor="train/acc", objective=0.5) for run in runs]
+    assert rank(trained, [{"a": run.name} for run in runs]).chosen.corrected is None  # type: ignore[union-attr]
+
+
+def test_a_grid_by_another_figure(tmp_path: Path) -> None:
+    """Of 8 images 4 are of each class; F1 falls where the mistakes are in one class."""
+    made = answered(tmp_path, {"even": ("RRRRWWWW",), "one": ("RWRWRWRW",), "good": ("RRRRRRRW",)})
+    by_f1 = rank(made.runs, [{"a": run.name} for run in made.runs], "f1_macro")
+    assert by_f1.monitor == "val/f1_macro"
+    assert [point.settings["a"] for point in by_f1.points] == ["good", "even", "one"]
+    # all are taken for the first class: F1 of 2 / 3 and 0
+    assert by_f1.points[2].figure == pytest.approx(1 / 3) and by_f1.points[1].figure == pytest.approx(0.5)
+    assert by_f1.points[1].p_value is not None and by_f1.chosen is not None and by_f1.chosen.metric == "f1_macro"
+    assert by_f1.chosen.test is not None and by_f1.chosen.test.value == pytest.approx(by_f1.points[0].figure)
+    assert "test f1_macro" in grid_table(by_f1).columns and "val f1_macro" in grid_table(by_f1).columns
+    assert "test/f1_macro_low" in to_csv(by_f1).splitlines()[0]
+    with pytest.raises(UserError, match="--metric top5_acc: no finished run"):
+        rank(made.runs, [{"a": run.name} for run in made.runs], "top5_acc")
 
 
 # ------------------------------------------------------------------------------------------------- effects
@@ -173,6 +253,9 @@ def test_many_numbers_are_two_halves() -> None:
         ("> 4.5", 4),
     ]
     assert [level.mean for level in effect.levels] == pytest.approx([0.25, 0.65])
+    welch = scipy.stats.ttest_ind([0.5, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4], equal_var=False).confidence_interval(0.95)
+    assert effect.levels[1].gain == pytest.approx(0.4)
+    assert effect.levels[1].interval == pytest.approx((welch.low, welch.high))
 
 
 # ------------------------------------------------------------------------------------------------ settings
@@ -221,12 +304,12 @@ def test_what_is_a_progression() -> None:
 
 def test_a_run_trained_twice_is_not_two_seeds() -> None:
     runs = [result("v", 0.5, n, run_id=f"{n}" * 32, val_accuracy=0.5 + n / 10) for n in range(2)]
-    once = compare(runs, [["lr=1"], ["lr=1.0"]], "grid")
+    once = compare(runs, [["lr=1"], ["lr=1.0"]], Layout("grid"))
     assert isinstance(once, Grid) and once.points[0].figure == 0.5 and once.points[0].spread is None
-    made = compare(runs, [["lr=1"], ["lr=1.0"]], "grid", apart=True)
+    made = compare(runs, [["lr=1"], ["lr=1.0"]], Layout("grid", apart=True))
     assert isinstance(made, Grid) and made.keys == ("run",)
     assert [point.settings["run"] for point in made.points] == ["1" * 8, "0" * 8]
-    assert isinstance(compare(runs, [["lr=1"], ["lr=2"]], "progression"), Comparison)
+    assert isinstance(compare(runs, [["lr=1"], ["lr=2"]], Layout("progression")), Comparison)
 
 
 # --------------------------------------------------------------------------------------------------- shown
@@ -342,6 +425,6 @@ def test_old_results_are_read_with_their_figure(tmp_path: Path) -> None:
     (folder.path / "config.yaml").write_text("trainer: {monitor: val/loss}")
     (folder.path / ".hydra").mkdir()
     (folder.path / ".hydra" / "overrides.yaml").write_text("[seed=0]")
-    folder.write_manifest(RunManifest("r", "", "", 0.25))
+    folder.write_manifest(RunManifest("r", "", "a digest", 0.25))
     (read,) = distinguish(*read_jobs(tmp_path))
-    assert (read.monitor, read.objective) == ("val/loss", 0.25)
+    assert (read.monitor, read.objective, read.data_digest) == ("val/loss", 0.25, "a digest")

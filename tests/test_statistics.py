@@ -9,13 +9,13 @@ import sklearn.calibration
 import sklearn.metrics
 from made_runs import guesses
 
+from cnnexp.metrics.paired import count_signs
 from cnnexp.metrics.registry import Table, figures
 from cnnexp.metrics.statistics import (
     average_precision,
     brier_score,
     calibration,
     confusion_matrix,
-    mcnemar_exact,
     mean_and_spread,
     precision_recall_curve,
     roc_auc,
@@ -46,29 +46,6 @@ def test_wilson_by_hand() -> None:
 def test_wilson_refuses_impossible_counts(correct: int, total: int) -> None:
     with pytest.raises(ValueError, match="right of"):
         wilson_interval(correct, total)
-
-
-def test_mcnemar_equals_the_binomial_test() -> None:
-    rng = np.random.default_rng(0)
-    for first, second in [
-        (0, 0),
-        (0, 1),
-        (0, 5),
-        (5, 0),
-        (3, 3),
-        (1000, 1100),
-        *rng.integers(0, 60, (40, 2)).tolist(),
-    ]:
-        total = first + second
-        expected = scipy.stats.binomtest(first, total).pvalue if total else 1.0
-        assert mcnemar_exact(first, second) == pytest.approx(expected, rel=1e-9)
-
-
-def test_mcnemar_by_hand() -> None:
-    assert mcnemar_exact(1, 5) == 2 * (1 + 6) / 64
-    assert mcnemar_exact(4, 4) == 1.0  # 2 * 163 / 256 is more than certain
-    assert mcnemar_exact(0, 1000) == 2.0**-999
-    assert mcnemar_exact(0, 2000) == 0.0  # smaller than any float
 
 
 def test_confusion_matrix() -> None:
@@ -182,10 +159,11 @@ def test_200_tables_equal_scipy() -> None:
         right, total = both + first, both + first + second + neither
         interval = scipy.stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
         assert wilson_interval(right, total) == pytest.approx((interval.low, interval.high), abs=1e-12)
-        if first + second:
-            p_value = scipy.stats.binomtest(first, first + second).pvalue
-            assert mcnemar_exact(first, second) == pytest.approx(p_value, rel=1e-9, abs=1e-200)  # below, scipy gives 0
-        assert mcnemar_exact(first, second) == mcnemar_exact(second, first) <= 1.0
+        if first != second:
+            binomial = scipy.stats.binom(first + second, 0.5)
+            expected = scipy.stats.binomtest(first, first + second).pvalue - binomial.pmf(first)  # the mid p
+            found = count_signs(np.repeat([1, -1], [first, second]))
+            assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_200_tables_equal_statsmodels() -> None:
@@ -195,11 +173,10 @@ def test_200_tables_equal_statsmodels() -> None:
         right, total = both + first, both + first + second + neither
         interval = proportion.proportion_confint(right, total, alpha=0.05, method="wilson")
         assert wilson_interval(right, total) == pytest.approx(interval, abs=1e-12)
-        if first + second:
-            p_value = contingency.mcnemar([[both, first], [second, neither]], exact=True).pvalue
-            assert mcnemar_exact(first, second) == pytest.approx(p_value, rel=1e-9, abs=1e-200)  # below, scipy gives 0
-        else:
-            assert mcnemar_exact(first, second) == 1.0
+        if first != second:
+            exact = contingency.mcnemar([[both, first], [second, neither]], exact=True).pvalue
+            expected = exact - scipy.stats.binom(first + second, 0.5).pmf(first)
+            assert count_signs(np.repeat([1, -1], [first, second])) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def answers(seed: int) -> tuple[np.ndarray, np.ndarray]:

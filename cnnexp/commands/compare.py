@@ -7,26 +7,32 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError
 from cnnexp.files import writable
+from cnnexp.metrics.names import FIGURE_NAMES
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 
 TEXT = """\
 Table, chart and page of a sweep (the newest if nothing is named) or of the named runs. A list of experiments is a
-progression: test accuracy with its 95 % interval (Wilson), mean and spread over seeds, the gain of each step with
-McNemar's exact test, its cost, and the photos that it fixed and broke. Everything else, and runs that are named, is a
-grid: a column for each key in which runs differ, the points ranked by the validation figure trainer.monitor, and what
-each key does to it. sweep.report=progression or grid shows the one as the other. A narrow terminal gets fewer columns:
-of a grid go first trainable, time, the interval, runs, test, p, the last keys; of a progression the prices of a point,
-published, trainable, time, photos, the interval, runs, p, val, gain. A sweep's are recorded in its parent run, too."""
+progression: test figure with its 95 % interval, mean and spread over seeds, the gain of each step with a paired test
+over the images and all seeds, its cost, and the photos that it fixed and broke. Everything else, and runs that are
+named, is a grid: a column for each key in which runs differ, the points ranked by the validation figure
+trainer.monitor, what the best is worth after having been chosen, and what each key does. sweep.report=progression or
+grid shows the one as the other. A narrow terminal gets fewer columns: of a grid go first other figures, trainable,
+time, the interval, runs, test, p, the last keys; of a progression other figures, the prices of a point, published,
+trainable, time, the gain's interval, photos, the interval, runs, p, val, gain. A sweep's are recorded in its parent
+run, too."""
 
 
 def parser() -> CommandParser:
     """The arguments of `cnnexp compare`."""
     where = "as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere"
-    examples = ["latest 4f1c paths.root=FOLDER", "--sweep 90ab12 --json"]
+    examples = ["latest 4f1c paths.root=FOLDER", "--sweep 90ab12 --json", "--metric f1_macro --against baseline"]
     made = CommandParser("compare", TEXT, {"[RUN...]": RUN, "[OVERRIDES]": where}, examples)
     made.add_argument("--sweep", help="the run id of a sweep's parent run, or a unique prefix")
+    made.add_argument("--metric", help=f"{', '.join(FIGURE_NAMES)}; default: what all runs monitor, else acc")
+    made.add_argument("--against", help="compare each variant with this one: its name, or a run id's beginning")
+    made.add_argument("--pairs", action="store_true", help="compare each pair of variants, too")
     made.add_argument("--wide", action="store_true", help="all columns, on a narrow terminal too")
     made.add_argument("--csv", action="store_true", help="only CSV on standard output, every figure unrounded")
     made.add_argument("--json", action="store_true", help=JSON)
@@ -41,11 +47,16 @@ def run(arguments: list[str]) -> int:
         raise UserError("cnnexp compare: give run ids or --sweep, not both")
     if given.wide + given.csv + given.json > 1:
         raise UserError("cnnexp compare: give one of --wide, --csv and --json")
+    metric = "log_loss" if given.metric == "loss" else given.metric
+    if metric is not None and metric not in FIGURE_NAMES:
+        raise UserError(f"--metric {given.metric}: no such figure; it is one of {', '.join(FIGURE_NAMES)}")
     config = load_config(given.overrides, given.config_dir)
     tracker = open_tracker(config.tracking)
+    from cnnexp.report.compare import Wanted
     from cnnexp.report.tables import to_csv, to_json
-    from cnnexp.runs.comparison import compare_runs, facts_of_runs, show_comparison, write_report
+    from cnnexp.runs.comparison import Asked, compare_runs, facts_of_runs, show_comparison, write_report
 
+    asked = Asked(config.sweep.report, Wanted(metric, given.against, given.pairs))
     parent = None if names else tracker.find_run(sweep) if sweep else _newest_sweep(tracker)
     infos = tracker.children(parent.run_id) if parent else [tracker.find_run(name) for name in names]
     infos = list({info.run_id: info for info in infos}.values())  # two names may lead to one run
@@ -53,11 +64,11 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
     folder = writable(Path(config.paths.root) / "compare") / name
-    comparison = compare_runs(tracker, infos, parent, config.sweep.report, folder)
+    comparison = compare_runs(tracker, infos, parent, asked, folder)
     if given.json or given.csv:
-        print(to_json(comparison) if given.json else to_csv(comparison), end="\n" if given.json else "")
+        print(to_json(comparison) if given.json else to_csv(comparison, given.pairs), end="\n" if given.json else "")
         return 0
-    show_comparison(comparison, given.wide)
+    show_comparison(comparison, given.wide, metric is not None)
     title = (f"{parent.name}: " if parent else "") + f"{len(infos)} runs"
     for file in write_report(folder, comparison, title, facts_of_runs(infos, parent)):
         say(str(file))

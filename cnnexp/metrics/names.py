@@ -88,6 +88,12 @@ def rises(name: str) -> bool:
     return not name.endswith(FALLING)
 
 
+def figure_of(monitor: str) -> str | None:
+    """The name in `FIGURE_NAMES` of a monitored figure, log_loss for a loss; None for one of the training images."""
+    name = monitor.replace("val/loss", "val/log_loss").removeprefix("val/")
+    return name if name in FIGURE_NAMES else None
+
+
 def is_better(name: str, one: float, other: float, min_delta: float = 0.0) -> bool:
     """Whether one value of a figure is better than another by more than `min_delta`; NaN never is."""
     gain = one - other if rises(name) else other - one

@@ -34,6 +34,8 @@ Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Formula = Callable[[Counts], np.ndarray]
 Resampled = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 TOP = 5
+FEW_IMAGES = 25  # of a class, in the mean over the classes: fewer, and an area is no sum over images
+MOST_RANKED = 50_000  # images times classes
 SMALLEST = 1e-7  # of a probability in a logarithm, as Keras has it
 
 
@@ -48,6 +50,10 @@ class Figure:
     resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
                (B,) float64; None where resamples say nothing.
     of_answers: whether it depends on the answers alone, and not on how probable they are.
+    values:    of (labels, probabilities) what each image adds, (N,): the figure is their mean. Of an area it is so to
+               first order, what it would change by, were there a little more of the image; None where that is not
+               enough, see `_area_values`.
+    formula:   of the counts by class, for a figure that is one of these.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Figure:
     of_answers: bool = False
     least: float = 0.0
     most: float = 1.0
+    values: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
+    formula: Formula | None = None
 
     @property
     def rises(self) -> bool:
@@ -229,6 +237,45 @@ def average_precision_resampled(positive: np.ndarray, score: np.ndarray, weights
     return np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
 
 
+def _area_values(function: Values, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+    """None where a class has so few images that the first order is too rough, unless all else would take too long."""
+    classes = _curves(labels, probabilities.shape[1])
+    rarer = [min(count, len(labels) - count) for count in (int((labels == k).sum()) for k in classes)]
+    if not classes or (np.mean(rarer) < FEW_IMAGES and len(labels) * len(classes) <= MOST_RANKED):
+        return None
+    return np.asarray(np.mean([function(labels == k, probabilities[:, k]) for k in classes], axis=0))
+
+
+def roc_auc_values(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(N,), the mean of which is `roc_auc`: its change with the weight of each image (DeLong 1988, "Comparing the areas
+    under two or more correlated receiver operating characteristic curves", Biometrics 44)."""
+    sorted_scores = {side: np.sort(score[positive == side]) for side in (False, True)}
+
+    def below(side: bool, at: np.ndarray) -> np.ndarray:
+        """The share of one side's scores that is below; what is equal counts half."""
+        found = sorted_scores[side]
+        return (np.searchsorted(found, at, "left") + np.searchsorted(found, at, "right")) / (2 * len(found))
+
+    won = np.where(positive, below(False, score), 1 - below(True, score))
+    area = won[positive].mean()
+    own = np.where(positive, positive.sum(), (~positive).sum())
+    return np.asarray(area + len(score) * (won - area) / own)
+
+
+def average_precision_values(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(N,), the mean of which is `average_precision`: its change with the weight of each image."""
+    thresholds, place = np.unique(-score, return_inverse=True)  # falling scores
+    at = np.bincount(place, positive, len(thresholds))
+    found, answered = np.cumsum(at), np.cumsum(np.bincount(place, minlength=len(thresholds)))
+    share = found / answered
+    total = found[-1]
+    area = float(at @ share) / total
+    # an image counts in the precision at its own score and at all lower ones
+    gained, lost = (np.cumsum((at * part)[::-1])[::-1] for part in ((1 - share) / answered, share / answered))
+    change = np.where(positive, share[place] + gained[place] - area, -lost[place]) / total
+    return np.asarray(area + len(score) * change)
+
+
 # -------------------------------------------------------------------------------------------- the registry
 
 
@@ -238,15 +285,24 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
 
 
 def _of_images(name: str, meaning: str, values: Values) -> Figure:
-    return Figure(name, meaning, partial(_mean, values), partial(_means, values))
+    return Figure(name, meaning, partial(_mean, values), partial(_means, values), values=values)
 
 
 def _of_classes(name: str, meaning: str, formula: Formula) -> Figure:
-    return Figure(name, meaning, partial(_of_counts, formula), partial(_of_weighted, formula), of_answers=True)
+    return Figure(
+        name,
+        meaning,
+        partial(_of_counts, formula),
+        partial(_of_weighted, formula),
+        of_answers=True,
+        formula=formula,
+    )
 
 
-def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled) -> Figure:
-    return Figure(name, meaning, partial(_area, function), partial(_areas, resampled))
+def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled, values: Values) -> Figure:
+    return Figure(
+        name, meaning, partial(_area, function), partial(_areas, resampled), values=partial(_area_values, values)
+    )
 
 
 FIGURES = {
@@ -269,19 +325,23 @@ FIGURES = {
             "area under the ROC curve; of more than two classes the mean of each against the rest",
             roc_auc,
             roc_auc_resampled,
+            roc_auc_values,
         ),
         _of_curves(
             "average_precision",
             "area under the precision-recall curve; the mean, as roc_auc",
             average_precision,
             average_precision_resampled,
+            average_precision_values,
         ),
         replace(
             _of_images("log_loss", "cross-entropy: minus the mean logarithm of the probability of the truth", surprise),
             most=math.inf,
         ),
-        Figure(
-            "brier", "mean squared error of the probabilities", brier_score, partial(_means, squared_errors), most=2.0
+        replace(
+            _of_images("brier", "mean squared error of the probabilities", squared_errors),
+            function=brier_score,
+            most=2.0,
         ),
         Figure(
             "ece",

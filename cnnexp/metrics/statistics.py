@@ -45,24 +45,6 @@ def wilson_interval(correct: float, total: int, confidence: float = 0.95) -> tup
     return low, high
 
 
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact p value of McNemar's test (McNemar 1947): could two classifiers be equally good?
-
-    Args:
-        only_first: images that only the first classifier got right.
-        only_second: images that only the second got right.
-
-    Returns:
-        p in 0 to 1: where both are equally good, `only_first` is Binomial(only_first + only_second, 1/2).
-    """
-    total = only_first + only_second
-    ways, tail = 1, 1  # binomial coefficient C(total, k), and its sum up to k; exact integers
-    for k in range(1, min(only_first, only_second) + 1):
-        ways = ways * (total - k + 1) // k
-        tail += ways
-    return min(1.0, 2 * tail / 2**total)
-
-
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts, (num_classes, num_classes) int64: row = true class, column = predicted class."""
     cells = np.asarray(truth, np.int64) * num_classes + np.asarray(predicted, np.int64)

@@ -13,16 +13,18 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnexp.console import shorten
-from cnnexp.report.compare import Comparison, Variant
+from cnnexp.metrics.names import rises
+from cnnexp.report.compare import Comparison, Estimate, Variant
 from cnnexp.report.style import BLUE, LINES, ORANGE, headline, new_figure, save_titled
 from cnnexp.report.tables import runs_text
-from cnnexp.report.wording import big, duration, p_text, percent, points
+from cnnexp.report.wording import big, difference, duration, p_text, percent
+from cnnexp.report.wording import figure as figure_text
 from cnnexp.sheet import GREEN, INK, MUTED, PAPER, RED
 
 PANELS = [6.0, 1.35, 1.7, 1.95]  # relative widths: accuracy, step, time, parameters
 BAND = "#f4f7fa"
 LANE = 0.1  # our figures stand so much above the middle of their line
-SURE = 0.05  # a step with a smaller p value is coloured
+SURE = 0.05  # a step with a smaller p value, corrected for all steps, is coloured
 
 
 def draw_progression(path: str | Path, comparison: Comparison, title: str) -> bytes:
@@ -35,7 +37,7 @@ def draw_progression(path: str | Path, comparison: Comparison, title: str) -> by
 
 
 def progression_figure(comparison: Comparison, title: str) -> Figure:
-    """One line a variant, from top to bottom: accuracy, gain on the one before, training time, parameters."""
+    """One line a variant, from top to bottom: the figure, its gain on the one before, training time, parameters."""
     rows = comparison.rows
     height = max(min(9.0, 2.3 + 0.96 * len(rows)), 2.4 + 0.72 * len(rows))
     figure = new_figure(16, height, title)
@@ -79,36 +81,50 @@ def _heading(axes: Axes, text: str) -> None:
 def _draw_accuracy(axes: Axes, comparison: Comparison) -> None:
     totals = sorted({row.test_total for row in comparison.rows if row.test_total})
     images = f" on {totals[0]:,} images" if len(totals) == 1 else ""
-    _heading(axes, f"test accuracy{images}")
-    ends = [end for row in comparison.rows for end in (*(row.interval or ()), *row.test_accuracies)]
-    ends += [row.reference_accuracy for row in comparison.rows if row.reference_accuracy is not None]
+    metric, found = comparison.metric, [row.estimate(comparison.metric) for row in comparison.rows]
+    way = "" if rises(metric) else ", the lower the better"
+    _heading(axes, f"test {'accuracy' if metric == 'acc' else metric}{images}{way}")
+    ends = [end for one in found if one for end in (*(one.interval or ()), *one.seeds)]
+    ends += [row.reference_accuracy for row in _published(comparison) if row.reference_accuracy is not None]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
-    longest = max((len(_accuracy_text(row, comparison.decimals)) for row in comparison.rows), default=0)
+    longest = max((len(_text(comparison, one)) for one in found), default=0)
     taken = 0.05 + 0.019 * longest  # share of the panel that the label of the best takes
     room = max(high - low, 0.01)
     axes.set_xlim(low - 0.05 * room, low - 0.05 * room + 1.05 * room / (1 - taken))
     ticks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(low, high)
-    axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= 1.0001])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    most = 1.0001 if metric != "log_loss" else axes.get_xlim()[1]
+    axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= most])
+    percents = metric.endswith("acc")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %" if percents else f"{value:.4g}"))
     axes.grid(axis="x", color=LINES, linewidth=1)
-    path = [(row.test_accuracy, place - LANE) for place, row in enumerate(comparison.rows) if row.interval]
+    path = [(one.value, place - LANE) for place, one in enumerate(found) if one]
     axes.plot(*zip(*path, strict=True) if path else ([], []), color=BLUE, linewidth=2, alpha=0.25, zorder=1)
-    for place, row in enumerate(comparison.rows):
-        _draw_variant(axes, place, row, comparison.decimals)
+    for row in _published(comparison):
+        _draw_published(axes, comparison.rows.index(row), row)
+    for place, (row, one) in enumerate(zip(comparison.rows, found, strict=True)):
+        _draw_variant(axes, place, row, (one, _text(comparison, one)))
     _legend(axes, comparison)
 
 
-def _draw_variant(axes: Axes, place: int, row: Variant, decimals: int) -> None:
-    """Two lanes, so that nothing overlaps: ours above, the published figure below."""
-    if row.reference_accuracy is not None:
-        axes.plot(row.reference_accuracy, place + 0.27, "D", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=3)
-        point = (row.reference_accuracy, place + 0.27)
-        _label(axes, point, percent(row.reference_accuracy, 1), ORANGE, 12)
-    if row.test_accuracy is None or row.interval is None:
+def _published(comparison: Comparison) -> list[Variant]:
+    """The rows with a published figure, which are accuracies."""
+    return [row for row in comparison.rows if comparison.metric == "acc" and row.reference_accuracy is not None]
+
+
+def _draw_published(axes: Axes, place: int, row: Variant) -> None:
+    """On the lower of two lanes, so that nothing overlaps: ours stands above."""
+    assert row.reference_accuracy is not None
+    axes.plot(row.reference_accuracy, place + 0.27, "D", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=3)
+    _label(axes, (row.reference_accuracy, place + 0.27), percent(row.reference_accuracy, 1), ORANGE, 12)
+
+
+def _draw_variant(axes: Axes, place: int, row: Variant, shown: tuple[Estimate | None, str]) -> None:
+    found, text = shown
+    if found is None:
         axes.text(
             0.01,
             place,
-            runs_text(row),
+            runs_text(row) if row.test_accuracy is None else "-",
             transform=axes.get_yaxis_transform(),
             va="center",
             color=RED,
@@ -116,19 +132,20 @@ def _draw_variant(axes: Axes, place: int, row: Variant, decimals: int) -> None:
         )
         return
     lane = place - LANE
-    axes.plot(row.interval, [lane, lane], color=BLUE, linewidth=3, solid_capstyle="butt", alpha=0.55, zorder=2)
-    for end in row.interval:
-        axes.plot([end, end], [lane - 0.09, lane + 0.09], color=BLUE, linewidth=2, alpha=0.55, zorder=2)
-    axes.plot(row.test_accuracy, lane, "o", ms=13, color=BLUE, mec="white", mew=1.5, zorder=4)
-    if len(row.test_accuracies) > 1:
-        above = np.full(len(row.test_accuracies), lane - 0.2)
-        axes.plot(row.test_accuracies, above, "o", ms=6, color=INK, alpha=0.5, mew=0, zorder=3)
-    end = max(row.interval[1], *row.test_accuracies)
-    _label(axes, (end, lane), _accuracy_text(row, decimals), INK, 17, fontweight="bold")
+    if found.interval:
+        axes.plot(found.interval, [lane, lane], color=BLUE, linewidth=3, solid_capstyle="butt", alpha=0.55, zorder=2)
+        for end in found.interval:
+            axes.plot([end, end], [lane - 0.09, lane + 0.09], color=BLUE, linewidth=2, alpha=0.55, zorder=2)
+    axes.plot(found.value, lane, "o", ms=13, color=BLUE, mec="white", mew=1.5, zorder=4)
+    if len(found.seeds) > 1:
+        above = np.full(len(found.seeds), lane - 0.2)
+        axes.plot(found.seeds, above, "o", ms=6, color=INK, alpha=0.5, mew=0, zorder=3)
+    end = max(*(found.interval or ()), *found.seeds, found.value)
+    _label(axes, (end, lane), text, INK, 17, fontweight="bold")
 
 
-def _accuracy_text(row: Variant, decimals: int) -> str:
-    return percent(row.test_accuracy, decimals, row.test_spread)
+def _text(comparison: Comparison, found: Estimate | None) -> str:
+    return figure_text(comparison.metric, found.value, comparison.decimals, found.spread) if found else "-"
 
 
 def _label(axes: Axes, point: tuple[float, float], text: str, colour: str, size: int, **style: Any) -> None:
@@ -141,30 +158,35 @@ def _label(axes: Axes, point: tuple[float, float], text: str, colour: str, size:
 def _legend(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows
     blue: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 11, "linewidth": 3}
-    keys = [Line2D([], [], label="ours, with its 95 % interval (Wilson)", **blue)]
+    wilson = " (Wilson)" if comparison.metric == "acc" else ""
+    keys = [Line2D([], [], label=f"ours, with its 95 % interval{wilson}", **blue)]
     if any(len(row.test_accuracies) > 1 for row in rows):
         keys.append(Line2D([], [], color=INK, alpha=0.5, marker="o", ms=6, linewidth=0, label="single seeds"))
-    if any(row.reference_accuracy is not None for row in rows):
+    if _published(comparison):
         hollow: dict[str, Any] = {"marker": "D", "ms": 9, "mfc": "none", "mec": ORANGE, "mew": 2}
         keys.append(Line2D([], [], linewidth=0, label="published", **hollow))
     if any(row.step and row.step.p_value is not None for row in rows):
-        text = f"gain in colour: p < {SURE} (McNemar, exact), in grey: may be chance"
+        several = sum(row.step is not None and row.step.p_value is not None for row in rows) > 1
+        how = "paired test, Holm" if several else "paired test"
+        on = f" on {shorten(comparison.against, 24)}" if comparison.against else ""
+        text = f"gain{on} in colour: p < {SURE} ({how}), in grey: may be chance"
         keys.append(Line2D([], [], color=GREEN, marker="$+$", ms=11, linewidth=0, label=text))
     look: dict[str, Any] = {"frameon": False, "fontsize": 12.5, "labelcolor": INK, "columnspacing": 2.5}
     axes.figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), **look)
 
 
 def _write_steps(axes: Axes, comparison: Comparison) -> None:
-    _heading(axes, "gain, points")
+    _heading(axes, "gain, points" if comparison.metric.endswith("acc") else "gain")
     axes.set_xlim(0, 1)
     axes.set_xticks([])
     for place, row in enumerate(comparison.rows):
         step = row.step
         if step is None or step.gain is None:
             continue
-        sure = step.p_value is not None and step.p_value < SURE
-        colour = MUTED if not sure else GREEN if step.gain > 0 else RED
-        text = points(step.gain, comparison.decimals)
+        sure = step.p_holm is not None and step.p_holm < SURE
+        better = (step.gain > 0) == rises(comparison.metric)
+        colour = MUTED if not sure else GREEN if better else RED
+        text = difference(comparison.metric, step.gain, comparison.decimals)
         axes.text(0.02, place - LANE, text, va="center_baseline", color=colour, fontsize=17)
         if step.p_value is not None:
             p = p_text(step.p_value)

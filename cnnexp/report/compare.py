@@ -1,27 +1,35 @@
 """Variants side by side: how good each is, how surely, what each step gained, and what it cost.
 
-Accuracies and gains are fractions (0 to 1) here; `tables`, `chart` and `page` show them in percent and points.
+Accuracies and gains of accuracy are fractions (0 to 1) here; `tables`, `chart` and `page` show them in percent and
+points.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TypeVar
 
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import (
     EPOCHS,
+    FIGURE_NAMES,
     FINAL_VAL_ACC,
     PARAMETERS,
     TEST_ACC,
     TOTAL_SECONDS,
     TRAINABLE_PARAMETERS,
     VAL_ACC,
+    figure_of,
     image_count,
+    rises,
 )
-from cnnexp.metrics.statistics import mcnemar_exact, mean_and_spread, wilson_interval
-from cnnexp.report.predictions import VAL_PREDICTIONS, Predictions, read_predictions
+from cnnexp.metrics.paired import gain_interval, holm, p_value
+from cnnexp.metrics.registry import FIGURES
+from cnnexp.metrics.statistics import mean_and_spread, wilson_interval
+from cnnexp.report.answered import Answers, any_unbalanced, read_answers
+from cnnexp.report.predictions import VAL_PREDICTIONS
 
 T = TypeVar("T")
 
@@ -47,6 +55,7 @@ class Result:
     monitor: str = VAL_ACC  # `trainer.monitor`: the figure by which one of several runs is chosen
     objective: float | None = None  # that figure, of the weights that were kept
     figures: dict[str, float] = field(default_factory=dict)  # of the test, by name, with NAME_low and NAME_high
+    data_digest: str = ""  # of the data set; "" where it is not known
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -87,17 +96,58 @@ class Result:
 
 
 @dataclass(frozen=True)
-class PairedComparison:
-    """A variant against the variant before it (the nearest with a test accuracy)."""
+class Wanted:
+    """What is compared.
 
-    previous: str  # name of that variant
-    gain: float | None  # mean test accuracy less that of `previous`; None where the test images differ
-    p_value: float | None  # McNemar's exact test, lowest seed against lowest seed
-    fixed: tuple[str, ...] = ()  # images that only the newer run got right
+    metric:  of `FIGURE_NAMES`; None: the figure that all runs monitor, else accuracy.
+    against: the variant that the others are compared with, its name or the beginning of the id of one of its runs;
+             None: each with the one before it.
+    pairs:   whether each pair of variants is compared, too.
+    """
+
+    metric: str | None = None
+    against: str | None = None
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of a variant on the test images: mean and standard deviation over its seeds, each of them, and the 95 %
+    interval, None where there is none."""
+
+    value: float
+    spread: float | None
+    seeds: tuple[float, ...]
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A variant against another: the one before it (the nearest with a test accuracy), or the chosen one."""
+
+    previous: str  # name of that other
+    gain: float | None  # the figure less that of `previous`, means over seeds; None where the images differ
+    p_value: float | None  # of all seeds, see `cnnexp.metrics.paired`
+    interval: tuple[float, float] | None = None  # of the gain, 95 %
+    p_holm: float | None = None  # the p value, corrected for all tests of the table
+    fixed: tuple[str, ...] = ()  # images that only the newer run got right, of the runs of lowest seed
     broken: tuple[str, ...] = ()  # images that only the older run got right
-    seconds_per_point: float | None = None  # training time of the variant by percentage point gained
-    parameters_per_point: float | None = None  # its trainable parameters by percentage point gained
+    seconds_per_point: float | None = None  # training time of the variant by 0.01 of the figure that it is better
+    parameters_per_point: float | None = None  # its trainable parameters by 0.01 of the figure
     note: str = ""  # why there is no p value
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants of which neither stands before the other; the gain is that of `variant` on `other`."""
+
+    variant: str
+    other: str
+    gain: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
+    p_holm: float | None
+    note: str
 
 
 @dataclass(frozen=True)
@@ -121,19 +171,40 @@ class Variant:
     total_parameters: int | None
     trainable_parameters: int | None
     step: PairedComparison | None  # None for the first variant and for one without a test accuracy
+    figures: dict[str, Estimate] = field(default_factory=dict)  # on the test images, besides accuracy
+
+    def estimate(self, name: str) -> Estimate | None:
+        """A figure on the test images; None where it is not known."""
+        if name != "acc":
+            return self.figures.get(name)
+        if self.test_accuracy is None:
+            return None
+        return Estimate(self.test_accuracy, self.test_spread, self.test_accuracies, self.interval)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows in the order of the progression, and the runs that they were made from."""
+    """The rows in the order of the progression, and the runs that they were made from.
+
+    metric:  the figure on the test images by which variants are compared.
+    against: the variant with which the others are compared; None: each with the one before it.
+    """
 
     rows: tuple[Variant, ...]
     runs: tuple[Result, ...]
+    metric: str = "acc"
+    against: str | None = None
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def decimals(self) -> int:
         """Digits of a percentage that mean something."""
         return decimals(self.rows)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The figures beside accuracy and `metric` that some variant has."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row.figures if name != self.metric))
 
 
 def decimals(rows: Iterable[Variant]) -> int:
@@ -141,34 +212,60 @@ def decimals(rows: Iterable[Variant]) -> int:
     return 1 if max((row.test_total or 0 for row in rows), default=0) <= 1000 else 2
 
 
-def summarise(results: Sequence[Result]) -> Comparison:
-    """Merge the seeds of each variant and compare each variant with the one before it.
+def monitored_figure(results: Iterable[Result]) -> str:
+    """The figure of `FIGURE_NAMES` that all finished runs monitor on the validation images, else accuracy."""
+    monitors = {result.monitor for result in results if result.finished}
+    return (figure_of(monitors.pop()) if len(monitors) == 1 else None) or "acc"
+
+
+def summarise(results: Sequence[Result], wanted: Wanted | None = None) -> Comparison:
+    """Merge the seeds of each variant and compare each variant with the one before it, or with a chosen one.
 
     Args:
         results: the runs; `order`, then their place in the list, decides the order of the variants.
+        wanted: what is compared.
+
+    Raises:
+        UserError: no variant has the wanted figure, or the name of `against`.
     """
+    wanted = wanted or Wanted()
     ordered = sorted(results, key=lambda result: result.order)
     groups: dict[str, list[Result]] = {}
     for result in ordered:
         groups.setdefault(result.name, []).append(result)
-    rows: list[Variant] = []
-    previous: tuple[Variant, Predictions | str] | None = None
-    for runs in groups.values():
-        runs.sort(key=lambda run: run.seed)
-        row = merge(runs)
-        if row.test_accuracy is not None:
-            answers = _answers(runs)
-            if previous is not None:
-                row = replace(row, step=_step(*previous, row, answers))
-            previous = row, answers
-        rows.append(row)
-    return Comparison(tuple(rows), tuple(ordered))
+    metric = wanted.metric or monitored_figure(results)
+    made = [_Made.of(sorted(runs, key=lambda run: run.seed)) for runs in groups.values()]
+    names = shown_figures([metric, monitored_figure(results)], (one.answers for one in made))
+    made = [one.with_figures(names) for one in made]
+    if wanted.metric:
+        check_known(metric, [one.variant for one in made], results)
+    done = [one for one in made if one.variant.test_accuracy is not None]
+    base = None if wanted.against is None else _named(wanted.against, done)
+    steps = [(base, one) for one in done if one is not base] if base else list(pairwise(done))
+    compared = _corrected([_step(older, newer, metric) for older, newer in steps])
+    by_name = {newer.variant.name: step for (_, newer), step in zip(steps, compared, strict=True)}
+    rows = tuple(replace(one.variant, step=by_name.get(one.variant.name)) for one in made)
+    pairs = list(combinations(done, 2)) if wanted.pairs else []
+    found = _corrected([_step(older, newer, metric) for older, newer in pairs])
+    return Comparison(
+        rows,
+        tuple(ordered),
+        metric,
+        base.variant.name if base else None,
+        tuple(_pair(newer.variant.name, step) for (_, newer), step in zip(pairs, found, strict=True)),
+    )
 
 
 def in_seeds(runs: Sequence[Result]) -> list[Result]:
     """The finished ones, one of each seed, the lowest seed first: a run that was trained twice is no second seed."""
     by_seed = {run.seed: run for run in reversed(runs) if run.finished}
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def digest_of(runs: Sequence[Result]) -> str:
+    """Of the data set that all of them were trained on; "" where it is not known, or not one."""
+    digests = {run.data_digest for run in runs}
+    return digests.pop() if len(digests) == 1 else ""
 
 
 def merge(runs: Sequence[Result]) -> Variant:
@@ -211,44 +308,118 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return mean_and_spread(known)[0] if known else None
 
 
-def _answers(runs: list[Result]) -> Predictions | str:
-    """The predictions of the finished run with the lowest seed, or why there are none."""
-    path = next(run for run in runs if run.finished).predictions_path
-    if path is None or not Path(path).is_file():
-        return f"{runs[0].name} has no predictions.csv"
-    try:
-        return read_predictions(path)
-    except UserError as error:
-        return str(error)
+# ------------------------------------------------------------------------------------------------- figures
 
 
-def _step(
-    older: Variant, older_answers: Predictions | str, newer: Variant, newer_answers: Predictions | str
-) -> PairedComparison:
-    assert older.test_accuracy is not None and newer.test_accuracy is not None
-    gain = newer.test_accuracy - older.test_accuracy
-    step = _with_costs(PairedComparison(older.name, gain, None), newer)
-    for answers in (older_answers, newer_answers):
+def shown_figures(wanted: Iterable[str], answers: Iterable[Answers | str]) -> list[str]:
+    """The figures beside accuracy: those that are wanted, and F1 where the test images of some class are rare."""
+    names = dict.fromkeys(name for name in wanted if name != "acc")
+    return [*(names | dict.fromkeys(["f1_macro"] if any_unbalanced(answers) else []))]
+
+
+def estimate(name: str, runs: Sequence[Result], answers: Answers | str) -> Estimate | None:
+    """A figure of finished runs that differ in their seed, as they recorded it, or else of their answers."""
+    recorded = [run.figures[name] for run in runs if name in run.figures]
+    low, high = (runs[0].figures.get(f"{name}_{end}") for end in ("low", "high")) if runs else (None, None)
+    measured = None
+    if isinstance(answers, Answers) and (len(recorded) < len(runs) or len(runs) > 1 or low is None):
+        measured = answers.measure(name)
+    if len(recorded) < len(runs) and measured is not None and isinstance(answers, Answers):
+        recorded = [FIGURES[name].function(answers.labels, table) for table in answers.tables_for(name)]
+    if not recorded or len(recorded) < len(runs):
+        return None
+    value, spread = mean_and_spread(recorded)
+    interval = measured.interval if measured else None
+    if len(runs) == 1 and low is not None and high is not None:
+        interval = low, high
+    return Estimate(value, spread, tuple(recorded), interval)
+
+
+def check_known(metric: str, variants: Iterable[Variant], results: Sequence[Result]) -> None:
+    """Refuse a figure that none of the variants with a finished run has.
+
+    Raises:
+        UserError: that.
+    """
+    finished = [row for row in variants if row.test_accuracy is not None]
+    if not finished or any(row.estimate(metric) for row in finished):
+        return
+    known = [name for name in FIGURE_NAMES if name == "acc" or any(name in run.figures for run in results)]
+    raise UserError(f"--metric {metric}: no finished run has it of its test images; they have {', '.join(known)}")
+
+
+# --------------------------------------------------------------------------------------------------- steps
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A variant, and what it is compared by: its finished runs, one a seed, and their answers or why there are none."""
+
+    variant: Variant
+    runs: Sequence[Result]
+    answers: Answers | str
+
+    @classmethod
+    def of(cls, runs: Sequence[Result]) -> "_Made":
+        variant, done = merge(runs), in_seeds(runs)
+        paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in done]
+        return cls(variant, done, read_answers(variant.name, paths, digest_of(done)))
+
+    def with_figures(self, names: Iterable[str]) -> "_Made":
+        found = {name: estimate(name, self.runs, self.answers) for name in names}
+        figures = {name: figure for name, figure in found.items() if figure is not None}
+        return replace(self, variant=replace(self.variant, figures=figures))
+
+
+def _named(name: str, variants: Sequence[_Made]) -> _Made:
+    """The variant of this name, or else the one with a run whose id begins so."""
+    found = [one for one in variants if one.variant.name == name]
+    if not found and name:
+        found = [one for one in variants if any(run_id.startswith(name) for run_id in one.variant.run_ids)]
+    if len(found) != 1:
+        known = "; ".join(one.variant.name for one in variants)
+        which = "fits several variants" if len(found) > 1 else "is none of the variants that have finished"
+        raise UserError(f"--against {name}: {which}; name one of: {known}; or give the beginning of a run id")
+    return found[0]
+
+
+def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
+    before, after = older.variant.estimate(metric), newer.variant.estimate(metric)
+    gain = after.value - before.value if before and after else None
+    name = older.variant.name
+    before_digest, digest = digest_of(older.runs), digest_of(newer.runs)
+    if before_digest and digest and before_digest != digest:
+        return PairedComparison(name, None, None, note=f"not the same data as {name}")
+    step = _with_costs(PairedComparison(name, gain, None), newer.variant, metric)
+    for answers in (older.answers, newer.answers):
         if isinstance(answers, str):
             return replace(step, note=answers)
-    assert isinstance(older_answers, Predictions) and isinstance(newer_answers, Predictions)
-    if truth(older_answers) != truth(newer_answers):
-        return PairedComparison(older.name, None, None, note=f"not the same test images as {older.name}")
-    was_right = dict(zip(older_answers.ids, older_answers.correct.tolist(), strict=True))
-    is_right = dict(zip(newer_answers.ids, newer_answers.correct.tolist(), strict=True))
-    fixed = tuple(image for image in newer_answers.ids if is_right[image] and not was_right[image])
-    broken = tuple(image for image in newer_answers.ids if was_right[image] and not is_right[image])
-    return replace(step, p_value=mcnemar_exact(len(broken), len(fixed)), fixed=fixed, broken=broken)
+    assert isinstance(older.answers, Answers) and isinstance(newer.answers, Answers)
+    if not newer.answers.same_images(older.answers):
+        return PairedComparison(name, None, None, note=f"not the same test images as {name}")
+    was, now = older.answers.lowest, newer.answers.lowest
+    was_right = dict(zip(was.ids, was.correct.tolist(), strict=True))
+    is_right = dict(zip(now.ids, now.correct.tolist(), strict=True))
+    fixed = tuple(image for image in now.ids if is_right[image] and not was_right[image])
+    broken = tuple(image for image in now.ids if was_right[image] and not is_right[image])
+    step = replace(step, fixed=fixed, broken=broken)
+    one, other = older.answers.measure(metric), newer.answers.measure(metric)
+    if one is None or other is None:
+        return replace(step, note=f"{metric} is not defined for these answers")
+    return replace(step, p_value=p_value(one, other), interval=gain_interval(one, other))
 
 
-def truth(answers: Predictions) -> dict[str, str]:
-    """The class of each image, by name: two runs were tested on the same images where these are equal."""
-    names = (answers.class_names[label] for label in answers.labels)
-    return dict(zip(answers.ids, names, strict=True))
+def _corrected(steps: Sequence[PairedComparison]) -> list[PairedComparison]:
+    found = holm([step.p_value for step in steps])
+    return [replace(step, p_holm=p) for step, p in zip(steps, found, strict=True)]
 
 
-def _with_costs(step: PairedComparison, newer: Variant) -> PairedComparison:
-    gained = 100 * (step.gain or 0.0)
+def _pair(name: str, step: PairedComparison) -> Pair:
+    return Pair(name, step.previous, step.gain, step.interval, step.p_value, step.p_holm, step.note)
+
+
+def _with_costs(step: PairedComparison, newer: Variant, metric: str) -> PairedComparison:
+    gained = 100 * (step.gain or 0.0) * (1 if rises(metric) else -1)
     if gained <= 0:
         return step
     seconds, parameters = newer.train_seconds, newer.trainable_parameters

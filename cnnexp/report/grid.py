@@ -6,20 +6,31 @@ Everything here is of the validation images, for a choice is made here; the test
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, median
+from pathlib import Path
+from statistics import median
 
-import numpy as np
-
-from cnnexp.errors import UserError
 from cnnexp.formats import number
-from cnnexp.metrics.names import VAL_ACC, VAL_LOSS, rises
-from cnnexp.metrics.statistics import mcnemar_exact, mean_and_spread
-from cnnexp.report.compare import Result, Variant, decimals, in_seeds, merge, truth
-from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.metrics.chosen import corrected_for_choice
+from cnnexp.metrics.names import VAL_ACC, figure_of, rises
+from cnnexp.metrics.paired import holm, p_value
+from cnnexp.metrics.registry import FIGURES
+from cnnexp.metrics.statistics import mean_and_spread
+from cnnexp.report.answered import Answers, read_answers
+from cnnexp.report.compare import (
+    Estimate,
+    Result,
+    Variant,
+    check_known,
+    decimals,
+    digest_of,
+    estimate,
+    in_seeds,
+    merge,
+    shown_figures,
+)
 
 SURE = 0.05  # of two points whose difference has a larger p value, neither is better
 MOST_LEVELS = 6  # a key of more numbers is cut in two halves
-LEAST = 1e-7  # a probability that a loss is taken of, as Keras has it
 
 
 @dataclass(frozen=True)
@@ -29,10 +40,10 @@ class Point:
     settings: by each key that varies, its value; numbers in their shortest form.
     figure:   mean of `Grid.monitor` over the finished runs; `spread` is its standard deviation, None for one run.
     rank:     1 is the best, equal figures share one; None without a figure.
-    p_value:  of the difference to the best, on the validation images of both runs of lowest seed: McNemar's exact test
-              for an accuracy, for a loss the normal approximation over the images. None where the answers are not
-              known, and for the best.
-    tied:     whether the best is not to be told from it.
+    p_value:  of the difference to the best, on the validation images, of all seeds (`cnnexp.metrics.paired`). None
+              where the answers are not known, and for the best.
+    p_holm:   the same, corrected for all points of the grid.
+    tied:     whether the best is not to be told from it: `p_holm` is 0.05 or more, or the figures are equal.
     """
 
     variant: Variant
@@ -41,6 +52,7 @@ class Point:
     spread: float | None
     rank: int | None = None
     p_value: float | None = None
+    p_holm: float | None = None
     tied: bool = False
 
     @property
@@ -55,7 +67,8 @@ class Level:
 
     mean:     of their figures.
     gain:     mean difference to the points that differ in this key alone and have its first value; None without pairs.
-    interval: 95 % of `gain`, by Student's t over the pairs; None for less than two.
+    interval: 95 % of `gain`, by Student's t over the pairs; None for less than two. Of halves gain and interval are
+              those of the difference of their means (Welch's t).
     """
 
     value: str
@@ -75,6 +88,22 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """The best point, side by side: the figure that it was chosen for, the same corrected for that, and of the test.
+
+    points:    how many it was chosen from.
+    corrected: see `cnnexp.metrics.chosen`; None where not every point has its answers to the same validation images.
+    metric:    the name of that figure of the test images; accuracy for a figure of the training images.
+    """
+
+    figure: float
+    points: int
+    corrected: float | None
+    metric: str
+    test: Estimate | None
+
+
+@dataclass(frozen=True)
 class Grid:
     """The points, the best first, those without a figure last; and the runs that they were made from."""
 
@@ -83,99 +112,130 @@ class Grid:
     points: tuple[Point, ...]
     effects: tuple[Effect, ...]
     runs: tuple[Result, ...]
+    chosen: Chosen | None = None
 
     @property
     def decimals(self) -> int:
         """Digits of a percentage that mean something."""
         return decimals(point.variant for point in self.points)
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The figures beside accuracy that some point has of the test images."""
+        return tuple(dict.fromkeys(name for point in self.points for name in point.variant.figures))
 
-def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]]) -> Grid:
+
+def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]], metric: str | None = None) -> Grid:
     """Merge the seeds of each point, rank the points, and say what each key does.
 
     Args:
         results: the runs; of points with the same figure the one of the lowest `order` stands first.
         settings: of each run, its value of each key that varies; all have the same keys.
+        metric: of `FIGURE_NAMES`, the figure of the validation images by which they are ranked; None: the one that all
+            monitor, else accuracy.
+
+    Raises:
+        UserError: no run has `metric`.
     """
     monitors = {result.monitor for result in results if result.finished}
     monitor = monitors.pop() if len(monitors) == 1 else VAL_ACC  # which all of them have
+    if metric is not None and metric != figure_of(monitor):
+        monitor = f"val/{metric}"
     groups: dict[tuple[str, ...], list[tuple[Result, Mapping[str, str]]]] = {}
     for result, values in sorted(zip(results, settings, strict=True), key=lambda pair: pair[0].order):
         groups.setdefault(tuple(values.values()), []).append((result, values))
-    points: list[tuple[Point, list[Result]]] = []
-    for group in groups.values():
-        runs = sorted((result for result, _ in group), key=lambda run: run.seed)
-        points.append((_point(runs, group[0][1], monitor), runs))
+    made = [_Made.of(runs) for runs in groups.values()]
+    names = shown_figures([name for name in (metric, figure_of(monitor)) if name], (one.answers for one in made))
+    made = [one.with_figures(monitor, names) for one in made]
+    if metric is not None:
+        check_known(metric, [one.point.variant for one in made], results)
     keys = tuple(settings[0]) if settings else ()
-    made = [point for point, _ in points if point.figure is not None]
-    effects = tuple(_effect(key, made) for key in keys if len({point.settings[key] for point in made}) > 1)
+    points = _ranked(made, monitor)
+    known = [one.point for one in made if one.point.figure is not None]
+    effects = tuple(_effect(key, known) for key in keys if len({point.settings[key] for point in known}) > 1)
     runs_in_order = tuple(sorted(results, key=lambda result: result.order))
-    return Grid(monitor, keys, tuple(_ranked(points, monitor)), effects, runs_in_order)
+    return Grid(monitor, keys, tuple(points), effects, runs_in_order, _chosen(made, points, monitor))
 
 
-def _point(runs: Sequence[Result], settings: Mapping[str, str], monitor: str) -> Point:
-    known = [_figure(run, monitor) for run in in_seeds(runs)]
-    figures = [figure for figure in known if figure is not None and math.isfinite(figure)]
-    figure, spread = mean_and_spread(figures) if figures else (None, None)
-    return Point(merge(runs), settings, figure, spread)
+@dataclass(frozen=True)
+class _Made:
+    """A point, its finished runs, one a seed, and their answers to the validation images, or why there are none."""
+
+    point: Point
+    runs: Sequence[Result]
+    answers: Answers | str
+
+    @classmethod
+    def of(cls, group: Sequence[tuple[Result, Mapping[str, str]]]) -> "_Made":
+        runs = sorted((result for result, _ in group), key=lambda run: run.seed)
+        variant, done = merge(runs), in_seeds(runs)
+        answers = read_answers(variant.name, [run.val_predictions_path for run in done], digest_of(done))
+        return cls(Point(variant, group[0][1], None, None), done, answers)
+
+    def with_figures(self, monitor: str, names: Sequence[str]) -> "_Made":
+        """With its figure of the validation images, and those of the test images."""
+        known = [self._figure(at, monitor) for at in range(len(self.runs))]
+        found = [figure for figure in known if figure is not None and math.isfinite(figure)]
+        figure, spread = mean_and_spread(found) if found else (None, None)
+        tested = self._tested(names)
+        of_test = {name: made for name in names if (made := estimate(name, self.runs, tested)) is not None}
+        variant = replace(self.point.variant, figures=of_test)
+        return replace(self, point=replace(self.point, variant=variant, figure=figure, spread=spread))
+
+    def _figure(self, at: int, monitor: str) -> float | None:
+        """Of one of the runs: as it was recorded, or else of its answers."""
+        run, name = self.runs[at], figure_of(monitor)
+        if monitor == VAL_ACC:
+            return run.val_accuracy
+        if run.monitor == monitor:
+            return run.objective
+        if name is None or isinstance(self.answers, str):
+            return None
+        return FIGURES[name].function(self.answers.labels, self.answers.tables_for(name)[at])
+
+    def _tested(self, names: Sequence[str]) -> Answers | str:
+        """The answers to the test images, where what was recorded does not do."""
+        if not names or (len(self.runs) == 1 and all(f"{name}_low" in self.runs[0].figures for name in names)):
+            return "not needed"
+        paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in self.runs]
+        return read_answers(self.point.variant.name, paths, digest_of(self.runs))
 
 
-def _figure(run: Result, monitor: str) -> float | None:
-    return run.val_accuracy if monitor == VAL_ACC else run.objective
-
-
-def _ranked(points: Sequence[tuple[Point, Sequence[Result]]], monitor: str) -> Iterator[Point]:
+def _ranked(made: Sequence[_Made], monitor: str) -> list[Point]:
     """The points with their ranks, the best first."""
     sign = -1 if rises(monitor) else 1
-    worst_last = sorted(points, key=lambda p: math.inf if p[0].figure is None else sign * p[0].figure)
-    best, best_runs = worst_last[0]
-    chosen = _answers(best_runs)
-    place = 0
-    for at, (point, runs) in enumerate(worst_last):
-        if point.figure is None:
-            yield point
-            continue
-        if at == 0 or point.figure != worst_last[at - 1][0].figure:
-            place = at + 1
-        if at == 0:
-            yield replace(point, rank=place)
-            continue
-        p_value = _p_value(chosen, _answers(runs), monitor)
-        tied = point.figure == best.figure or (p_value is not None and p_value >= SURE)
-        yield replace(point, rank=place, p_value=p_value, tied=tied)
+    ordered = sorted(made, key=lambda one: math.inf if one.point.figure is None else sign * one.point.figure)
+    known = [one for one in ordered if one.point.figure is not None]
+    p_values = [_p_value(known[0].answers, one.answers, monitor) for one in known[1:]]
+    points: list[Point] = []
+    tests = [(None, None), *zip(p_values, holm(p_values), strict=True)]  # the best has none
+    for at, (one, (p, corrected)) in enumerate(zip(known, tests, strict=False)):
+        same = at > 0 and one.point.figure == known[at - 1].point.figure
+        place = points[-1].rank if same else at + 1
+        tied = at > 0 and (one.point.figure == known[0].point.figure or (corrected is not None and corrected >= SURE))
+        points.append(replace(one.point, rank=place, p_value=p, p_holm=corrected, tied=tied))
+    return [*points, *(one.point for one in ordered if one.point.figure is None)]
 
 
-def _answers(runs: Sequence[Result]) -> Predictions | None:
-    """To the validation images, of the finished run with the lowest seed; None where they are not known."""
-    path = next((run.val_predictions_path for run in runs if run.finished), None)
-    if path is None or not path.is_file():
+def _p_value(one: Answers | str, other: Answers | str, monitor: str) -> float | None:
+    name = figure_of(monitor)
+    if name is None or isinstance(one, str) or isinstance(other, str) or not one.same_images(other):
+        return None  # of training images there are no answers
+    measured, also = one.measure(name), other.measure(name)
+    return None if measured is None or also is None else p_value(measured, also)
+
+
+def _chosen(made: Sequence[_Made], points: Sequence[Point], monitor: str) -> Chosen | None:
+    known = [one for one in made if one.point.figure is not None]
+    if not known or points[0].figure is None:
         return None
-    try:
-        return read_predictions(path)
-    except UserError:
-        return None
-
-
-def _p_value(one: Predictions | None, other: Predictions | None, monitor: str) -> float | None:
-    if one is None or other is None or truth(one) != truth(other):
-        return None
-    place = {image: number for number, image in enumerate(other.ids)}
-    other = other.take(np.array([place[image] for image in one.ids], np.int64))
-    if monitor == VAL_ACC:
-        right, also = one.correct, other.correct
-        return mcnemar_exact(int((right & ~also).sum()), int((also & ~right).sum()))
-    if monitor == VAL_LOSS:
-        more = _losses(other) - _losses(one)
-        error = float(more.std(ddof=1)) / math.sqrt(len(more)) if len(more) > 1 else 0.0
-        return None if not error else 2 * NormalDist().cdf(-abs(float(more.mean())) / error)
-    return None  # of training images there are no answers
-
-
-def _losses(answers: Predictions) -> np.ndarray:
-    """(N,) cross-entropy of each image."""
-    given = answers.probabilities[np.arange(len(answers.ids)), answers.labels]
-    losses: np.ndarray = -np.log(np.clip(given, LEAST, 1))
-    return losses
+    name = figure_of(monitor)
+    answers = [one.answers for one in known if isinstance(one.answers, Answers)]
+    corrected = None
+    if name and len(answers) == len(known) and all(answers[0].same_images(other) for other in answers):
+        corrected = corrected_for_choice(name, answers[0].labels, [other.tables_for(name) for other in answers])
+    metric = name or "acc"
+    return Chosen(points[0].figure, len(known), corrected, metric, points[0].variant.estimate(metric))
 
 
 # ------------------------------------------------------------------------------------------------ effects
@@ -226,7 +286,30 @@ def _halves(key: str, points: Sequence[Point], numbers: Mapping[str, float]) -> 
     low = [point for point in points if numbers[point.settings[key]] <= middle]
     high = [point for point in points if numbers[point.settings[key]] > middle]
     halves = ((f"\N{LESS-THAN OR EQUAL TO} {middle:.3g}", low), (f"> {middle:.3g}", high))
-    return Effect(key, tuple(Level(text, len(half), _mean(half)) for text, half in halves if half), halved=True)
+    levels = [Level(text, len(half), _mean(half)) for text, half in halves if half]
+    if len(levels) == 2:
+        gain = levels[1].mean - levels[0].mean
+        levels[1] = replace(levels[1], gain=gain, interval=_welch(low, high))
+    return Effect(key, tuple(levels), halved=True)
+
+
+def _welch(low: Sequence[Point], high: Sequence[Point]) -> tuple[float, float] | None:
+    """95 % of the difference of two means (Welch 1947, "The generalization of Student's problem", Biometrika 34)."""
+    from scipy.special import stdtrit  # not needed by who only trains
+
+    parts = []
+    for half in (low, high):
+        _, spread = mean_and_spread([point.figure for point in half if point.figure is not None])
+        if spread is None:
+            return None
+        parts.append((spread**2 / len(half), len(half) - 1))
+    total = math.fsum(part for part, _ in parts)
+    if total == 0:
+        return None
+    freedom = total**2 / math.fsum(part**2 / less for part, less in parts)
+    half_width = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+    gain = _mean(high) - _mean(low)
+    return gain - half_width, gain + half_width
 
 
 def _mean(points: Sequence[Point]) -> float:

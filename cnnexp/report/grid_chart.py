@@ -16,7 +16,7 @@ from cnnexp.formats import number
 from cnnexp.metrics.names import rises
 from cnnexp.report.grid import Effect, Grid, Point
 from cnnexp.report.style import BLUE, LINES, ORANGE, TINTS, headline, new_figure, save_titled
-from cnnexp.report.tables import runs_text
+from cnnexp.report.tables import chosen_table, runs_text, setting_text
 from cnnexp.report.wording import figure as figure_text
 from cnnexp.report.wording import setting, short_keys
 from cnnexp.sheet import INK, MUTED, PAPER, RED
@@ -48,7 +48,7 @@ def grid_figure(grid: Grid, title: str) -> Figure:
     parts: Any = figure.subfigures(1, 2, width_ratios=[1, 1.15]) if charts else (figure, None)
     left, right = parts
     _draw_points(left.subplots(), grid, points)
-    _legend(figure, points, not all(effect.halved for effect in effects))
+    _legend(figure, grid, points, not all(effect.halved for effect in effects))
     if right is None:
         return figure
     cells = right.subplots(rows, across, squeeze=False).ravel()
@@ -86,19 +86,22 @@ def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
     _plain(axes, f"{grid.monitor}{more}")
     axes.grid(axis="x", color=LINES, linewidth=1)
     axes.set_ylim(len(points) - 0.5, -0.5)
-    axes.set_yticks(range(len(points)), [_label(point) for point in points])
+    axes.set_yticks(range(len(points)), [shorten(setting_text(point), 44) for point in points])
     axes.tick_params("y", labelsize=11, labelcolor=INK, pad=8)
     names, at = shorten(", ".join(short_keys(grid.keys)), 44), axes.transAxes
     offset: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom"}
     axes.annotate(names, (0, 1), (-10, 9), xycoords=at, fontsize=12, color=MUTED, **offset)
     figures = [point.figure for point in points if point.figure is not None]
     low, high = min(figures, default=0.0), max(figures, default=1.0)
+    if grid.chosen and grid.chosen.corrected is not None and grid.points[0] in points:
+        low, high = min(low, grid.chosen.corrected), max(high, grid.chosen.corrected)
     room = max(high - low, 0.02)
     axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
     ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*axes.get_xlim())
     most = 1.0001 if grid.monitor.endswith("acc") else high + room
     axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= min(most, axes.get_xlim()[1])])
     axes.xaxis.set_major_formatter(_axis(grid))
+    _draw_chosen(axes, grid)
     for place, point in enumerate(points):
         if point.figure is None:
             at = axes.get_yaxis_transform()
@@ -118,20 +121,33 @@ def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, points: Sequence[Point], means: bool) -> None:
+def _draw_chosen(axes: Axes, grid: Grid) -> None:
+    """What the best is worth: beside its point the figure corrected for the choice, below all three in words."""
+    if grid.chosen is None or len(grid.points) < 2:
+        return
+    if grid.chosen.corrected is not None and axes.get_xlim()[0] <= grid.chosen.corrected:
+        axes.plot(grid.chosen.corrected, 0, "o", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=1)
+    made = chosen_table(grid)
+    cells, heads = made.rows[0], made.columns
+    value, tested = (f"{heads[at]} {cells[at]}" for at in (1, 3))
+    text = f"{heads[0]}: {value}, corrected for the choice {cells[2]};\n{tested}" + (
+        "" if cells[4] == "-" else f" ({cells[4]})"
+    )
+    axes.set_xlabel(text, fontsize=12, color=INK, labelpad=10)
+
+
+def _legend(figure: Figure, grid: Grid, points: Sequence[Point], means: bool) -> None:
     kinds = [("best", ORANGE), ("not to be told from it", BLUE), ("others", MUTED)]
     keys = [Line2D([], [], linewidth=0, marker="o", ms=9, color=colour, label=text) for text, colour in kinds]
+    if grid.chosen and grid.chosen.corrected is not None and len(grid.points) > 1:
+        hollow: dict[str, Any] = {"marker": "o", "ms": 9, "mfc": "none", "mec": ORANGE, "mew": 2}
+        keys.insert(1, Line2D([], [], linewidth=0, label="the best, corrected for the choice", **hollow))
     if any(point.spread is not None for point in points):
         keys.append(Line2D([], [], color=MUTED, linewidth=2, label="± standard deviation over seeds"))
     if means:
         keys.append(Line2D([], [], color=BLUE, linewidth=2, marker="o", ms=8, label="mean of a value"))
     look: dict[str, Any] = {"frameon": False, "fontsize": 12.5, "labelcolor": INK, "columnspacing": 2.5}
     figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), **look)
-
-
-def _label(point: Point) -> str:
-    """The values of a point, as `0.001, geometric`."""
-    return shorten(", ".join(map(setting, point.settings.values())) or point.variant.name, 44)
 
 
 # ------------------------------------------------------------------------------------------------ effects

@@ -7,13 +7,24 @@ from pathlib import Path
 
 from cnnexp.console import visible
 from cnnexp.files import write_atomic
+from cnnexp.metrics.names import rises
 from cnnexp.report.compare import Comparison, PairedComparison, Result, Variant
 from cnnexp.report.grid import Grid
 from cnnexp.report.mistakes import Mistake, kind_of
 from cnnexp.report.page_table import STYLE as TABLE_STYLE
 from cnnexp.report.page_table import html_table, sort_rules
-from cnnexp.report.tables import Table, effect_table, grid_table, table_rows
-from cnnexp.report.wording import heading, points
+from cnnexp.report.tables import (
+    COSTS,
+    Table,
+    chosen_table,
+    compared_by,
+    effect_table,
+    grid_table,
+    not_compared,
+    pair_table,
+    table_rows,
+)
+from cnnexp.report.wording import difference, heading
 
 MOST_PICTURES = 8  # of each list of images
 MOST_PICTURES_OF_ALL = 400  # a page of many steps shows fewer of each, and stays below 3 MB
@@ -69,19 +80,23 @@ figcaption { font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere; }
 
 READING_OF_GRID = """
 <dl>
-<dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor names: of the validation images,
-and of the weights that were kept. Several runs that differ only in their seed are shown as mean &plusmn; standard
-deviation.</dd>
+<dt>rank</dt><dd>By the figure of the column beside the keys, which trainer.monitor (or --metric) names: of the
+validation images, and of the weights that were kept. Several runs that differ only in their seed are shown as mean
+&plusmn; standard deviation.</dd>
 <dt>best, tie, p</dt><dd>The best is the one that is chosen. p is of the difference between it and each other: could
-both be equally good, on the validation images? For an accuracy it is McNemar's exact test of the two runs of lowest
-seed, for a loss the normal approximation over the images. A tie is not to be told from the best: p is 0.05 or more,
-or the figures are equal. Runs of older versions did not keep their answers, and have no p. The best of many
-is a little too good: it was chosen for its figure.</dd>
+both be equally good, on the validation images? It is a paired test over the images, with the answers of all seeds; of
+accuracies of single runs McNemar's (mid p). p Holm is corrected for the number of points. A tie is not to be told from
+the best: p Holm is 0.05 or more, or the figures are equal. Runs of older versions did not keep their answers, and have
+no p.</dd>
+<dt>corrected</dt><dd>The best of many is a little too good: it was chosen for its figure. In each of
+1000 resamples of the validation images the best is chosen anew, and its figure taken of the images left out; this is
+the mean. It is to be read beside the figure of the test images, which chose nothing.</dd>
 <dt>what each key does</dt><dd>The mean of all points in which the key has the value, and the gain on those which differ
 in this key alone and have its first value, with its 95 % interval (Student's t over these pairs). A key with many
-numbers is cut at their median.</dd>
-<dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval. They are
-read once, at the end of a run, and rank nothing here.</dd>
+numbers is cut at their median; its gain is the difference of the two means (Welch's t).</dd>
+<dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval; those of
+other figures come from 1000 resamples of the images. They are read once, at the end of a run, and rank nothing
+here.</dd>
 </dl>
 """
 
@@ -90,18 +105,20 @@ READING = """
 <dt>val %, test %</dt><dd>Share of images classified correctly. Several runs that differ only in
 their seed are shown as mean &plusmn; standard deviation. Variants should be chosen by the validation
 figure; the test images are read once, at the end of a run.</dd>
-<dt>95 % interval</dt><dd>Wilson's score interval of the test accuracy: what a test set of this
-size can say. Seeds share the test images, so more seeds do not narrow it.</dd>
+<dt>95 % interval</dt><dd>What a test set of this size can say: Wilson's score interval of the test accuracy, of
+another figure one from 1000 resamples of the images. Seeds share the test images, so more seeds narrow it little.</dd>
 <dt>published %</dt><dd>The accuracy that the source of the experiment reports, where it reports
 one.</dd>
-<dt>gain, p</dt><dd>Percentage points on the variant before it, and the p value of McNemar's exact
-test, which counts only the images on which the two runs of lowest seed differ. Above 0.05, the difference
-may well be chance. Many steps make many tests: of twenty without effect, about one falls below 0.05.</dd>
+<dt>gain, p</dt><dd>What the figure changed on the variant before it, or on the one that is named above, with its 95 %
+interval, and whether that may be chance: a paired test over the same images, each with the answers of all seeds. For
+an accuracy the signs of the images' differences are tossed (of single runs, McNemar's test with the mid p), for other
+figures the answers. Above 0.05, the difference may well be chance. Many steps make many tests: of twenty without
+effect, about one falls below 0.05. p Holm is corrected for that.</dd>
 <dt>fixed/broken</dt><dd>Images that only this variant's run got right, and that only the run
-before it got right.</dd>
+before it got right, of the runs of lowest seed.</dd>
 <dt>time/point, trainable/point</dt><dd>The training time and the trained parameters of the
-variant, by percentage point that it gained. None where it gained nothing. Times hold for the machine they
-were measured on.</dd>
+variant, by percentage point (0.01 of the figure) that it gained. None where it gained nothing. Times hold for the
+machine they were measured on.</dd>
 </dl>
 """
 
@@ -180,16 +197,31 @@ def data_uri(picture: bytes) -> str:
 
 def _table(comparison: Comparison) -> str:
     columns, rows = table_rows(comparison)
-    best = max((row.test_accuracy for row in comparison.rows if row.test_accuracy is not None), default=None)
-    place = columns.index("test %")
-    bold = [(at, place) for at, row in enumerate(comparison.rows) if best is not None and row.test_accuracy == best]
-    return html_table(Table(columns, rows), 0, bold)
+    found = [row.estimate(comparison.metric) for row in comparison.rows]
+    values = [figure.value for figure in found if figure is not None]
+    best = (max if rises(comparison.metric) else min)(values, default=None)
+    place = columns.index(heading(f"test/{comparison.metric}"))
+    bold = [(at, place) for at, figure in enumerate(found) if figure is not None and figure.value == best]
+    lines = [compared_by(comparison, chosen=True), *(f"not compared: {line}" for line in not_compared(comparison))]
+    said = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in lines) if len(rows) > 1 else ""
+    costs = [at for at, name in enumerate(columns) if name in COSTS]
+    first = [at for at in range(len(columns)) if at not in costs]
+    shown = html_table(_columns(columns, rows, first), 0, [(at, first.index(place)) for at, place in bold]) + said
+    if comparison.pairs:
+        shown += f"<h2>Each pair: what the one gains on the other</h2>\n{html_table(pair_table(comparison), 1)}"
+    return f"{shown}<h2>What each cost</h2>\n{html_table(_columns(columns, rows, [0, *costs]), 2)}"
+
+
+def _columns(columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> Table:
+    return Table([columns[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
 def _grid_tables(grid: Grid) -> str:
     made, effects = grid_table(grid), effect_table(grid)
     place = made.columns.index(heading(grid.monitor))
     shown = html_table(made, 0, [(at, place) for at, point in enumerate(grid.points) if point.best])
+    if grid.chosen:
+        shown += f"<h2>The best, and what choosing it added</h2>\n{html_table(chosen_table(grid), 2)}"
     if not effects.rows:
         return shown
     return f"{shown}<h2>What each key does, all else equal</h2>\n{html_table(effects, 1)}"
@@ -198,17 +230,23 @@ def _grid_tables(grid: Grid) -> str:
 def _steps(comparison: Comparison, mistakes: Mapping[str, Mapping[str, Mistake]]) -> str:
     stepped = [(row, row.step) for row in comparison.rows if row.step]
     most = min(MOST_PICTURES, MOST_PICTURES_OF_ALL // (2 * max(len(stepped), 1)))
-    return "".join(_step(row, step, comparison.decimals, mistakes.get(row.name, {}), most) for row, step in stepped)
+    return "".join(
+        _step(row, step, _gained(step, comparison), mistakes.get(row.name, {}), most) for row, step in stepped
+    )
 
 
-def _step(row: Variant, step: PairedComparison, decimals: int, mistakes: Mapping[str, Mistake], most: int) -> str:
-    heading = f"{escape(step.previous)} &rarr; {escape(row.name)}"
-    if step.gain is not None:
-        heading += f", {points(step.gain, decimals)} points"
-    parts = [f"<section>\n<h2>{heading}</h2>\n"]
+def _gained(step: PairedComparison, comparison: Comparison) -> str:
+    if step.gain is None:
+        return ""
+    points = "points" if comparison.metric.endswith("acc") else comparison.metric
+    return f", {difference(comparison.metric, step.gain, comparison.decimals)} {points}"
+
+
+def _step(row: Variant, step: PairedComparison, gained: str, mistakes: Mapping[str, Mistake], most: int) -> str:
+    parts = [f"<section>\n<h2>{escape(step.previous)} &rarr; {escape(row.name)}{escape(gained)}</h2>\n"]
     if step.note:
         parts.append(f'<p class="muted">Not compared image by image: {escape(step.note)}.</p>\n')
-    else:
+    if not step.note or step.fixed or step.broken:
         parts.append(_photos("good", f"fixed by {row.name}", step.fixed, mistakes, most))
         parts.append(_photos("bad", f"broken by {row.name}", step.broken, mistakes, most))
         if (step.fixed or step.broken) and not mistakes:

@@ -9,8 +9,8 @@ from typing import Any
 
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_text
-from cnnexp.metrics.names import VAL_ACC
-from cnnexp.report.compare import Comparison, PairedComparison, Variant
+from cnnexp.metrics.names import VAL_ACC, rises
+from cnnexp.report.compare import Comparison, Estimate, Pair, PairedComparison, Variant
 from cnnexp.report.grid import Grid, Point
 from cnnexp.report.wording import (
     big,
@@ -20,26 +20,12 @@ from cnnexp.report.wording import (
     heading,
     p_text,
     percent,
-    points,
     setting,
     short_keys,
 )
 
-COLUMNS = (
-    "variant",
-    "runs",
-    "val %",
-    "test %",
-    "95 % interval",
-    "published %",
-    "gain",
-    "p",
-    "fixed/broken",
-    "time",
-    "trainable",
-    "time/point",
-    "trainable/point",
-)
+GAIN_INTERVAL, HOLM = "95 % of gain", "p Holm"
+COSTS = ("time", "trainable", "time/point", "trainable/point")
 # what a narrow terminal does without, the first first
 DROPPED = (
     "trainable/point",
@@ -47,14 +33,16 @@ DROPPED = (
     "published %",
     "trainable",
     "time",
+    GAIN_INTERVAL,
     "fixed/broken",
     "95 % interval",
     "runs",
     "p",
+    HOLM,
     "val %",
     "gain",
 )
-DROPPED_OF_GRID = ("trainable", "time", "95 % interval", "runs", "test %", "p")  # then keys, the last first
+DROPPED_OF_GRID = ("trainable", "time", "95 % interval", "runs", "test %", "p", HOLM)  # then keys, the last first
 
 
 @dataclass(frozen=True)
@@ -69,36 +57,115 @@ class Table:
 def table_rows(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column heads, and a row of text a variant, for a terminal or a page; "-" where there is no figure.
 
-    Published figures have a column only where there is one.
+    Published figures have a column only where there is one, p values of several tests another for Holm's correction.
     """
-    published = any(row.reference_accuracy is not None for row in comparison.rows)
-    kept = [place for place, column in enumerate(COLUMNS) if published or column != "published %"]
-    rows = [_texts(row, comparison.decimals) for row in comparison.rows]
-    return tuple(COLUMNS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
+    several = sum(row.step is not None and row.step.p_value is not None for row in comparison.rows) > 1
+    absent = set() if any(row.reference_accuracy is not None for row in comparison.rows) else {"published %"}
+    absent |= set() if several else {HOLM}
+    rows = [_texts(row, comparison) for row in comparison.rows]
+    columns = tuple(name for name in (rows[0] if rows else ()) if name not in absent)
+    return columns, [tuple(row[name] for name in columns) for row in rows]
 
 
-def _texts(row: Variant, decimals: int) -> tuple[str, ...]:
-    step = row.step
-    paired = step is not None and step.p_value is not None
-    return (
-        row.name,
-        runs_text(row),
-        percent(row.val_accuracy, decimals, row.val_spread),
-        percent(row.test_accuracy, decimals, row.test_spread),
-        _interval(row, decimals),
-        percent(row.reference_accuracy, decimals),
-        points(step.gain if step else None, decimals),
-        p_text(step.p_value if step else None),
-        f"{len(step.fixed)}/{len(step.broken)}" if paired and step else "-",
-        duration(row.train_seconds),
-        big(row.trainable_parameters),
-        duration(step.seconds_per_point if step else None),
-        big(step.parameters_per_point if step else None),
-    )
+def beside(comparison: Comparison | Grid) -> tuple[str, ...]:
+    """The columns of figures that are only shown, and decide nothing: what a narrow terminal does without first."""
+    return tuple(heading(f"test/{name}") for name in comparison.others)
 
 
-def _interval(row: Variant, decimals: int) -> str:
-    return "-" if row.interval is None else " - ".join(percent(end, decimals) for end in row.interval)
+def dropped(comparison: Comparison) -> tuple[str, ...]:
+    """What a narrow terminal does without, the first first; of another figure than accuracy accuracies before tests."""
+    if comparison.metric == "acc":
+        return (*beside(comparison), *DROPPED)
+    place = DROPPED.index("p")
+    last = [name for name in DROPPED[place:] if name != "val %"]
+    return (*beside(comparison), *DROPPED[:place], "val %", "test %", *last)
+
+
+def _texts(row: Variant, comparison: Comparison) -> dict[str, str]:
+    """By column, in their order."""
+    step, decimals, metric = row.step, comparison.decimals, comparison.metric
+    compared = row.estimate(metric)
+    texts = {
+        "variant": row.name,
+        "runs": runs_text(row),
+        "val %": percent(row.val_accuracy, decimals, row.val_spread),
+        "test %": percent(row.test_accuracy, decimals, row.test_spread),
+    }
+    if metric != "acc":
+        texts[heading(f"test/{metric}")] = _estimate(metric, compared, decimals)
+    texts["95 % interval"] = _interval(metric, compared, decimals)
+    for name in comparison.others:
+        texts[heading(f"test/{name}")] = _whole(name, row.estimate(name), decimals)
+    return texts | {
+        "published %": percent(row.reference_accuracy, decimals),
+        "gain": difference(metric, step.gain if step else None, decimals),
+        GAIN_INTERVAL: _range(metric, step.interval if step else None, decimals),
+        "p": p_text(step.p_value if step else None),
+        HOLM: p_text(step.p_holm if step else None),
+        "fixed/broken": f"{len(step.fixed)}/{len(step.broken)}" if step and step.p_value is not None else "-",
+        "time": duration(row.train_seconds),
+        "trainable": big(row.trainable_parameters),
+        "time/point": duration(step.seconds_per_point if step else None),
+        "trainable/point": big(step.parameters_per_point if step else None),
+    }
+
+
+def _estimate(name: str, found: Estimate | None, decimals: int) -> str:
+    return figure(name, found.value, decimals, found.spread) if found else "-"
+
+
+def _interval(name: str, found: Estimate | None, decimals: int) -> str:
+    if found is None or found.interval is None:
+        return "-"
+    return " - ".join(figure(name, end, decimals) for end in found.interval)
+
+
+def _whole(name: str, found: Estimate | None, decimals: int) -> str:
+    """A figure with its interval."""
+    around = _interval(name, found, decimals)
+    return _estimate(name, found, decimals) + ("" if around == "-" else f" ({around})")
+
+
+def _range(name: str, ends: tuple[float, float] | None, decimals: int) -> str:
+    """Of a gain."""
+    return "-" if ends is None else " to ".join(difference(name, end, decimals) for end in ends)
+
+
+def pair_table(comparison: Comparison) -> Table:
+    """A row a pair of variants: what the one gains on the other."""
+    metric, decimals = comparison.metric, comparison.decimals
+    rows = [
+        [
+            pair.variant,
+            pair.other,
+            difference(metric, pair.gain, decimals),
+            _range(metric, pair.interval, decimals),
+            p_text(pair.p_value),
+            p_text(pair.p_holm),
+        ]
+        for pair in comparison.pairs
+    ]
+    return Table(["variant", "on", "gain", GAIN_INTERVAL, "p", HOLM], rows, 2)
+
+
+def compared_by(comparison: Comparison, chosen: bool) -> str:
+    """In a line what the gains are of.
+
+    Args:
+        chosen: whether the figure was asked for.
+    """
+    on = f"on {comparison.against}" if comparison.against else "on the variant before"
+    way = "higher" if rises(comparison.metric) else "lower"
+    why = "" if chosen else ", which the runs monitor" if comparison.metric != "acc" else ""
+    more = "" if chosen else "; --metric NAME takes another"
+    return f"gain and p: test {comparison.metric}{why}, {on}; {way} is better{more}"
+
+
+def not_compared(comparison: Comparison) -> list[str]:
+    """In a line each which variants were not set against each other, and why."""
+    found = [(row.name, row.step) for row in comparison.rows if row.step]
+    steps = [f"{name}: {step.note}" for name, step in found if step.note]
+    return list(dict.fromkeys([*steps, *(f"{pair.variant}: {pair.note}" for pair in comparison.pairs if pair.note)]))
 
 
 def grid_table(grid: Grid) -> Table:
@@ -107,13 +174,36 @@ def grid_table(grid: Grid) -> Table:
     The number of runs has a column only where a point has several, or one that did not finish.
     """
     head, keys = heading(grid.monitor), short_keys(grid.keys) or ["variant"]
-    columns = ["rank", *keys, "runs", head, "mark", "p", *([] if grid.monitor == VAL_ACC else ["val %"])]
-    columns += ["test %", "95 % interval", "time", "trainable"]
+    columns = ["rank", *keys, "runs", head, "mark", "p", HOLM, *([] if grid.monitor == VAL_ACC else ["val %"])]
+    columns += ["test %", "95 % interval", *beside(grid), "time", "trainable"]
     rows = [_point_texts(grid, point) for point in grid.points]
     place = 1 + len(keys)
-    if all(row[place] == "1" for row in rows):
-        columns, rows = columns[:place] + columns[place + 1 :], [row[:place] + row[place + 1 :] for row in rows]
-    return Table(columns, rows, place)
+    absent = [place] if all(row[place] == "1" for row in rows) else []
+    absent += [columns.index(HOLM)] if sum(point.p_value is not None for point in grid.points) < 2 else []
+    kept = [column for column in range(len(columns)) if column not in absent]
+    return Table([columns[column] for column in kept], [[row[column] for column in kept] for row in rows], place)
+
+
+def chosen_table(grid: Grid) -> Table:
+    """The best point: its figure, the same corrected for having been chosen for it, and that of the test images."""
+    best = grid.chosen
+    if best is None:
+        return Table([], [], 0)
+    shown, decimals = heading(f"test/{best.metric}"), grid.decimals
+    row = [
+        setting_text(grid.points[0]),
+        figure(grid.monitor, best.figure, decimals, grid.points[0].spread),
+        figure(grid.monitor, best.corrected, decimals),
+        _estimate(best.metric, best.test, decimals),
+        _interval(best.metric, best.test, decimals),
+    ]
+    head = f"best of {best.points}"
+    return Table([head, heading(grid.monitor), "corrected", shown, "95 % interval"], [row], 1)
+
+
+def setting_text(point: Point) -> str:
+    """The values of a point, as `0.001, geometric`."""
+    return ", ".join(map(setting, point.settings.values())) or point.variant.name
 
 
 def _point_texts(grid: Grid, point: Point) -> list[str]:
@@ -126,9 +216,11 @@ def _point_texts(grid: Grid, point: Point) -> list[str]:
         figure(grid.monitor, point.figure, grid.decimals, point.spread),
         "best" if point.best else "tie" if point.tied else "",
         p_text(point.p_value),
+        p_text(point.p_holm),
         *also,
         percent(row.test_accuracy, grid.decimals, row.test_spread),
-        _interval(row, grid.decimals),
+        _interval("acc", row.estimate("acc"), grid.decimals),
+        *(_whole(name, row.estimate(name), grid.decimals) for name in grid.others),
         duration(row.train_seconds),
         big(row.trainable_parameters),
     ]
@@ -139,9 +231,7 @@ def effect_table(grid: Grid) -> Table:
     rows = []
     for key, effect in zip(short_keys([effect.key for effect in grid.effects]), grid.effects, strict=True):
         for level in effect.levels:
-            interval = "-"
-            if level.interval is not None:
-                interval = " to ".join(difference(grid.monitor, end, grid.decimals) for end in level.interval)
+            interval = _range(grid.monitor, level.interval, grid.decimals)
             paired = any(other.gain is not None for other in effect.levels)
             gain = difference(grid.monitor, level.gain, grid.decimals)
             gain = "first" if paired and level is effect.levels[0] else gain
@@ -178,31 +268,62 @@ def write_csv(path: str | Path, comparison: Comparison | Grid) -> None:
     write_atomic(path, to_csv(comparison).encode("utf-8", "surrogateescape"))
 
 
-def to_csv(comparison: Comparison | Grid) -> str:
+def to_csv(comparison: Comparison | Grid, pairs: bool = False) -> str:
     """One line a variant or point, unrounded; lists are joined by spaces, `fixed` and `broken` are counts.
 
-    Of a point the rank, the keys that vary, its figure and how it stands against the best come first.
+    Of a point the rank, the keys that vary, its figure and how it stands against the best come first. Figures of the
+    test images besides accuracy come last, as `test/NAME`, with `_spread`, `_low` and `_high`.
+
+    Args:
+        pairs: one line a pair of variants in place of all that.
     """
     if isinstance(comparison, Grid):
-        own = [name for name in _variant_values(comparison.points[0].variant) if name not in STEP]
-        rows: list[list[object]] = [["rank", *comparison.keys, comparison.monitor, "spread", "p_value", "tied", *own]]
+        own = [name for name in _variant_values(comparison.points[0].variant, ()) if name not in STEP]
+        own += _figure_columns(comparison.others)
+        head = ["rank", *comparison.keys, comparison.monitor, "spread", "p_value", "p_holm", "tied", "corrected"]
+        rows: list[list[object]] = [[*head, *own]]
         for point in comparison.points:
-            values = _variant_values(point.variant)
-            first = [point.rank, *point.settings.values(), point.figure, point.spread, point.p_value, point.tied]
+            values = _variant_values(point.variant, comparison.others)
+            first = [point.rank, *point.settings.values(), point.figure, point.spread, point.p_value, point.p_holm]
+            chosen = comparison.chosen if point.rank == 1 and not point.tied else None
+            first += [point.tied, chosen.corrected if chosen else None]
             rows.append([*first, *(values[name] for name in own)])
         return csv_text(rows)
-    lines = [_variant_values(row) for row in comparison.rows]
+    if pairs:
+        return _pairs_csv(comparison)
+    names = [name for name in dict.fromkeys([comparison.metric, *comparison.others]) if name != "acc"]
+    lines = [{"metric": comparison.metric, **_variant_values(row, names)} for row in comparison.rows]
     return csv_text([list(lines[0]), *(line.values() for line in lines)])
 
 
-STEP = [item.name for item in fields(PairedComparison)]
+def _pairs_csv(comparison: Comparison) -> str:
+    """One line a pair of variants, unrounded."""
+    names = [item.name for item in fields(Pair) if item.name != "interval"]
+    rows: list[list[object]] = [["metric", *names, "gain_low", "gain_high"]]
+    for pair in comparison.pairs:
+        rows.append([comparison.metric, *(getattr(pair, name) for name in names), *(pair.interval or (None, None))])
+    return csv_text(rows)
 
 
-def _variant_values(row: Variant) -> dict[str, Any]:
+STEP = [item.name for item in fields(PairedComparison) if item.name != "interval"] + ["gain_low", "gain_high"]
+
+
+def _figure_columns(names: Sequence[str]) -> list[str]:
+    return [f"test/{name}{end}" for name in names for end in ("", "_spread", "_low", "_high")]
+
+
+def _variant_values(row: Variant, names: Sequence[str]) -> dict[str, Any]:
     """By column, in their order."""
-    values = {item.name: getattr(row, item.name) for item in fields(Variant) if item.name not in ("interval", "step")}
+    apart = ("interval", "step", "figures")
+    values = {item.name: getattr(row, item.name) for item in fields(Variant) if item.name not in apart}
     values |= {name: getattr(row.step, name, None) for name in STEP}
     if row.step:
         values |= {"fixed": len(row.step.fixed), "broken": len(row.step.broken)}
+        values["gain_low"], values["gain_high"] = row.step.interval or (None, None)
     values["interval_low"], values["interval_high"] = row.interval or (None, None)
+    for name in names:
+        found = row.estimate(name)
+        ends = (found.interval if found else None) or (None, None)
+        texts = (found.value, found.spread, *ends) if found else (None,) * 4
+        values |= dict(zip(_figure_columns([name]), texts, strict=True))
     return {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -2,20 +2,35 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cnnexp.console import flat_table, say, warn, warn_once
 from cnnexp.errors import UserError
+from cnnexp.files import write_atomic
 from cnnexp.report.chart import draw_progression
-from cnnexp.report.compare import Comparison, Result, summarise
+from cnnexp.report.compare import Comparison, Result, Wanted, summarise
 from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import draw_grid
 from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
-from cnnexp.report.tables import DROPPED, DROPPED_OF_GRID, effect_table, grid_table, table_rows, write_csv
+from cnnexp.report.tables import (
+    DROPPED_OF_GRID,
+    GAIN_INTERVAL,
+    beside,
+    chosen_table,
+    compared_by,
+    dropped,
+    effect_table,
+    grid_table,
+    not_compared,
+    pair_table,
+    table_rows,
+    to_csv,
+    write_csv,
+)
 from cnnexp.runs.folder import RunFolder, SweepFolder
 from cnnexp.runs.result import read_result
 from cnnexp.runs.settings import Report, report_of, split_line, varying
@@ -42,52 +57,83 @@ def read_jobs(sweep_folder: Path) -> tuple[list[Result], list[list[str]]]:
 
 
 def _read_result(job: RunFolder) -> Result:
-    """With the figure that was monitored, which results of before do not hold."""
+    """With the data it is of, and with the figure that was monitored, which results of before do not hold."""
     result, manifest = job.read_result(), job.manifest
+    result = replace(result, data_digest=manifest.data_digest if manifest else "")
     if result.objective is None and result.finished and manifest is not None and manifest.objective is not None:
         monitor = str(job.read_config()["trainer"]["monitor"])
         return replace(result, monitor=monitor, objective=manifest.objective)
     return result
 
 
-def compare(
-    results: Sequence[Result],
-    lines: Sequence[Sequence[str]],
-    report: Report,
-    configs: Sequence[Mapping[str, str]] | None = None,
-    apart: bool = False,
-) -> Comparison | Grid:
+@dataclass(frozen=True)
+class Layout:
+    """How runs are put side by side.
+
+    report:  a progression in their order, or a grid of the keys in which they differ.
+    wanted:  what is compared; in a grid the metric alone, of the validation images.
+    configs: what is recorded of their configs, flattened, for keys that not every line says.
+    apart:   whether runs stand apart in a grid that differ in nothing at all.
+    """
+
+    report: Report
+    wanted: Wanted = field(default_factory=Wanted)
+    configs: Sequence[Mapping[str, str]] | None = None
+    apart: bool = False
+
+
+def compare(results: Sequence[Result], lines: Sequence[Sequence[str]], layout: Layout) -> Comparison | Grid:
     """Put runs side by side.
 
     Args:
         results: of the runs.
         lines: their overrides.
-        report: a progression in their order, or a grid of the keys in which they differ.
-        configs: what is recorded of their configs, flattened, for keys that not every line says.
-        apart: whether runs stand apart in a grid that differ in nothing at all.
     """
-    if report == "progression":
-        return summarise(distinguish(results, lines))
-    settings = varying(lines, configs or [{} for _ in lines])
+    if layout.report == "progression":
+        return summarise(distinguish(results, lines), layout.wanted)
+    settings = varying(lines, layout.configs or [{} for _ in lines])
     seen = [(*values.values(), result.seed) for values, result in zip(settings, results, strict=True)]
-    if apart and len(set(seen)) < len(seen):
+    if layout.apart and len(set(seen)) < len(seen):
         settings = [values | {"run": result.run_id[:8]} for values, result in zip(settings, results, strict=True)]
-    return rank([replace(result, reference_accuracy=None) for result in results], settings)  # that is of no point of it
+    of_no_point = [replace(result, reference_accuracy=None) for result in results]
+    return rank(of_no_point, settings, layout.wanted.metric)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the line of `cnnexp compare` asks for.
+
+    report: `sweep.report`; where it is auto, how the sweep was shown at its end, and then what it is: a sweep over
+            experiments alone is a progression.
+    wanted: what is compared. With a baseline or pairs, variants are compared as those of a progression.
+    """
+
+    report: str
+    wanted: Wanted = field(default_factory=Wanted)
+
+    def __post_init__(self) -> None:
+        if self.report == "grid" and (self.wanted.pairs or self.wanted.against is not None):
+            given = "--pairs" if self.wanted.pairs else "--against"
+            raise UserError(f"{given} compares variants, and a grid has none; leave out {given} or sweep.report=grid")
 
 
 def compare_runs(
-    tracker: RunStore, infos: Sequence[RunInfo], parent: RunInfo | None, wanted: str, folder: Path
+    tracker: RunStore, infos: Sequence[RunInfo], parent: RunInfo | None, asked: Asked, folder: Path
 ) -> Comparison | Grid:
     """Put runs of the store side by side, the children of `parent` or any.
 
     Args:
-        wanted: `sweep.report` of the line; where it is auto, how the sweep was shown at its end, and then what it is:
-            a sweep over experiments alone is a progression.
         folder: their answers are fetched into it.
+
+    Raises:
+        UserError: no run has the figure that is asked for, or no variant the name.
     """
     lines = [split_line(info.tags.get("overrides", "")) for info in infos]
     configs = [info.params for info in infos]
-    if wanted == "auto" and parent is not None:
+    wanted = asked.report
+    if asked.wanted.pairs or asked.wanted.against is not None:
+        wanted = "progression"
+    elif wanted == "auto" and parent is not None:
         wanted = parent.tags.get("sweep.report", "auto")
     swept = split_line(parent.tags.get("sweep.grid", "")) if parent else []
     keys = {override.split("=")[0] for override in swept}
@@ -96,7 +142,7 @@ def compare_runs(
     report = report_of(keys, wanted)
     files = (PREDICTIONS, MISTAKES) if report == "progression" else (PREDICTIONS, VAL_PREDICTIONS)
     results = [read_result(tracker, info, order, folder, files) for order, info in enumerate(infos)]
-    return compare(results, lines, report, configs, apart=parent is None)
+    return compare(results, lines, Layout(report, asked.wanted, configs, apart=parent is None))
 
 
 def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> list[Result]:
@@ -114,19 +160,31 @@ def distinguish(results: Sequence[Result], lines: Sequence[Sequence[str]]) -> li
     return named
 
 
-def show_comparison(comparison: Comparison | Grid, wide: bool = False) -> None:
-    """Print the table, and of a grid what each key does; one line a row, at the cost of columns unless `wide`."""
+def show_comparison(comparison: Comparison | Grid, wide: bool = False, chosen: bool = False) -> None:
+    """Print the tables; one line a row, at the cost of columns unless `wide`.
+
+    Args:
+        chosen: whether the figure was asked for, so that it need not be explained.
+    """
     if isinstance(comparison, Grid):
-        made, effects = grid_table(comparison), effect_table(comparison)
-        out = flat_table(
-            "", made.columns, made.rows, made.names, (*DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1]), wide
-        )
+        made, effects, best = grid_table(comparison), effect_table(comparison), chosen_table(comparison)
+        order = (*beside(comparison), *DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1])
+        out = flat_table("", made.columns, made.rows, made.names, order, wide)
+        if best.rows and len(comparison.points) > 1:
+            flat_table("", best.columns, best.rows, best.names, ("95 % interval",), wide)
         if effects.rows:
             title = "what each key does, all else equal"
             flat_table(title, effects.columns, effects.rows, effects.names, ("points", "95 % interval"), wide)
     else:
         columns, rows = table_rows(comparison)
-        out = flat_table("", columns, rows, 1, DROPPED, wide)
+        out = flat_table("", columns, rows, 1, dropped(comparison), wide)
+        if comparison.pairs:
+            pairs = pair_table(comparison)
+            flat_table("each pair", pairs.columns, pairs.rows, pairs.names, (GAIN_INTERVAL, "p"), wide)
+        if len(comparison.rows) > 1:
+            say(compared_by(comparison, chosen))
+        for line in not_compared(comparison):
+            say(f"not compared image by image: {line}")
     if out:
         say(f"left out: {', '.join(out)}; cnnexp compare --wide shows all")
 
@@ -134,7 +192,7 @@ def show_comparison(comparison: Comparison | Grid, wide: bool = False) -> None:
 def write_report(
     folder: Path, comparison: Comparison | Grid, title: str, facts: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Write comparison.png, .html and .csv into `folder`, and return their paths.
+    """Write comparison.png, .html and .csv into `folder`, of pairs pairs.csv too, and return their paths.
 
     Args:
         facts: what the page says of where the figures come from, by short words.
@@ -145,7 +203,10 @@ def write_report(
     mistakes = {} if isinstance(comparison, Grid) else mistakes_by_variant(comparison)
     write_page(page, comparison, untitled, title, mistakes, facts)
     write_csv(figures, comparison)
-    return [chart, page, figures]
+    if isinstance(comparison, Grid) or not comparison.pairs:
+        return [chart, page, figures]
+    write_atomic(folder / "pairs.csv", to_csv(comparison, pairs=True).encode("utf-8", "surrogateescape"))
+    return [chart, page, figures, folder / "pairs.csv"]
 
 
 def facts_of_jobs(folder: SweepFolder, line: Sequence[str], swept: Sequence[str]) -> dict[str, str]:
@@ -201,7 +262,7 @@ def draw_so_far(folder: Path, name: str, report: Report) -> None:
     results, lines = read_jobs(folder)
     if results:
         title = f"{name}: {len(results)} runs so far"
-        draw_chart(folder / "comparison.png", compare(results, lines, report), title)
+        draw_chart(folder / "comparison.png", compare(results, lines, Layout(report)), title)
 
 
 def mistakes_by_variant(comparison: Comparison) -> dict[str, dict[str, Mistake]]:

@@ -1,6 +1,7 @@
 """What the parent run of a sweep says of it, up to date whenever a job ends."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,10 @@ from cnnexp.metrics.names import FAILED_JOBS, FINAL_VAL_ACC, FINAL_VAL_LOSS, JOB
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.tracking.notes import own_overrides
 from cnnexp.tracking.protocols import RunStore
+
+if TYPE_CHECKING:
+    from cnnexp.report.compare import Comparison
+    from cnnexp.report.grid import Grid
 
 BEST = {FINAL_VAL_ACC: "best/val_acc", FINAL_VAL_LOSS: "best/val_loss"}
 
@@ -57,3 +62,24 @@ def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
         tracker.add_tags(parent, tags)
     except Exception as error:  # of MLflow, the network, a file that another process removes
         warn(f"cnnexp: the sweep's run {parent} is not up to date: {redact(str(error) or type(error).__name__)}")
+
+
+def record_choice(tracker: RunStore, run_id: str, comparison: "Comparison | Grid") -> None:
+    """Record in the parent run of a grid or search what its best point is worth.
+
+    These are means over its seeds: the figure that it was chosen for, as far as that is not one of the best job's, the
+    same corrected for the choice as `best/val_corrected`, and that of the test images.
+    """
+    from cnnexp.report.grid import Grid
+
+    if not isinstance(comparison, Grid) or comparison.chosen is None:
+        return
+    best = comparison.chosen
+    figures = {f"best/{comparison.monitor.replace('/', '_')}": best.figure, "best/val_corrected": best.corrected}
+    figures = {name: value for name, value in figures.items() if name not in BEST.values()}
+    figures[f"best/test_{best.metric}"] = best.test.value if best.test else None
+    try:
+        tracker.add_metrics(run_id, {name: value for name, value in figures.items() if value is not None})
+    except Exception as error:  # of MLflow, the network
+        why = redact(str(error) or type(error).__name__)
+        warn(f"cnnexp: what the best is worth was not recorded in the sweep's run {run_id}: {why}")

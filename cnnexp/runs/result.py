@@ -34,7 +34,7 @@ from cnnexp.metrics.names import (
     rises,
 )
 from cnnexp.metrics.registry import Table, figures
-from cnnexp.report.compare import Result, summarise
+from cnnexp.report.compare import Result, Wanted, summarise
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS, read_predictions
 from cnnexp.report.tables import DROPPED, table_rows
 from cnnexp.tracking.protocols import RunStore
@@ -108,7 +108,7 @@ def make_result(
 
 def show(config: Config, result: Result, folder: RunFolder) -> None:
     """Print the table at the end of a run, and where its files are."""
-    columns, rows = table_rows(summarise([replace(result, name=config.name)]))
+    columns, rows = table_rows(summarise([replace(result, name=config.name)], Wanted("acc")))
     shown = [columns.index(name) for name in ("variant", "val %", "test %", "95 % interval", "time", "trainable")]
     cells = [[rows[0][place] for place in shown]]
     flat_table("", [columns[place] for place in shown], cells, dropped=DROPPED)
@@ -180,6 +180,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         order=order,
         monitor=monitor,
         objective=_objective(tracker, info, monitor),
+        data_digest=info.tags.get("data_digest", ""),
     ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
 
 

@@ -21,7 +21,7 @@ from cnnexp.formats import bare_key
 from cnnexp.process import lead
 from cnnexp.runs import search
 from cnnexp.runs.folder import SweepFolder, SweepManifest, removed_if_empty
-from cnnexp.runs.parent import show_progress, sweep_tags
+from cnnexp.runs.parent import record_choice, show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.settings import Report, report_of
 from cnnexp.runs.tasks import train_in_sweep
@@ -190,7 +190,15 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
 
 
 def _finish(sweep: Sweep) -> None:
-    from cnnexp.runs.comparison import compare, distinguish, facts_of_jobs, read_jobs, show_comparison, write_report
+    from cnnexp.runs.comparison import (
+        Layout,
+        compare,
+        distinguish,
+        facts_of_jobs,
+        read_jobs,
+        show_comparison,
+        write_report,
+    )
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
     folder = SweepFolder(sweep.folder)
@@ -202,7 +210,8 @@ def _finish(sweep: Sweep) -> None:
     for result in unfinished:
         warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {places[result.order]}")
     if results:
-        comparison = compare(ended, lines, sweep.report)
+        comparison = compare(ended, lines, Layout(sweep.report))
+        record_choice(sweep.tracker, sweep.run_id, comparison)
         show_comparison(comparison)
         facts = facts_of_jobs(folder, sweep.line, sweep.swept)
         for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs", facts):
