@@ -261,7 +261,9 @@ def test_f1_stands_beside_accuracy_where_a_class_is_rare(tmp_path: Path) -> None
     labels = np.array([0] * 9 + [1] * 3)
     for name in "ab":
         table = np.eye(2)[np.where(np.arange(12) < 10, 0, 1)] * 0.8 + 0.1
-        write_predictions(tmp_path / f"{name}.csv", [f"{i}.jpg" for i in range(12)], labels, table, ["x", "y"])
+        write_predictions(
+            tmp_path / f"{name}.csv", [f"{i}.jpg" for i in range(12)], labels, (table.argmax(axis=1), table), ["x", "y"]
+        )
     runs = [result(name, 11 / 12, order, predictions_path=tmp_path / f"{name}.csv") for order, name in enumerate("ab")]
     made = summarise(runs)
     assert made.metric == "acc" and made.others == ("f1_macro",)
