@@ -9,6 +9,7 @@ import pytest
 from cnnexp.config.composition import load_config
 from cnnexp.errors import UserError
 from cnnexp.runs import sweep
+from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.sweep import Sweep
 from cnnexp.tracking.mlflow import Tracker
 from cnnexp.tracking.registry import best_run
@@ -128,7 +129,7 @@ def parent(tracker: Tracker, tmp_path: Path) -> Sweep:
     run_id = tracker.start_run("sweep", {}, {"sweep": "parent"})
     own = Tracker(tracker.uri, tracker.experiment, "a")
     own._run_id = run_id
-    return Sweep(tmp_path, own, run_id, "sweep", [], [], "val/acc", "grid")
+    return Sweep(SweepFolder(tmp_path), own, run_id, "sweep", [], [], "val/acc", "grid")
 
 
 def test_a_sweep_registers_its_best_job(

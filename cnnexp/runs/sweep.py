@@ -48,7 +48,7 @@ class Sweep:
     report:  how its jobs are shown.
     """
 
-    folder: Path
+    folder: SweepFolder
     tracker: RunTracker
     run_id: str
     name: str
@@ -73,9 +73,9 @@ class Sweep:
         if time.monotonic() - self._charted < CHART_AGAIN_S or (self._chart and not self._chart.done()):
             return
         first = self._chart is None
-        self._chart, self._charted = draw_aside(draw_so_far, self.folder, self.name, self.report), time.monotonic()
+        self._chart, self._charted = draw_aside(draw_so_far, self.folder.path, self.name, self.report), time.monotonic()
         if first and self._chart:
-            say(f"chart {self.folder / 'comparison.png'}, which grows with the jobs")
+            say(f"chart {self.folder.path / 'comparison.png'}, which grows with the jobs")
 
 
 def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
@@ -102,7 +102,7 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*plan.overrides, *added, folder_override("sweep", place)]
         lead()
-        with drawing_process() if here else nullcontext(), _launching(settings, place):
+        with drawing_process() if here else nullcontext(), _launching(settings, sweep.folder):
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
         if sweep.tracker.lost:
@@ -130,7 +130,7 @@ def _going_on(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _launching(settings: DictConfig, folder: Path) -> Iterator[None]:
+def _launching(settings: DictConfig, folder: SweepFolder) -> Iterator[None]:
     """What is raised while jobs are run is no mistake of the line, which was checked before.
 
     Raises:
@@ -143,7 +143,7 @@ def _launching(settings: DictConfig, folder: Path) -> Iterator[None]:
     except UserError as error:
         raise RunError(f"{error}; {GO_ON}") from error
     except Exception as error:
-        if is_of_hydra(error) or is_disk_full(error) or SweepFolder(folder).jobs():
+        if is_of_hydra(error) or is_disk_full(error) or folder.jobs():
             raise
         choice = f"hydra/launcher={settings.runtime.choices['hydra/launcher']}"
         raise RunError(f"{choice}: no job was begun: {type(error).__name__}: {first_line(error)}") from error
@@ -163,25 +163,24 @@ def _opened(plan: CommandLineJobs, folder: Path) -> Iterator[Sweep]:
     shared = plan.shared
     tracker = open_tracker(OmegaConf.to_object(shared.tracking))  # type: ignore[arg-type]
     tracker.prepare()
-    folder = folder.resolve()
     line, swept = recorded_line(plan), recorded_swept(plan)
     report = report_of({bare_key(override) for override in swept}, str(shared.sweep.report))
-    kept = SweepFolder(folder)
+    kept = SweepFolder(folder.resolve())
     name = sweep_name(line, [o for o in swept if o not in line])
-    with removed_if_empty(folder), _going_on(folder), kept.lock():
+    with removed_if_empty(kept.path), _going_on(kept.path), kept.lock():
         kept.stopped.unlink(missing_ok=True)
         run_id = kept.parent_run_id
         if run_id is not None:
             tracker.resume_run(run_id)
-            say(f"goes on with the sweep in {folder}; sweep.resume=false trains all jobs anew")
+            say(f"goes on with the sweep in {kept}; sweep.resume=false trains all jobs anew")
         else:
-            tags = {"overrides": " ".join(line), "run_dir": str(folder), "sweep": "parent", **environment_tags()}
+            tags = {"overrides": " ".join(line), "run_dir": str(kept), "sweep": "parent", **environment_tags()}
             tags |= sweep_tags(shared, swept)
-            run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, folder), **tags})
+            run_id = tracker.start_run(name, {}, {NOTE_TAG: sweep_note(line, kept.path), **tags})
         try:
             if not kept.parent_run_id:
                 kept.begin(SweepManifest(run_id, line, name, kind(plan), swept))
-            yield Sweep(folder, tracker, run_id, name, line, swept, str(shared.trainer.monitor), report)
+            yield Sweep(kept, tracker, run_id, name, line, swept, str(shared.trainer.monitor), report)
         except BaseException as error:
             status: Status = "FAILED" if isinstance(error, Exception | SystemExit) else "KILLED"
             with suppress(Exception):  # the error says more
@@ -201,34 +200,34 @@ def _finish(sweep: Sweep) -> None:
     )
     from cnnexp.tracking.notes import NOTE_TAG, sweep_note
 
-    folder = SweepFolder(sweep.folder)
-    ended, lines = read_jobs(sweep.folder)
+    folder = sweep.folder.path
+    ended, lines = read_jobs(folder)
     results = distinguish(ended, lines)
     unfinished = [result for result in results if result.status != "FINISHED"]
     sweep.failed = bool(unfinished) or not results
-    places = folder.jobs()
+    places = sweep.folder.jobs()
     for result in unfinished:
         warn(f"cnnexp: job {result.order} ({result.name}) is {result.status}; see {places[result.order]}")
     if results:
         comparison = compare(ended, lines, Layout(sweep.report))
         record_choice(sweep.tracker, sweep.run_id, comparison)
         show_comparison(comparison)
-        facts = facts_of_jobs(folder, sweep.line, sweep.swept)
-        for file in write_report(sweep.folder, comparison, f"{sweep.name}: {len(results)} runs", facts):
+        facts = facts_of_jobs(sweep.folder, sweep.line, sweep.swept)
+        for file in write_report(folder, comparison, f"{sweep.name}: {len(results)} runs", facts):
             sweep.tracker.log_artifact(file)
-        say(f"chart {sweep.folder / 'comparison.png'}")
-        say(f"page  {sweep.folder / 'comparison.html'}")
-    for file in search.draw_charts(sweep.folder, sweep.monitor):
+        say(f"chart {folder / 'comparison.png'}")
+        say(f"page  {folder / 'comparison.html'}")
+    for file in search.draw_charts(folder, sweep.monitor):
         sweep.tracker.log_artifact(file)
         say(f"chart {file}")
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
-    note = sweep_note(sweep.line, sweep.folder, rows)
+    note = sweep_note(sweep.line, folder, rows)
     sweep.tracker.set_tags({NOTE_TAG: note, "sweep.report": sweep.report})
     _register_best(sweep)
     _explain_best(sweep)
-    if (file := sweep.folder / "optimization_results.yaml").is_file():  # by the search's plugin
+    if (file := folder / "optimization_results.yaml").is_file():  # by the search's plugin
         sweep.tracker.log_artifact(file)
-    show_progress(sweep.tracker, folder, sweep.monitor)
+    show_progress(sweep.tracker, sweep.folder, sweep.monitor)
     if unfinished or not results:
         sweep.tracker.end_run("FAILED", error=f"{len(unfinished)} of {len(results)} jobs did not finish")
     else:
@@ -250,11 +249,10 @@ def _explain_best(sweep: Sweep) -> None:
     """Explain the chosen job of a grid or a search, where none was asked to explain itself."""
     from cnnexp.runs.explanation import explain_job
 
-    folder = SweepFolder(sweep.folder)
-    best = folder.best_job(sweep.monitor) if folder.chooses else None
+    best = sweep.folder.best_job(sweep.monitor) if sweep.folder.chooses else None
     if best is not None:
         explain_job(sweep.tracker, best.origin)
-    folder.remove_networks()
+    sweep.folder.remove_networks()
 
 
 def _register_best(sweep: Sweep) -> None:
