@@ -102,7 +102,7 @@ def run_sweep(plan: CommandLineJobs, folder: Path | None) -> bool:
         here = settings.runtime.choices["hydra/launcher"] == "basic"  # the jobs are run by this process
         line = [*plan.overrides, *added, folder_override("sweep", place)]
         lead()
-        with drawing_process() if here else nullcontext(), _launching(settings, sweep.folder):
+        with drawing_process() if here else nullcontext(), _launching(settings, SweepFolder(place)):
             hydra_driver.run_sweep(sweep.train if here else train_in_sweep, line, plan.config_dir, plan.name)
         _finish(sweep)
         if sweep.tracker.lost:
