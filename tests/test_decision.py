@@ -132,6 +132,12 @@ def test_comparisons_are_of_the_decided_answers(tmp_path: Path) -> None:
         assert (one.value, other.value) == pytest.approx((before, after), abs=1e-6)
     one, other = plain.measure("acc"), decided.measure("acc")
     assert one is not None and other is not None and p_value(one, other) == pytest.approx(0.25)  # 2 of 2 signs: mid p
+    turned = read_answers("plain", [tmp_path / "plain"], positive="cat")
+    assert isinstance(turned, Answers) and not turned.same_images(plain)
+    one, other = plain.measure("average_precision"), turned.measure("average_precision")
+    assert one is not None and other is not None
+    assert one.value == pytest.approx(reference.average_precision_score(labels, second))
+    assert other.value == pytest.approx(reference.average_precision_score(labels == 0, 1 - second))
 
 
 # ----------------------------------------------------------------------------------------------- temperature

@@ -9,7 +9,7 @@ import numpy as np
 from cnnexp.data.balance import is_unbalanced
 from cnnexp.errors import UserError
 from cnnexp.metrics.paired import Measured, measure
-from cnnexp.metrics.registry import FIGURES, one_hot
+from cnnexp.metrics.registry import FIGURES, Table
 from cnnexp.report.predictions import Predictions, read_predictions
 
 
@@ -22,6 +22,7 @@ class Answers:
     predicted: of each seed the answers, (N,), in the same order.
     lowest: those of the lowest seed as they were recorded.
     digest: of the data set; "" where it is not known.
+    positive: of two classes, the number of that which areas below curves are of.
     """
 
     ids: tuple[str, ...]
@@ -31,22 +32,33 @@ class Answers:
     predicted: tuple[np.ndarray, ...]
     lowest: Predictions
     digest: str = ""
+    positive: int = 1
     _measured: dict[str, Measured | None] = field(default_factory=dict, compare=False)
 
     def measure(self, name: str) -> Measured | None:
         """A figure of `FIGURES`; None where it is not defined."""
         if name not in self._measured:
-            self._measured[name] = measure(name, self.labels, self.tables_for(name)) if len(self.ids) else None
+            self._measured[name] = measure(name, self.labels_for(name), self.tables_for(name)) if self.ids else None
         return self._measured[name]
 
     def tables_for(self, name: str) -> tuple[np.ndarray, ...]:
-        """The probabilities, or of a figure that asks for the answers alone these, as probabilities of 0 and 1."""
-        if not FIGURES[name].of_answers:
-            return self.tables
-        return tuple(one_hot(predicted, len(self.class_names)) for predicted in self.predicted)
+        """Of each seed the probabilities for a figure, see `Table.for_figure`."""
+        return tuple(table for _, table in self._for_figure(name))
+
+    def labels_for(self, name: str) -> np.ndarray:
+        """The true classes, (N,), for a figure."""
+        return self._for_figure(name)[0][0]
+
+    def _for_figure(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            Table(self.labels, table, predicted, self.positive).for_figure(FIGURES[name])
+            for table, predicted in zip(self.tables, self.predicted, strict=True)
+        ]
 
     def same_images(self, other: "Answers") -> bool:
-        """Whether both are to the same images, by their names and classes, of the same data set."""
+        """Whether both are to the same images, by their names and classes, of the same data set and positive class."""
+        if self.positive != other.positive:
+            return False
         if self.digest and other.digest and self.digest != other.digest:
             return False
         return (self.class_names, self.ids) == (other.class_names, other.ids) and bool(
@@ -59,13 +71,16 @@ class Answers:
         return is_unbalanced(self.labels, len(self.class_names))
 
 
-def read_answers(name: str, paths: Sequence[Path | None], digest: str = "") -> Answers | str:
+def read_answers(
+    name: str, paths: Sequence[Path | None], digest: str = "", positive: str | None = None
+) -> Answers | str:
     """The answers of a variant, or in words why there are none to compare.
 
     Args:
         name: of the variant.
         paths: of each seed the predictions, lowest seed first.
         digest: of the data set.
+        positive: the name of the positive class of two; None: the second.
     """
     if not paths:
         return f"no run of {name} has finished"
@@ -85,7 +100,8 @@ def read_answers(name: str, paths: Sequence[Path | None], digest: str = "") -> A
         return f"the seeds of {name} have different images"
     first = found[0]
     tables, predicted = (tuple(part) for part in zip(*((o.tables[0], o.predicted[0]) for o in found), strict=True))
-    return Answers(first.ids, first.labels, first.class_names, tables, predicted, first.lowest, digest)
+    number = first.class_names.index(positive) if positive in first.class_names else 1
+    return Answers(first.ids, first.labels, first.class_names, tables, predicted, first.lowest, digest, number)
 
 
 def any_unbalanced(answers: Iterable[Answers | str]) -> bool:

@@ -56,6 +56,7 @@ class Result:
     objective: float | None = None  # that figure, of the weights that were kept
     figures: dict[str, float] = field(default_factory=dict)  # of the test, by name, with NAME_low and NAME_high
     data_digest: str = ""  # of the data set; "" where it is not known
+    positive: str | None = None  # of two classes, the one that areas below curves are of; None: the second
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -268,6 +269,12 @@ def digest_of(runs: Sequence[Result]) -> str:
     return digests.pop() if len(digests) == 1 else ""
 
 
+def positive_of(runs: Sequence[Result]) -> str | None:
+    """The positive class of all of them; None for the second, and where they have not one."""
+    names = {run.positive for run in runs}
+    return names.pop() if len(names) == 1 else None
+
+
 def merge(runs: Sequence[Result]) -> Variant:
     """The mean of runs that differ only in their seed, which come with the lowest first; without a step."""
     done = in_seeds(runs)
@@ -325,7 +332,7 @@ def estimate(name: str, runs: Sequence[Result], answers: Answers | str) -> Estim
     if isinstance(answers, Answers) and (len(recorded) < len(runs) or len(runs) > 1 or low is None):
         measured = answers.measure(name)
     if len(recorded) < len(runs) and measured is not None and isinstance(answers, Answers):
-        recorded = [FIGURES[name].function(answers.labels, table) for table in answers.tables_for(name)]
+        recorded = [FIGURES[name].function(answers.labels_for(name), table) for table in answers.tables_for(name)]
     if not recorded or len(recorded) < len(runs):
         return None
     value, spread = mean_and_spread(recorded)
@@ -363,7 +370,7 @@ class _Made:
     def of(cls, runs: Sequence[Result]) -> "_Made":
         variant, done = merge(runs), in_seeds(runs)
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in done]
-        return cls(variant, done, read_answers(variant.name, paths, digest_of(done)))
+        return cls(variant, done, read_answers(variant.name, paths, digest_of(done), positive_of(done)))
 
     def with_figures(self, names: Iterable[str]) -> "_Made":
         found = {name: estimate(name, self.runs, self.answers) for name in names}

@@ -26,6 +26,7 @@ from cnnexp.report.compare import (
     estimate,
     in_seeds,
     merge,
+    positive_of,
     shown_figures,
 )
 
@@ -169,7 +170,9 @@ class _Made:
     def of(cls, group: Sequence[tuple[Result, Mapping[str, str]]]) -> "_Made":
         runs = sorted((result for result, _ in group), key=lambda run: run.seed)
         variant, done = merge(runs), in_seeds(runs)
-        answers = read_answers(variant.name, [run.val_predictions_path for run in done], digest_of(done))
+        answers = read_answers(
+            variant.name, [run.val_predictions_path for run in done], digest_of(done), positive_of(done)
+        )
         return cls(Point(variant, group[0][1], None, None), done, answers)
 
     def with_figures(self, monitor: str, names: Sequence[str]) -> "_Made":
@@ -191,14 +194,14 @@ class _Made:
             return run.objective
         if name is None or isinstance(self.answers, str):
             return None
-        return FIGURES[name].function(self.answers.labels, self.answers.tables_for(name)[at])
+        return FIGURES[name].function(self.answers.labels_for(name), self.answers.tables_for(name)[at])
 
     def _tested(self, names: Sequence[str]) -> Answers | str:
         """The answers to the test images, where what was recorded does not do."""
         if not names or (len(self.runs) == 1 and all(f"{name}_low" in self.runs[0].figures for name in names)):
             return "not needed"
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in self.runs]
-        return read_answers(self.point.variant.name, paths, digest_of(self.runs))
+        return read_answers(self.point.variant.name, paths, digest_of(self.runs), positive_of(self.runs))
 
 
 def _ranked(made: Sequence[_Made], monitor: str) -> list[Point]:
@@ -233,7 +236,9 @@ def _chosen(made: Sequence[_Made], points: Sequence[Point], monitor: str) -> Cho
     answers = [one.answers for one in known if isinstance(one.answers, Answers)]
     corrected = None
     if name and len(answers) == len(known) and all(answers[0].same_images(other) for other in answers):
-        corrected = corrected_for_choice(name, answers[0].labels, [other.tables_for(name) for other in answers])
+        corrected = corrected_for_choice(
+            name, answers[0].labels_for(name), [other.tables_for(name) for other in answers]
+        )
     metric = name or "acc"
     return Chosen(points[0].figure, len(known), corrected, metric, points[0].variant.estimate(metric))
 

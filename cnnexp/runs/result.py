@@ -103,6 +103,7 @@ def make_result(
         predictions_path=str(job.folder.predictions) if metrics else None,
         order=order,
         monitor=job.config.trainer.monitor,
+        positive=job.config.decision.positive,
     ).with_metrics(metrics or {})
 
 
@@ -181,6 +182,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         monitor=monitor,
         objective=_objective(tracker, info, monitor),
         data_digest=info.tags.get("data_digest", ""),
+        positive=info.params.get("decision.positive"),
     ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
 
 

@@ -37,7 +37,8 @@ LINE = [
     "experiment=frozen", "backbone=efficientnet_lite0", "head=pooled", "head.units=0", "head.dropout=0.2",
     "dataset=folder", "dataset.image_size=224", "dataset.on_bad=skip", "dataset.on_leak=ignore", "optimizer=adamw",
     "optimizer.learning_rate=1e-3", "trainer.epochs=30", "trainer.batch_size=32", "trainer.keep_best=true",
-    "trainer.early_stopping.patience=null", "trainer.monitor=val/f1_macro", "tracking=none", "sweep.report=grid",
+    "trainer.early_stopping.patience=null", "trainer.monitor=val/f1_macro", "tracking=none",
+    "tracking.explain=false", "sweep.report=grid",
     "seed=0,1,2", "dataset.split_seed=${seed}",
 ]  # fmt: skip
 
