@@ -1,5 +1,6 @@
 """README and guide say what is true: links, pictures, lengths, and every line of commands is tried."""
 
+import json
 import re
 import shlex
 import shutil
@@ -52,6 +53,15 @@ def test_pages_name_only_topics_and_files_that_are_there(page: Path) -> None:
     assert topics <= set(TOPICS)
     files = re.findall(r"`((?:tests|conf|cnnexp)/[\w./-]+\.\w+)`", text)
     assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_the_example_of_a_rare_class_is_what_was_measured() -> None:
+    measured = json.loads((ROOT / "tests/bench/rare_class.json").read_text())["remedies"]
+    text = (FOLDER / "figures.md").read_text()
+    for name, row in measured.items():
+        low, high = row["recall_interval"]
+        cells = f"{row['recall']:.3f} ({low:.3f} to {high:.3f}) | {row['precision']:.3f} | {row['f1_macro']:.3f}"
+        assert f"| {name if name == 'none' else f'`{name}`'} | {cells} | {row['acc']:.3f} |" in text
 
 
 # ------------------------------------------------------------------------------------------------ command
