@@ -91,8 +91,8 @@ def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
     names, at = shorten(", ".join(short_keys(grid.keys)), 44), axes.transAxes
     offset: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom"}
     axes.annotate(names, (0, 1), (-10, 9), xycoords=at, fontsize=12, color=MUTED, **offset)
-    figures = [point.figure for point in points if point.figure is not None]
-    low, high = min(figures, default=0.0), max(figures, default=1.0)
+    known = [(point.figure, point.spread or 0.0) for point in points if point.figure is not None]
+    low, high = min((a - b for a, b in known), default=0.0), max((a + b for a, b in known), default=1.0)
     if grid.chosen and grid.chosen.corrected is not None and grid.points[0] in points:
         low, high = min(low, grid.chosen.corrected), max(high, grid.chosen.corrected)
     room = max(high - low, 0.02)
