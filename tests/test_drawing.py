@@ -124,8 +124,8 @@ def test_the_chart_of_a_sweep_grows_with_its_jobs(
         assert self._chart is not None
         if not self._chart.done():
             self._chart.result(timeout=STARTED_S)
-        done = len(list(self.folder.glob("*/result.json")))
-        seen.append((done, (self.folder / "comparison.png").stat().st_size > 10_000))
+        done = len(list(self.folder.path.glob("*/result.json")))
+        seen.append((done, (self.folder.path / "comparison.png").stat().st_size > 10_000))
 
     real = Sweep.draw_so_far
     monkeypatch.setattr(Sweep, "draw_so_far", draw_so_far)

@@ -27,7 +27,7 @@ run, too."""
 def parser() -> CommandParser:
     """The arguments of `cnnexp compare`."""
     where = "as tracking.uri=URI or paths.root=FOLDER, where the runs lie elsewhere"
-    examples = ["latest 4f1c paths.root=FOLDER", "--sweep 90ab12 --json", "--metric f1_macro --against baseline"]
+    examples = ["latest 4f1c paths.root=FOLDER --pairs", "--sweep 90ab12 --metric f1_macro --against baseline"]
     made = CommandParser("compare", TEXT, {"[RUN...]": RUN, "[OVERRIDES]": where}, examples)
     made.add_argument("--sweep", help="the run id of a sweep's parent run, or a unique prefix")
     made.add_argument("--metric", help=f"{', '.join(FIGURE_NAMES)}; default: what all runs monitor, else acc")
