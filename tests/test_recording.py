@@ -65,5 +65,5 @@ def test_every_value_that_is_left_out_is_the_default_or_a_place() -> None:
     filled = {key: value for key, value in left.items() if value not in ("null", "{}", "[]", "")}
     assert {key for key in filled if not key.startswith("paths.") and not key.endswith("._target_")} == {
         "tracking.uri", "tracking.artifact_root", "dataset.manifests", "trainer.resume", "sweep.resume", "sweep.reuse",
-        "sweep.report",
+        "sweep.report", "trainer.label_smoothing",
     }  # fmt: skip

@@ -68,7 +68,13 @@ def _params(job: Job) -> dict[str, str]:
         path = key.split(".")
         own_place = key in BELOW_ROOT and text.removeprefix("sqlite:///").startswith(f"{root}/")
         empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
-        if path[0] != "paths" and key not in STEERING and not (own_place or empty or _is_said(job.shown, path)):
+        earlier_name = key == "trainer.label_smoothing" and text == "0.0"  # loss.label_smoothing says it
+        if (
+            path[0] != "paths"
+            and not earlier_name
+            and key not in STEERING
+            and not (own_place or empty or _is_said(job.shown, path))
+        ):
             kept[key] = text
     return kept
 
