@@ -60,7 +60,7 @@ def start_run(tracker: RunLog, job: Job, dataset: "Dataset | None", parent: str 
 def _params(job: Job) -> dict[str, str]:
     """The config, without what differs between a run and its resumption, and what tells nothing in a comparison.
 
-    That is an empty value which is the default, a place below `paths.root`, and a target that a name says already.
+    That is an empty value which is the default, a place below `paths.root`, and what another key says already.
     The whole config is an artifact.
     """
     root, kept = str(job.shown["paths"]["root"]), {}
@@ -69,12 +69,8 @@ def _params(job: Job) -> dict[str, str]:
         own_place = key in BELOW_ROOT and text.removeprefix("sqlite:///").startswith(f"{root}/")
         empty = text in EMPTY and _default(job.config, path) in EMPTY_DEFAULTS
         earlier_name = key == "trainer.label_smoothing" and text == "0.0"  # loss.label_smoothing says it
-        if (
-            path[0] != "paths"
-            and not earlier_name
-            and key not in STEERING
-            and not (own_place or empty or _is_said(job.shown, path))
-        ):
+        tells = not (own_place or empty or earlier_name or _is_said(job.shown, path))
+        if path[0] != "paths" and key not in STEERING and tells:
             kept[key] = text
     return kept
 
