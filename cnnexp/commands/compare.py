@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnexp.commands.arguments import JSON, RUN, CommandParser
 from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say, warn
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.files import writable
 from cnnexp.metrics.names import FIGURE_NAMES
 from cnnexp.runs.tracker import open_tracker
@@ -82,8 +82,7 @@ def _record(tracker: RunStore, run_id: str, file: Path) -> None:
     try:
         tracker.add_artifact(run_id, file)
     except Exception as error:  # of MLflow or the network: whoever may only read has the files all the same
-        reason = redact(str(error) or type(error).__name__).splitlines()[0]
-        warn(f"cnnexp: {file.name} was not recorded in run {run_id}: {reason}")
+        warn(f"cnnexp: {file.name} was not recorded in run {run_id}: {redact(first_line(error))}")
 
 
 def _newest_sweep(tracker: RunStore) -> RunInfo:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from cnnexp.config.limits import option
+from cnnexp.config.limits import is_number, option
 from cnnexp.errors import UserError
 
 
@@ -67,8 +67,7 @@ class CostConfig(DecisionConfig):
             if not isinstance(row, dict):
                 raise UserError(f"decision.costs.{truth}={row}: must be a mapping by answers, as {{healthy:20}}")
             for answer, value in row.items():
-                is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                if not is_number or not 0 <= value < math.inf:
+                if not is_number(value) or not 0 <= value < math.inf:
                     raise UserError(f"decision.costs.{truth}.{answer}={value}: must be a number, at least 0")
                 if str(answer) == str(truth):
                     raise UserError(

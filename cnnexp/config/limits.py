@@ -52,9 +52,10 @@ def option(  # noqa: PLR0913 - each is a keyword, of which a field of the schema
         "above": above,
         "below": below,
         "choices": choices,
+        "also": also,
+        "place": place,
         "doc": doc,
     }
-    limits |= {"place": place, "also": also}
     metadata = {name: limit for name, limit in limits.items() if limit is not None}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -82,17 +83,21 @@ def check_limits(prefix: str, node: Any) -> None:
         if value is None or not (bounds or "choices" in limits):
             continue
         key, means = f"{prefix}{item.name}", f". {limits['doc']}" if limits["doc"] else ""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         choices = [*limits.get("choices", ()), *(limits["also"](node) if "also" in limits else ())]
         if choices and value not in choices:
             allowed = f"one of {', '.join(nearest(str(value), choices))}"
-        elif bounds and not is_number:
+        elif bounds and not is_number(value):
             allowed = f"a number {describe_limits(limits)}"
         elif bounds and not (math.isfinite(value) and all(holds(value, bound) for holds, bound in bounds)):
             allowed = describe_limits(limits)
         else:
             continue
         raise UserError(f"{key}={value}: must be {allowed}{means}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one; no bool is."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_place(key: str, value: str | None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cnnexp.config.limits import option
+from cnnexp.config.limits import is_number, option
 from cnnexp.errors import UserError
 
 
@@ -39,8 +39,7 @@ class LossConfig:
                 f"loss.class_weight={given}: must be balanced, null, or a weight for each class, as {{cat:2,dog:1}}"
             )
         for name, weight in given.items():
-            is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-            if not is_number or not 0 < weight < float("inf"):
+            if not is_number(weight) or not 0 < weight < float("inf"):
                 raise UserError(f"loss.class_weight.{name}={weight}: must be a number more than 0")
 
 

@@ -34,7 +34,7 @@ from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.tables import TABLE_ENDINGS, TableRules, read_table
 from cnnexp.data.folders import labelled_images
 from cnnexp.data.splits import divide
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 
 DIGIT_NAMES = tuple("0123456789")
 NO_CONFIG = {"downloads": "downloads", "manifests": None}  # without one there is no `paths.data` to name
@@ -286,9 +286,8 @@ def _keras_mnist() -> tuple[np.ndarray, ...]:
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     except Exception as error:  # whatever the network does
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"dataset.path=null: Keras cannot download MNIST ({reason}); get mnist.npz in another way and "
+            f"dataset.path=null: Keras cannot download MNIST ({first_line(error)}); get mnist.npz in another way and "
             "give dataset.path=FILE, or use dataset=digits, which needs no download"
         ) from error
     return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnexp.metrics.registry import answers
+from cnnexp.metrics.registry import SMALLEST, answers
 from cnnexp.metrics.statistics import counts_by_threshold
 
-SMALLEST = 1e-7  # of a probability in a logarithm, as Keras has it
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures beyond which nothing is fitted
 ABOVE_ALL = float(np.nextafter(np.float32(1), np.float32(2)))
 

@@ -83,12 +83,21 @@ def _spread(figures: list[Figure], table: Table, groups: np.ndarray | None) -> d
         for figure in figures:
             if figure.resampled is not None:
                 values.setdefault(figure.name, []).append(figure.resampled(*given[figure.name], weights))
-    return {name: _deviation(np.concatenate(parts)) for name, parts in values.items()}
+    return {name: deviation(np.concatenate(parts)) for name, parts in values.items()}
 
 
-def _deviation(values: np.ndarray) -> float:
+def deviation(values: np.ndarray) -> float:
+    """The standard deviation of a figure over the resamples (B,); nan where it is not defined in half of them."""
     defined = values[np.isfinite(values)]
     return float(np.std(defined)) if len(defined) > RESAMPLES / 2 else math.nan
+
+
+def half_width(error: float, drawn: int) -> float:
+    """By how far a 95 % interval of Student's t reaches to each side; `error` and `drawn`, at least 2, as below."""
+    from scipy.special import stdtrit  # not needed by who only names a figure
+
+    # Hesterberg 2015, arXiv 1411.5279: the standard error of resamples is too small by (n - 1) / n
+    return float(stdtrit(drawn - 1, 0.975)) * error * math.sqrt(drawn / (drawn - 1))
 
 
 def interval(value: float, error: float, drawn: int, ends: tuple[float, float]) -> Interval | None:
@@ -103,13 +112,10 @@ def interval(value: float, error: float, drawn: int, ends: tuple[float, float]) 
     Returns:
         low, high within `ends`; None where the figure is at an end, or did not vary.
     """
-    from scipy.special import stdtrit  # not needed by who only names a figure
-
     least, most = ends
     if drawn < 2 or not (least < value < most and error > ROUNDING):
         return None
-    # Hesterberg 2015, arXiv 1411.5279: the standard error of resamples is too small by (n - 1) / n
-    half = float(stdtrit(drawn - 1, 0.975)) * error * math.sqrt(drawn / (drawn - 1))
+    half = half_width(error, drawn)
     if math.isinf(most):
         factor = math.exp(half / (value - least))
         return least + (value - least) / factor, least + (value - least) * factor

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from cnnexp.metrics.counts import Counts, counts
-from cnnexp.metrics.intervals import RESAMPLES, ROUNDING, Interval, interval, resamples
+from cnnexp.metrics.intervals import ROUNDING, Interval, deviation, half_width, interval, resamples
 from cnnexp.metrics.registry import FIGURES, Figure, answers
 
 TOSSES = 9999
@@ -109,10 +109,7 @@ def _error(values: np.ndarray | None, resampled: np.ndarray | None, groups: np.n
     if values is not None:
         parts = np.bincount(groups, values - values.mean())
         return math.sqrt(float(parts @ parts)) / len(values)
-    if resampled is None:
-        return math.nan
-    defined = resampled[np.isfinite(resampled)]
-    return float(np.std(defined)) if len(defined) > RESAMPLES / 2 else math.nan
+    return math.nan if resampled is None else deviation(resampled)
 
 
 def gain_interval(older: Measured, newer: Measured) -> Interval | None:
@@ -121,8 +118,6 @@ def gain_interval(older: Measured, newer: Measured) -> Interval | None:
     Returns:
         None where the difference did not vary, or resamples do not tell.
     """
-    from scipy.special import stdtrit  # not needed by who only names a figure
-
     if older.values is not None and newer.values is not None:
         error = _error(newer.values - older.values, None, newer.groups)
     elif older.resampled is not None and newer.resampled is not None:
@@ -131,7 +126,7 @@ def gain_interval(older: Measured, newer: Measured) -> Interval | None:
         return None
     if newer.drawn < 2 or not error > ROUNDING:
         return None
-    half = float(stdtrit(newer.drawn - 1, 0.975)) * error * math.sqrt(newer.drawn / (newer.drawn - 1))
+    half = half_width(error, newer.drawn)
     gain, most = newer.value - older.value, newer.figure.most - newer.figure.least
     return max(gain - half, -most), min(gain + half, most)
 

@@ -45,10 +45,9 @@ class OperatingPoint(NamedTuple):
     false_rate: float  # share of the other images that is called positive
 
 
-def operating_point(predictions: Predictions) -> OperatingPoint:
-    """Of the answers to two classes."""
-    positive = predictions.labels == predictions.decision.positive
-    called = predictions.predicted == predictions.decision.positive
+def operating_point(labels: np.ndarray, predicted: np.ndarray, number: int) -> OperatingPoint:
+    """Of the answers to two classes, (N,) int each, of which `number` is the positive one."""
+    positive, called = labels == number, predicted == number
     hits = int(np.sum(positive & called))
 
     def share(count: int, of: int) -> float:
@@ -127,7 +126,7 @@ def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Area, c
 
 def _mark_threshold(left: Axes, right: Axes, predictions: Predictions) -> None:
     """Where the answers of the run stand on both curves."""
-    point = operating_point(predictions)
+    point = operating_point(predictions.labels, predictions.predicted, predictions.decision.positive)
     label = f"from {predictions.decision.threshold:.3g} on"
     for axes, place in ((left, (point.false_rate, point.recall)), (right, (point.recall, point.precision))):
         axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label)

@@ -29,7 +29,7 @@ from cnnexp.models.backbone import Backbone
 from cnnexp.models.build import Network, build_model, layers_with
 from cnnexp.models.freeze import apply_freeze_policy, layer_factors
 from cnnexp.models.kept import forget_network, kept_network
-from cnnexp.runs.decision import decision_plan
+from cnnexp.runs.decision import DecisionPlan, decision_plan
 from cnnexp.runs.memory import check_network
 from cnnexp.training.callbacks import EpochListener
 from cnnexp.training.devices import Strategy
@@ -51,6 +51,7 @@ class RunParts:
 
     dataset:  the images with their labels; `data` holds them as the training takes them.
     network:  with the freeze policy of its last phase.
+    decision: how probabilities are to become answers.
     strategy: for several devices, or None.
     """
 
@@ -58,6 +59,7 @@ class RunParts:
     dataset: Dataset
     data: TrainingData
     network: Network
+    decision: DecisionPlan
     strategy: Strategy | None = None
 
 
@@ -67,11 +69,11 @@ def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None,
     use_own({name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own})
     check_figures(config, dataset)
     loss_plan(config, dataset)  # refused before anything is built or recorded
-    decision_plan(config, dataset)
+    decision = decision_plan(config, dataset)
     build = network_for if share else build_network
     data = training_data(config, dataset)
     network = build(config, dataset.channels, len(dataset.class_names), strategy)
-    return RunParts(config, dataset, data, network, strategy)
+    return RunParts(config, dataset, data, network, decision, strategy)
 
 
 def check_figures(config: Config, dataset: Dataset) -> None:
@@ -372,6 +374,6 @@ def fit(parts: RunParts, on_epoch: EpochListener, checkpoint: Path | None = None
         checkpoint,
         loss_plan(config, parts.dataset),
         parts.strategy,
-        decision_plan(config, parts.dataset).positive,
+        parts.decision.positive,
     )
     return train(training, phases(config, parts.network), on_epoch, resume)

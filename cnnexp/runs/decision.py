@@ -18,7 +18,6 @@ from cnnexp.metrics.names import decision_figure
 from cnnexp.metrics.registry import Table, figures
 from cnnexp.models.build import calibrated
 from cnnexp.models.classifier import class_probabilities
-from cnnexp.report.predictions import Predictions
 from cnnexp.report.scoring import operating_point
 from cnnexp.training.recipe import loss_and_accuracy
 from cnnexp.training.trainer import FitResult
@@ -163,41 +162,28 @@ def decide(plan: DecisionPlan, fitted: FitResult, dataset: Dataset) -> tuple[Fit
         found["threshold"] = threshold
     costs = plan.costs if threshold is None else None
     decision = Decision(plan.rule, plan.positive, threshold, costs, temperature)
-    fitted = _with_figures(replace(fitted, decision=decision), dataset)
-    for split, part, outputs in (
-        ("val", dataset.validation, fitted.validation_probabilities),
-        ("test", dataset.test, fitted.probabilities),
+    losses, accuracies = {}, {}
+    for split, labels, outputs in (
+        ("val", validation, fitted.validation_probabilities),
+        ("test", test, fitted.probabilities),
     ):
-        answers = class_probabilities(outputs)
-        predicted = decision.classes(answers)
+        predicted = decision.classes(class_probabilities(outputs))
+        losses[split], _ = loss_and_accuracy(outputs, labels)
+        accuracies[split] = float((predicted == labels).mean())
         if plan.costs is not None:
-            found[f"{split}_cost"] = float(np.array(plan.costs)[part.labels, predicted].mean())
+            found[f"{split}_cost"] = float(np.array(plan.costs)[labels, predicted].mean())
         if threshold is not None:
-            point = operating_point(
-                Predictions(tuple(part.ids), part.labels, predicted, answers, tuple(dataset.class_names), decision)
-            )
+            point = operating_point(labels, predicted, plan.positive)
             found |= {f"{split}_recall": point.recall, f"{split}_precision": point.precision}
-    return fitted, {decision_figure(name): value for name, value in found.items() if np.isfinite(value)}
-
-
-def _with_figures(fitted: FitResult, dataset: Dataset) -> FitResult:
-    """Losses of the probabilities, and accuracies of the answers."""
-    both = []
-    for split, outputs in (
-        (dataset.validation, fitted.validation_probabilities),
-        (dataset.test, fitted.probabilities),
-    ):
-        loss, _ = loss_and_accuracy(outputs, split.labels)
-        right = fitted.decision.classes(class_probabilities(outputs)) == split.labels
-        both.append((loss, float(right.mean())))
-    (validation_loss, validation_accuracy), (test_loss, test_accuracy) = both
-    return replace(
+    fitted = replace(
         fitted,
-        validation_loss=validation_loss,
-        validation_accuracy=validation_accuracy,
-        test_loss=test_loss,
-        test_accuracy=test_accuracy,
+        decision=decision,
+        validation_loss=losses["val"],
+        validation_accuracy=accuracies["val"],
+        test_loss=losses["test"],
+        test_accuracy=accuracies["test"],
     )
+    return fitted, {decision_figure(name): value for name, value in found.items() if np.isfinite(value)}
 
 
 def show_decision(config: Config, decision: Decision, names: tuple[str, ...], metrics: Mapping[str, float]) -> None:

@@ -61,8 +61,7 @@ def load_recorded(config: Config, run: str, allowed: Collection[str] = ()) -> Lo
             raise UserError(f"its {model.output_shape[-1]} outputs do not fit its {len(names)} class names")
         decision = read_decision(metadata.get("decision"), names)
     except Exception as error:  # Keras, zipfile, h5py and json raise all kinds for a file that is none of ours
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"run {info.run_id}: its model cannot be loaded: {reason}") from error
+        raise UserError(f"run {info.run_id}: its model cannot be loaded: {first_line(error)}") from error
     return LoadedModel(info.run_id, info.name, model, names, height, channels, decision)
 
 
@@ -152,7 +151,7 @@ def check_model_file(path: Path, allowed: Collection[str] = ()) -> None:
     except UserError:
         raise
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, RecursionError, RuntimeError) as error:
-        raise UserError(f"the model file cannot be read ({str(error).splitlines()[0]})") from error
+        raise UserError(f"the model file cannot be read ({first_line(error)})") from error
     functions = {target.rpartition(".")[2] for target in allowed}  # these are described by their own names alone
     parts = {part for node in _nodes(network) if (part := _own_part(node))} - {*allowed, *functions}
     _refuse(sorted(parts, key=lambda part: ("." not in part, part)))

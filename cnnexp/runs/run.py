@@ -21,7 +21,7 @@ from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
 from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optimizers, fit
 from cnnexp.runs.code import record_code
-from cnnexp.runs.decision import decide, decision_plan, show_decision
+from cnnexp.runs.decision import decide, show_decision
 from cnnexp.runs.folder import RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.memory import check_batch
@@ -115,7 +115,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
         fitted = fit(parts, on_epoch, job.folder.checkpoint, resume=earlier is not None)
         for epoch in set(range(len(fitted.history))) - told:  # a kill may have kept them from the store
             tracker.log_metrics(fitted.history[epoch], step=epoch + 1)
-        fitted, decided = decide(decision_plan(config, dataset), fitted, dataset)
+        fitted, decided = decide(parts.decision, fitted, dataset)
         metrics = final_metrics(parts, fitted) | decided | {TOTAL_SECONDS: time.perf_counter() - began}
         tracker.log_metrics(metrics, step=0)
         tracker.set_tags({f"frozen_digest.{phase.name}": phase.frozen_digest for phase in fitted.phases})

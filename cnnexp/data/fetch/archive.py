@@ -14,7 +14,7 @@ from typing import IO
 
 from cnnexp.console import byte_progress
 from cnnexp.data.folders import is_system
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.files import atomic_folder, exclusive, open_file
 
 ZIP_START = b"PK"
@@ -126,8 +126,9 @@ def _reading(path: Path) -> Iterator[Iterator[Member]]:
     except (OSError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip and bz2 give none
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArchiveError(f"{path}: is no archive that can be read, or is damaged ({reason}); get it again") from error
+        raise ArchiveError(
+            f"{path}: is no archive that can be read, or is damaged ({first_line(error)}); get it again"
+        ) from error
     except RuntimeError as error:  # zipfile: it is encrypted in a way that shows only here
         raise ArchiveError(f"{path}: {error}; unpack it yourself") from error
 
