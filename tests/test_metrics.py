@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics as reference
 
 from cnnexp.metrics.names import FIGURE_NAMES, rises
-from cnnexp.metrics.registry import FIGURES, Table, answers, class_figures, figures
+from cnnexp.metrics.registry import FIGURES, Table, WeightedTable, answers, class_figures, figures
 
 
 def table(classes: int, seed: int, images: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +107,7 @@ def test_a_resample_is_the_table_of_its_images() -> None:
                 assert name == "ece"
                 continue
             expected = [figure.function(labels[row], probabilities[row]) for row in drawn]
-            found = figure.resampled(labels, probabilities, weights)
+            found = figure.resampled(WeightedTable(labels, probabilities, weights))
             np.testing.assert_allclose(found, expected, rtol=2e-6, err_msg=f"{name} of {classes} classes")
 
 

@@ -11,7 +11,7 @@ import scipy.stats
 from cnnexp.metrics.chosen import corrected_for_choice
 from cnnexp.metrics.intervals import resamples
 from cnnexp.metrics.paired import Measured, count_signs, gain_interval, holm, measure, p_value
-from cnnexp.metrics.registry import FIGURES
+from cnnexp.metrics.registry import FIGURES, WeightedTable
 
 Tables = Sequence[np.ndarray]
 
@@ -155,7 +155,9 @@ def test_the_mean_of_values_is_the_figure_and_their_spread_that_of_resamples(cla
         values = figure.values(labels, answers)
         assert values is not None
         assert values.mean() == pytest.approx(figure.function(labels, answers), abs=1e-12), name
-        drawn = np.concatenate([figure.resampled(labels, answers, weights) for weights in resamples(400)])
+        drawn = np.concatenate(
+            [figure.resampled(WeightedTable(labels, answers, weights)) for weights in resamples(400)]
+        )
         assert np.std(values) / 20 == pytest.approx(drawn.std(), rel=0.1), name
 
 

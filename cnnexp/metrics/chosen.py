@@ -6,7 +6,7 @@ import numpy as np
 
 from cnnexp.metrics.intervals import RESAMPLES, resamples
 from cnnexp.metrics.paired import image_values
-from cnnexp.metrics.registry import FIGURES, Figure
+from cnnexp.metrics.registry import FIGURES, Figure, WeightedTable
 
 LEAST_RESAMPLES = 100  # of points that take long
 MOST_COUNTED = 400_000_000  # images times points, seeds, classes and resamples
@@ -70,7 +70,10 @@ def _both(
             return np.asarray(means @ weights / weights.sum(axis=0, dtype=np.float64))
         assert figure.resampled is not None
         return np.array(
-            [np.mean([figure.resampled(labels, table, weights) for table in point], axis=0) for point in points]
+            [
+                np.mean([figure.resampled(WeightedTable(labels, table, weights)) for table in point], axis=0)
+                for point in points
+            ]
         )
 
     for block in resamples(len(labels), groups):

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnexp.metrics.counts import counts
 from cnnexp.metrics.names import FIGURE_NAMES
-from cnnexp.metrics.registry import FIGURES, OF_CLASS, Figure, Table, class_figures, hits
+from cnnexp.metrics.registry import FIGURES, OF_CLASS, Figure, Table, WeightedTable, class_figures, hits
 from cnnexp.metrics.statistics import wilson_interval
 
 RESAMPLES = 1000
@@ -78,11 +78,12 @@ def intervals(
 def _spread(figures: list[Figure], table: Table, groups: np.ndarray | None) -> dict[str, float]:
     """The standard deviation of each figure over the resamples in which it is defined."""
     values: dict[str, list[np.ndarray]] = {}
-    given = {figure.name: table.for_figure(figure) for figure in figures}
+    given = {figure.of_answers: table.for_figure(figure) for figure in figures}
     for weights in resamples(len(table.labels), groups):
+        tables = {of_answers: WeightedTable(*parts, weights) for of_answers, parts in given.items()}
         for figure in figures:
             if figure.resampled is not None:
-                values.setdefault(figure.name, []).append(figure.resampled(*given[figure.name], weights))
+                values.setdefault(figure.name, []).append(figure.resampled(tables[figure.of_answers]))
     return {name: deviation(np.concatenate(parts)) for name, parts in values.items()}
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from cnnexp.metrics.counts import Counts, counts
 from cnnexp.metrics.intervals import ROUNDING, Interval, deviation, half_width, interval, resamples
-from cnnexp.metrics.registry import FIGURES, Figure, answers
+from cnnexp.metrics.registry import FIGURES, Figure, WeightedTable, answers
 
 TOSSES = 9999
 AT_ONCE = 1111
@@ -61,7 +61,8 @@ class Measured:
             return None
         blocks = resamples(len(self.labels), self.groups if self.drawn < len(self.labels) else None)
         means = [
-            np.mean([function(self.labels, table, weights) for table in self.tables], axis=0) for weights in blocks
+            np.mean([function(WeightedTable(self.labels, table, weights)) for table in self.tables], axis=0)
+            for weights in blocks
         ]
         return np.concatenate(means)
 
@@ -235,7 +236,10 @@ def _exchanged(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.nd
     def statistic(heads: np.ndarray) -> np.ndarray:
         swapped = heads[newer.groups]
         new, old = np.concatenate([swapped, 1 - swapped]), np.concatenate([1 - swapped, swapped])
-        return np.mean([function(labels, table, new) - function(labels, table, old) for table in both], axis=0)
+        gains = [
+            function(WeightedTable(labels, table, new)) - function(WeightedTable(labels, table, old)) for table in both
+        ]
+        return np.mean(gains, axis=0)
 
     return statistic
 

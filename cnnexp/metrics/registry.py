@@ -8,7 +8,7 @@ not imported: see `cnnexp.metrics.statistics`.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,6 @@ from cnnexp.metrics.statistics import average_precision, brier_score, calibratio
 Function = Callable[[np.ndarray, np.ndarray], float]
 Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Formula = Callable[[Counts], np.ndarray]
-Resampled = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 TOP = 5
 FEW_IMAGES = 25  # of a class, in the mean over the classes: fewer, and an area is no sum over images
 MOST_RANKED = 50_000  # images times classes
@@ -47,8 +46,7 @@ class Figure:
     meaning:   in one line.
     function:  of (labels, probabilities); nan where it is not defined.
     least, most: the ends of its range.
-    resampled: the same of (labels, probabilities, weights (N, B)), how often each image counts in each of B resamples,
-               (B,) float64; None where resamples say nothing.
+    resampled: the same of each of B resamples of a table, (B,) float64; None where resamples say nothing.
     of_answers: whether it depends on the answers alone, and not on how probable they are.
     values:    of (labels, probabilities) what each image adds, (N,): the figure is their mean. Of an area it is so to
                first order, what it would change by, were there a little more of the image; None where that is not
@@ -59,7 +57,7 @@ class Figure:
     name: str
     meaning: str
     function: Function
-    resampled: Resampled | None = None
+    resampled: "Callable[[WeightedTable], np.ndarray] | None" = None
     of_answers: bool = False
     least: float = 0.0
     most: float = 1.0
@@ -95,6 +93,43 @@ class Table:
         if self.positive == 0 and self.probabilities.shape[1] == 2:
             return 1 - self.labels, self.probabilities[:, ::-1]
         return self.labels, self.probabilities
+
+
+@dataclass(frozen=True)
+class WeightedTable:
+    """B resamples of a table of answers; what several figures are made of is computed once.
+
+    labels:        (N,) int.
+    probabilities: (N, K) float.
+    weights:       (N, B) float, how often each image counts in each resample.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    weights: np.ndarray
+
+    @cached_property
+    def counts(self) -> Counts:
+        """By class, (B, K) each."""
+        return counts(self.labels, answers(self.probabilities), self.probabilities.shape[1], self.weights)
+
+    @cached_property
+    def areas(self) -> "Areas":
+        """The means over the classes that a resample has; nan where it has none."""
+        total, defined = np.zeros((2, self.weights.shape[1])), np.zeros((2, self.weights.shape[1]))
+        for number in _curves(self.labels, self.probabilities.shape[1]):
+            found = np.stack(_resampled_areas(self.labels == number, self.probabilities[:, number], self.weights))
+            is_there = np.isfinite(found)
+            total[is_there] += found[is_there]
+            defined += is_there
+        return Areas(*np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0))
+
+
+class Areas(NamedTuple):
+    """Below the curves of B resamples, (B,) float64 each, 0 to 1."""
+
+    roc_auc: np.ndarray
+    average_precision: np.ndarray
 
 
 def one_hot(predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -149,8 +184,8 @@ def _mean(values: Values, labels: np.ndarray, probabilities: np.ndarray) -> floa
     return float(np.mean(values(labels, probabilities)))
 
 
-def _means(values: Values, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return (values(labels, probabilities) @ weights) / weights.sum(axis=0, dtype=np.float64)
+def _means(values: Values, table: WeightedTable) -> np.ndarray:
+    return (values(table.labels, table.probabilities) @ table.weights) / table.weights.sum(axis=0, dtype=np.float64)
 
 
 # ----------------------------------------------------------------------------- figures of the counts by class
@@ -160,8 +195,8 @@ def _of_counts(formula: Formula, labels: np.ndarray, probabilities: np.ndarray) 
     return float(formula(counts(labels, answers(probabilities), probabilities.shape[1])))
 
 
-def _of_weighted(formula: Formula, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return formula(counts(labels, answers(probabilities), probabilities.shape[1], weights))
+def _of_weighted(formula: Formula, table: WeightedTable) -> np.ndarray:
+    return formula(table.counts)
 
 
 # ------------------------------------------------------------------------------------ areas below the curves
@@ -188,17 +223,6 @@ def _area(function: Function, labels: np.ndarray, probabilities: np.ndarray) -> 
     return float(np.mean(found)) if found else float("nan")
 
 
-def _areas(function: Resampled, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean over the classes that a resample has; nan where it has none."""
-    total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-    for number in _curves(labels, probabilities.shape[1]):
-        area = function(labels == number, probabilities[:, number], weights)
-        is_there = np.isfinite(area)
-        total[is_there] += area[is_there]
-        defined += is_there
-    return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
-
-
 def _curve(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The positive and the negative images, (S, B) each, in stretches of falling scores.
 
@@ -218,23 +242,20 @@ def _curve(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tupl
     return positives, both - positives
 
 
-def roc_auc_resampled(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`roc_auc` of each resample, (B,); nan where it has no positive or no negative image."""
+def _resampled_areas(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Areas:
+    """`roc_auc` and `average_precision` of each resample; nan where it has no positive image, the former also where it
+    has no negative one."""
     positives, negatives = _curve(positive, score, weights)
-    above = np.cumsum(positives, axis=0) - positives / 2
-    pairs = positives.sum(axis=0, dtype=np.float64) * negatives.sum(axis=0, dtype=np.float64)
-    won = np.einsum("sb,sb->b", negatives, above, dtype=np.float64)
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
-
-
-def average_precision_resampled(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`average_precision` of each resample, (B,); nan where it has no positive image."""
-    positives, negatives = _curve(positive, score, weights)
-    found = np.cumsum(positives, axis=0)
-    precision = found / np.maximum(found + np.cumsum(negatives, axis=0), 1)
+    found, answered_wrong = np.cumsum(positives, axis=0), np.cumsum(negatives, axis=0)
     total = found[-1].astype(np.float64)
-    summed = np.einsum("sb,sb->b", positives, precision, dtype=np.float64)
-    return np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0)
+    pairs = total * answered_wrong[-1]
+    won = np.einsum("sb,sb->b", negatives, found - positives / 2, dtype=np.float64)
+    precisions = found / np.maximum(found + answered_wrong, 1)
+    summed = np.einsum("sb,sb->b", positives, precisions, dtype=np.float64)
+    return Areas(
+        np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0),
+        np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0),
+    )
 
 
 def _area_values(function: Values, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
@@ -299,9 +320,13 @@ def _of_classes(name: str, meaning: str, formula: Formula) -> Figure:
     )
 
 
-def _of_curves(name: str, meaning: str, function: Function, resampled: Resampled, values: Values) -> Figure:
+def _of_curves(name: str, meaning: str, function: Function, values: Values) -> Figure:
     return Figure(
-        name, meaning, partial(_area, function), partial(_areas, resampled), values=partial(_area_values, values)
+        name,
+        meaning,
+        partial(_area, function),
+        lambda table: getattr(table.areas, name),
+        values=partial(_area_values, values),
     )
 
 
@@ -324,14 +349,12 @@ FIGURES = {
             "roc_auc",
             "area under the ROC curve; of more than two classes the mean of each against the rest",
             roc_auc,
-            roc_auc_resampled,
             roc_auc_values,
         ),
         _of_curves(
             "average_precision",
             "area under the precision-recall curve; the mean, as roc_auc",
             average_precision,
-            average_precision_resampled,
             average_precision_values,
         ),
         replace(

@@ -9,14 +9,26 @@ from pathlib import Path
 if not __package__:  # run as a file: the folder above holds the package `bench`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import fixed, history, memory, overhead, profiles, start, store
+from bench import figures, fixed, history, memory, overhead, profiles, start, store
 from bench.photos import class_folders, describe
 from bench.table import Row, machine, show, write_json
 from cnnexp.errors import UserError
 from cnnexp.process import quiet_libraries
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "bench.json"
-GROUPS = ("data", "step", "overhead", "features", "progression", "start", "fixed", "memory", "store", "profile")
+GROUPS = (
+    "data",
+    "step",
+    "overhead",
+    "features",
+    "progression",
+    "start",
+    "fixed",
+    "memory",
+    "store",
+    "figures",
+    "profile",
+)
 PHOTOS, MANY_PHOTOS, TUTORIAL_PHOTOS, QUICK_PHOTOS = 400, 1000, 4000, 64
 QUICK_RUNS = 100
 
@@ -45,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             "fixed": lambda: fixed.rows(lambda: photos(TUTORIAL_PHOTOS), repetitions, options.long),
             "memory": lambda: memory.rows(photos(MANY_PHOTOS), repetitions),
             "store": lambda: store.rows(repetitions, QUICK_RUNS if options.quick else store.MANY),
+            "figures": lambda: figures.rows(repetitions),
         }
         before = machine()
         try:
