@@ -25,7 +25,7 @@ from cnnexp.runs.parent import record_choice, show_progress, sweep_tags
 from cnnexp.runs.planning import adopt_jobs, folder_override, kind, recorded_line, recorded_swept
 from cnnexp.runs.settings import Report, report_of
 from cnnexp.runs.tasks import train_in_sweep
-from cnnexp.tracking.faults import is_outage, reason
+from cnnexp.tracking.faults import fault_of, is_outage, reason
 from cnnexp.tracking.protocols import RunTracker
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _going_on(folder: Path) -> Iterator[None]:
     """Says in one line what befell store or disk while a sweep was at work.
 
     Raises:
-        RunError: a store that went away, or a disk that is full.
+        RunError: a store that went away or was damaged, or a disk that is full.
     """
     try:
         yield
@@ -126,6 +126,8 @@ def _going_on(folder: Path) -> Iterator[None]:
             raise RunError(f"{folder}: the disk is full; make room: {GO_ON}") from error
         if is_outage(error):
             raise RunError(f"{folder}: the store does not answer any more ({reason(error)}); {GO_ON}") from error
+        if fault := fault_of(error):
+            raise RunError(f"{folder}: the store is of no more use: {fault.value} ({reason(error)})") from error
         raise
 
 

@@ -63,11 +63,11 @@ class RunWriter(ABC):
         """Whether a run can no longer be written to, in words; "" where it can, or the store does not say."""
         try:
             run = self.client().get_run(run_id)
+            if run.info.lifecycle_stage == "deleted":
+                return "was deleted in the store"
             experiment = self.client().get_experiment(run.info.experiment_id)
         except Exception as error:  # of MLflow, the network
             return "is no longer in the store" if getattr(error, "error_code", "") == MISSING else ""
-        if run.info.lifecycle_stage == "deleted":
-            return "was deleted in the store"
         return "cannot go on: its experiment was deleted in the store" * (experiment.lifecycle_stage == "deleted")
 
     def _write(self, kind: str, **content: Any) -> None:
