@@ -211,6 +211,7 @@ def cnnexp(
         except SystemExit as error:  # Hydra ends the process itself
             code = int(error.code or 0)
         captured = capfd.readouterr()
+        assert "-traceback.txt" not in captured.err, captured.err  # nothing that a test does is a mistake of cnnexp
         return code, captured.out, captured.err
 
     return run
