@@ -473,6 +473,8 @@ def test_jobs_that_differ_in_values_are_composed_as_each_alone():
         ["experiment=baseline", "backbone.filters=[2]", "head.dropout=0.2", "optimizer.weight_decay=0.5"],
         ["experiment=baseline", "+tracking.tags.a=1", "seed=4"],
         ["experiment=baseline", "+tracking.tags.a=2", "seed=5"],
+        ["experiment=baseline", "optimizer.schedule={name:cosine}"],
+        ["experiment=baseline", "optimizer.schedule={warmup_epochs:1}"],
     ]
 
     def plain(config):

@@ -7,7 +7,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from cnnexp.config.hydra_driver import _jobs_composed_once, hydra_context
 from cnnexp.runs.folder import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -16,6 +20,7 @@ CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
 PRIVATE = {
     "hydra._internal.callbacks:Callbacks": ["config"],
     "hydra._internal.config_loader_impl:get_overrides_dirname": ["overrides", "exclude_keys", "item_sep", "kv_sep"],
+    "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config": ["master_config", "sweep_overrides"],
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ["overrides", "max_batch_size"],
     "hydra._internal.core_plugins.file_config_source:FileConfigSource.load_config": ["self", "config_path"],
     "hydra._internal.sources_registry:SourcesRegistry.instance": [],
@@ -46,6 +51,40 @@ def test_no_other_file_reaches_into_hydra() -> None:
     words = ("hydra._internal", "hydra.initialize", "hydra.plugins")
     files = {file for file in CNNEXP.rglob("*.py") if any(word in file.read_text() for word in words)}
     assert files == {CNNEXP / "config" / "hydra_driver.py"}
+
+
+def test_jobs_of_a_sweep_get_the_config_that_hydra_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the node `hydra`, and with what was resolved once for the whole sweep, as the time in its folder's name."""
+    line = ["experiment=demo/frozen", "hydra.mode=MULTIRUN", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    jobs = [
+        ["optimizer.learning_rate=0.1", "seed=1"],
+        ["optimizer.learning_rate=0.2", "seed=2"],
+        ["optimizer=sgd", "seed=2"],
+        ["hydra.job.name=other", "seed=3"],
+        ["optimizer.learning_rate=0.3", "seed=4"],
+    ]
+    composed = []
+    real = ConfigLoaderImpl._load_configuration_impl
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "_load_configuration_impl",
+        lambda *given, **named: composed.append(named) or real(*given, **named),
+    )
+    with hydra_context() as hydra:
+        loader = hydra.config_loader
+        master = loader.load_configuration("config", line, RunMode.MULTIRUN)
+        place = master.hydra.sweep.dir
+        plain = [loader.load_sweep_config(master, job) for job in jobs]
+        assert len(composed) == 1 + len(jobs)
+        with _jobs_composed_once():
+            shared = [loader.load_sweep_config(master, job) for job in jobs]
+        assert len(composed) == 1 + len(jobs) + 3
+    for one, other, job in zip(shared, plain, jobs, strict=True):
+        assert one.hydra.sweep.dir == other.hydra.sweep.dir == place
+        assert one.hydra.overrides.task == job[job[0].startswith("hydra") :]
+        assert OmegaConf.to_container(one) == OmegaConf.to_container(other)
+        assert all(OmegaConf.is_struct(each) and not OmegaConf.is_readonly(each.hydra) for each in (one, other))
+    assert shared[1].hydra.sweep.subdir == "optimizer.learning_rate=0.2,seed=2"
 
 
 @pytest.mark.trains

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
@@ -19,13 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
 from cnnexp.config.hydra_driver import (
+    SharedComposer,
     check_own_files,
     chosen_options,
     group_options,
     hydra_context,
-    is_group,
     job_subdir,
     own_file,
+    parse_overrides,
     split_jobs,
 )
 from cnnexp.config.phases import PhaseConfig
@@ -67,44 +66,23 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
 
 
 class JobComposer:
-    """`compose_config` for the jobs of a sweep, inside `hydra_context`.
-
-    Jobs that choose the same options and differ in values alone are composed once, and get their values as Hydra sets
-    them: composing takes a third of a second.
-    """
+    """`compose_config` for the jobs of a sweep, inside `hydra_context`."""
 
     def __init__(self, name: str = "config") -> None:
-        self.name = name
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._alone = SharedComposer(lambda line: compose_config(line, name=name))
+        self._whole = SharedComposer(lambda line: compose_config(line, with_hydra=True, name=name))
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
-        return self._compose(overrides, with_hydra=False)
+        return self._composed(self._alone, overrides)
 
     def subdir(self, overrides: Sequence[str], number: int) -> str:
         """The folder of job `number` of a sweep, below that of the sweep."""
-        return job_subdir(self._compose(overrides, with_hydra=True), _parse(overrides), number)
+        return job_subdir(self._composed(self._whole, overrides), number)
 
-    def _compose(self, overrides: Sequence[str], with_hydra: bool) -> DictConfig:
-        parsed = _parse(overrides)
-        values = [override for override in parsed if self._is_value(override)]
-        options = (str(with_hydra), *(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed))
-        if options not in self._composed:
-            self._composed[options] = compose_config(overrides, with_hydra, self.name)
-            return copy.deepcopy(self._composed[options])
-        config = copy.deepcopy(self._composed[options])
-        try:
-            for override in values:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:
-            return compose_config(overrides, with_hydra, self.name)  # which says what is wrong
-        return config
-
-    def _is_value(self, override: Override) -> bool:
-        """Whether it sets a value, and neither chooses an option nor adds or takes away a key."""
-        key = override.key_or_group
-        plain = not (override.is_add() or override.is_delete() or override.is_force_add() or override.package)
-        return plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
+    def _composed(self, composer: SharedComposer, overrides: Sequence[str]) -> DictConfig:
+        _parse(overrides)  # which says what is no override
+        return composer(overrides)
 
 
 def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
@@ -288,11 +266,10 @@ def _check_plugin(kind: str, settings: DictConfig) -> None:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     wrong = "not an override; write KEY=VALUE, with quotes around special characters"
     check_text(overrides)
     try:
-        parsed = parser.parse_overrides(list(overrides))
+        parsed = parse_overrides(overrides)
     except OverrideParseException as error:
         raise UserError(f"{error.override}: {wrong}") from error
     for override in parsed:

@@ -25,7 +25,7 @@ import yaml
 from hydra import version
 from hydra._internal import utils as hydra_utils
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import create_defaults_list
@@ -37,6 +37,7 @@ from hydra.core import utils as hydra_core
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
@@ -47,6 +48,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
 from cnnexp.config.limits import check_place
@@ -331,7 +333,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
 def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, config_name: str) -> None:
     """Let Hydra run the jobs of a sweep by its sweeper and launcher; `task` is called for each, maybe elsewhere."""
     line = [*overrides, "hydra.mode=MULTIRUN", STAYS]
-    with hydra_context(config_dir) as hydra, _jobs_checked(), _redacted():
+    with hydra_context(config_dir) as hydra, _jobs_checked(), _jobs_composed_once(), _redacted():
         hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 
 
@@ -431,6 +433,23 @@ def _jobs_checked() -> Iterator[None]:
         Sweeper.validate_batch_is_legal = real  # type: ignore[method-assign]
 
 
+@contextmanager
+def _jobs_composed_once() -> Iterator[None]:
+    """While Hydra runs the jobs of a sweep in this process, those that differ in values alone are composed once."""
+    real = ConfigLoaderImpl.load_sweep_config
+    composers: dict[int, SharedComposer] = {}
+
+    def load(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        made = SharedComposer(lambda line: real(loader, master_config, list(line)))
+        return composers.setdefault(id(master_config), made)(sweep_overrides)
+
+    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_sweep_config = real  # type: ignore[method-assign]
+
+
 class LightResults(Callback):
     """Lets go of the config of each job that has ended.
 
@@ -512,20 +531,70 @@ def chosen_options(override: Override) -> list[str] | None:
     return [name for name in options if is_like(name, glob.include) and not is_like(name, glob.exclude)]
 
 
-def job_subdir(composed: DictConfig, overrides: Sequence[Override], number: int) -> str:
+def job_subdir(composed: DictConfig, number: int) -> str:
     """`hydra.sweep.subdir` of a job as the launchers resolve it.
 
     Args:
-        composed: with the node `hydra`, maybe composed for a job with other values.
-        overrides: of the job.
+        composed: the job, with the node `hydra`.
         number: of the job.
     """
-    job, own = composed.hydra.job, [override for override in overrides if not override.is_hydra_override()]
     with read_write(composed.hydra), open_dict(composed.hydra):
-        job.num = job.id = number
-        job.override_dirname = get_overrides_dirname(own, **job.config.override_dirname)
-        composed.hydra.overrides.task = [override.input_line for override in own]
+        composed.hydra.job.num = composed.hydra.job.id = number
     return str(composed.hydra.sweep.subdir)
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """As Hydra reads them, inside `hydra_context`.
+
+    Raises:
+        OverrideParseException: one that is none.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return parser.parse_overrides(list(overrides))
+
+
+class SharedComposer:
+    """Composes the jobs of a sweep, inside `hydra_context`.
+
+    Those that choose the same options and differ in values alone are composed once, and get their values as Hydra sets
+    them: composing takes a third of a second.
+    """
+
+    def __init__(self, compose: Callable[[Sequence[str]], DictConfig]) -> None:
+        """Args:
+        compose: the whole configuration of one job, with or without the node `hydra`, from its overrides.
+        """
+        self.compose = compose
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job."""
+        parsed = parse_overrides(overrides)
+        values = [override for override in parsed if _is_value(override)]
+        options = tuple(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed)
+        if options not in self._composed:
+            self._composed[options] = self.compose(overrides)
+            return copy.deepcopy(self._composed[options])
+        composed = copy.deepcopy(self._composed[options])
+        try:
+            for override in values:
+                OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:
+            return self.compose(overrides)  # which says what is wrong
+        if "hydra" in composed:
+            job, own = composed.hydra.job, [override for override in parsed if not override.is_hydra_override()]
+            with read_write(composed.hydra), open_dict(composed.hydra):
+                job.override_dirname = get_overrides_dirname(own, **job.config.override_dirname)
+                composed.hydra.overrides.task = [override.input_line for override in own]
+        return composed
+
+
+def _is_value(override: Override) -> bool:
+    """Whether it replaces a value, and neither chooses an option nor adds, merges or takes away keys."""
+    key = override.key_or_group
+    plain = not (override.is_add() or override.is_delete() or override.is_force_add() or override.package)
+    alone = plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
+    return alone and not isinstance(override.value(), dict)
 
 
 def is_group(name: str) -> bool:
