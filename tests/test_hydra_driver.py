@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from cnnexp.config.composition import load_config
 from cnnexp.config.hydra_driver import _jobs_composed_once, hydra_context
 from cnnexp.runs.folder import RunFolder
 
@@ -85,6 +87,24 @@ def test_jobs_of_a_sweep_get_the_config_that_hydra_gives_them(monkeypatch: pytes
         assert OmegaConf.to_container(one) == OmegaConf.to_container(other)
         assert all(OmegaConf.is_struct(each) and not OmegaConf.is_readonly(each.hydra) for each in (one, other))
     assert shared[1].hydra.sweep.subdir == "optimizer.learning_rate=0.2,seed=2"
+
+
+def test_a_file_of_the_package_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And what is done with a composed config does not reach the next; files of the user's own are read anew."""
+    (tmp_path / "experiment").mkdir()
+    own = tmp_path / "experiment" / "mine.yaml"
+    read = []
+    real = FileConfigSource.load_config
+    monkeypatch.setattr(FileConfigSource, "load_config", lambda *given: read.append(given[1]) or real(*given))
+    monkeypatch.setattr("cnnexp.config.hydra_driver._delivered", {})
+    line = ["experiment=mine", "backbone=vgg16"]
+    for rate in ("0.1", "0.2"):
+        own.write_text(f"# @package _global_\noptimizer:\n  learning_rate: {rate}\n")
+        config = load_config(line, str(tmp_path))
+        assert config.optimizer.learning_rate == float(rate)
+        assert config.backbone.name == "vgg16" and config.tracking.tags == {}
+        config.backbone.name, config.tracking.tags["a"] = "changed", "b"
+    assert len(read) == len(set(read)) > 10 and "backbone/vgg16" in read
 
 
 @pytest.mark.trains

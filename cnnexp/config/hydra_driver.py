@@ -89,7 +89,7 @@ class OwnFiles(FileConfigSource):
             UserError: it is no YAML, or a key of it is wrong; named with the file.
         """
         if self.path == str(conf_dir()):
-            return super().load_config(config_path)
+            return copy.deepcopy(self._delivered(config_path))
         file = Path(self.path).resolve() / self._normalize_file_name(config_path)
         if not file.is_file():
             return super().load_config(config_path)  # which says so
@@ -110,6 +110,16 @@ class OwnFiles(FileConfigSource):
         except (UserError, ValueError, OSError) as error:  # the latter two of a header, and of text for a mapping
             raise UserError(f"{file}: {error}") from error
         return ConfigResult(config=values, path=self.full_path(), provider=self.provider, header=header)
+
+    def _delivered(self, config_path: str) -> ConfigResult:
+        """A file of the package, read once in a process: reading them is a third of composing."""
+        place = self.path, config_path
+        if place not in _delivered:
+            _delivered[place] = super().load_config(config_path)
+        return _delivered[place]
+
+
+_delivered: dict[tuple[str, str], ConfigResult] = {}
 
 
 def _check_package(group: str, values: DictConfig) -> None:
