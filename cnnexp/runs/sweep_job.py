@@ -47,7 +47,6 @@ def run_in_sweep(job: Job, order: int, train: Train | None = None) -> float:
         The job's monitored figure; NaN where it failed or was not started.
     """
     assert job.sweep is not None
-    say(f"[{order}] {' '.join(job.overrides)}")
     if job.sweep.stopped.exists():
         say(f"[{order}] is not started: a job failed, and sweep.on_failure=stop")
         return float("nan")

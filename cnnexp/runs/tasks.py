@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from cnnexp.config import Config
 from cnnexp.config.hydra_driver import as_written, own_files, own_flags
+from cnnexp.console import say
 from cnnexp.errors import RunError, UserError
 from cnnexp.process import begin_worker, import_tensorflow
 from cnnexp.runs.folder import SweepFolder
@@ -55,9 +56,12 @@ def train_in_sweep(composed: DictConfig) -> float:
         UserError: a job of a search failed, so that the search takes it as failed.
     """
     settings = HydraConfig.get()
-    if settings.runtime.choices["hydra/launcher"] in ENDS_WITH_COMMAND:
+    launcher = settings.runtime.choices["hydra/launcher"]
+    if launcher in ENDS_WITH_COMMAND:
         begin_worker()
     job = _job(composed, SweepFolder(Path(settings.sweep.dir).resolve()))
+    if launcher != "basic":  # which says itself when a job begins
+        say(f"[{settings.job.num}] {' '.join(job.overrides)}")
     train = train_in_fresh_process if _wants_fresh_process(job.config, settings) else train_here
     objective = run_in_sweep(job, int(settings.job.num), train)
     assert job.sweep is not None
