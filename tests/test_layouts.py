@@ -61,7 +61,7 @@ def test_a_kaggle_archive_with_its_folder_twice(tmp_path: Path) -> None:
     assert counts(read(tmp_path)) == {"train": [3, 3], "validation": [1, 1], "test": [4, 4]}
 
 
-def test_exports_of_roboflow(tmp_path: Path) -> None:
+def test_exports_of_roboflow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folder structure, and the multi-class CSV, which has a table for each split, a column for each class."""
     names = [
         f"{split}/{kind}/{n}_jpg.rf.0a1b.jpg" for split in ("train", "valid", "test") for kind in "ab" for n in "12"
@@ -73,14 +73,71 @@ def test_exports_of_roboflow(tmp_path: Path) -> None:
         photos(tmp_path / "table" / split, *(f"{n}.jpg" for n in range(8)))
         rows = [f"{n}.jpg, {n % 2}, {1 - n % 2}" for n in range(8)]
         (tmp_path / "table" / split / "_classes.csv").write_text("\n".join(["filename, ripe, unripe", *rows]))
-    with pytest.raises(UserError, match=r"table/train: has no class folders.*dataset\.path=.*/train/_classes\.csv"):
-        read(tmp_path / "table")
+    dataset = read(tmp_path / "table")
+    assert dataset.class_names == ("ripe", "unripe")
+    assert counts(dataset) == {"train": [4, 4], "validation": [4, 4], "test": [4, 4]}
+    assert dataset.train.ids[:2] == ("train/0.jpg", "train/1.jpg") and dataset.train.labels.tolist()[:2] == [1, 0]
+    assert "train from train/_classes.csv, validation from valid/_classes.csv" in capsys.readouterr().err
     dataset = read(tmp_path / "table/train/_classes.csv")
     assert dataset.class_names == ("ripe", "unripe") and counts(dataset) == {
         "train": [2, 2],
         "validation": [1, 1],
         "test": [1, 1],
     }
+
+
+def test_tables_called_after_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`train.csv`, `val.csv` and the `test.csv` of a competition, which has no labels, beside one folder of images."""
+    photos(tmp_path, *(f"images/{n}.jpg" for n in range(20)))
+    ids = {"train": range(12), "val": range(12, 16), "test": range(16, 20)}
+    for split, numbers in ids.items():
+        rows = [f"{n},{'cat' if n % 2 else 'dog'}" if split != "test" else str(n) for n in numbers]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["id,label" if split != "test" else "id", *rows]))
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert counts(dataset) == {"train": [4, 5], "validation": [2, 2], "test": [2, 1]}
+    assert set(dataset.validation.ids) == {f"images/{n}.jpg" for n in ids["val"]}
+    assert "has no test images; 3 of its 12 training images are set aside" in capsys.readouterr().err
+    (tmp_path / "val.csv").write_text("id,label\n3,cat\n12,dog\n")
+    with pytest.raises(UserError, match=r"val\.csv: images/3\.jpg is in train\.csv, too; keep one of them"):
+        read(tmp_path)
+    (tmp_path / "val.csv").write_text("id,label\n13,cat\n")
+    with pytest.raises(UserError, match=r"val\.csv: has no validation image of class 'dog'; add one"):
+        read(tmp_path)
+    (tmp_path / "val.csv").unlink()
+    with pytest.raises(UserError, match=r"one class only, 'images'.*dataset\.path=.*/train\.csv"):
+        read(tmp_path)
+
+
+def test_a_table_beside_flat_split_folders_is_named(tmp_path: Path) -> None:
+    """`labels.csv` beside `train/ID.jpg` and `test/ID.jpg`, as in a competition with one table."""
+    photos(tmp_path, "train/1.jpg", "train/2.jpg", "test/3.jpg")
+    (tmp_path / "labels.csv").write_text("id,breed\n1,pug\n2,boxer\n")
+    with pytest.raises(UserError, match=r"train: has no class folders; .*dataset\.path=\S*/labels\.csv"):
+        read(tmp_path)
+
+
+def test_what_beside_the_class_folders_is_not_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(tmp_path, *(f"{kind}/{n}.jpg" for kind in ("a", "b") for n in range(4)))
+    read(tmp_path)
+    assert "beside them" not in capsys.readouterr().err
+    (tmp_path / "train.csv").write_text("id,label\n1,a\n")
+    (tmp_path / "all.csv").write_text("id,label\n1,a\n")
+    read(tmp_path)
+    said = capsys.readouterr().err
+    assert (
+        f"train.csv, all.csv beside them is not read; if it names the images: dataset.path={tmp_path}/train.csv" in said
+    )
+
+
+def test_sets_in_one_folder_become_classes_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(
+        tmp_path, *(f"{kind}/{n}.jpg" for kind in ("signs/0", "signs/1", "trash/glass", "trash/metal") for n in "12")
+    )
+    dataset = read(tmp_path)
+    assert dataset.class_names == ("signs", "trash")
+    said = capsys.readouterr().err
+    assert "with all photos in folders of theirs (signs/0, signs/1, ...)" in said and f"path={tmp_path}/signs" in said
 
 
 def test_the_table_of_label_studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

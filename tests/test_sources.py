@@ -95,7 +95,7 @@ def test_a_missing_split_is_taken_from_train(
     assert counts(dataset) == {"train": [6, 6], there: [5, 5], missing: [2, 2]}
     assert sorted(ids(dataset)["train"] + ids(dataset)[missing]) == names and ids(dataset)[there] == (*kept,)
     assert capsys.readouterr().err == (
-        f"dataset.path={tmp_path}: has no {missing} folder; 4 of its 16 training images are set aside "
+        f"dataset.path={tmp_path}: has no {missing} images; 4 of its 16 training images are set aside "
         f"(dataset.{missing}_fraction=0.25)\n"
     )
 

@@ -64,7 +64,7 @@ def test_a_split_that_the_column_leaves_out_is_taken_from_train(
     rows = [f"images/{name},{'ab'[n % 2]},{'test' if n > 7 else 'train'}" for n, name in enumerate(NAMES)]
     dataset = folder(path=str(table(images, "path,label,split", *rows)), **FRACTIONS)
     assert len(dataset.test.ids) == 4 and len(dataset.validation.ids) == 2 and len(dataset.train.ids) == 6
-    assert "has no validation rows" in capsys.readouterr().err
+    assert "has no validation images; 2 of its 8 training images are set aside" in capsys.readouterr().err
 
 
 NONE = "none of its 6 files can be used, as x/.*No such file or directory; names in it start from"
@@ -85,7 +85,7 @@ GOOD = ["images/0.png,a,train", "images/1.png,b,train"]
         (["path,label,split", *GOOD, ",a,train"], "line 4: has no path"),
         (
             ["path,label", "images/0.png,a", "images/1.png", ",b", "images/2.png,"],
-            "3 of 4 rows have no path or no label: lines 3, 4, 5; fill them in",
+            "3 of 4 rows have no label or no path: lines 3, 4, 5; fill them in",
         ),
         (["path,label", *(f"x/7{number}.png,{'ab'[number % 2]}" for number in range(6))], NONE),
         (["path,label,split", *GOOD, "images/2.png,a,other"], "line 4: split 'other' is none of train, validation, t"),
@@ -95,6 +95,22 @@ GOOD = ["images/0.png,a,train", "images/1.png,b,train"]
         (["path,label", "images/0.png,a", "images/1.png,a"], "has 1 labels; give images of two classes"),
         (["path,label,split", *GOOD, "images/2.png,a,test"], "has no test image of class 'b'"),
         (["path,label", '"images/0.png,a'], "is no CSV file in UTF-8"),
+        (
+            ["image,choice", "images/0.png,a", "images/1.png,b", 'images/2.png,"{""choices"": [""a"", ""b""]}"'],
+            r"line 4: has several labels \(a, b\), where an image has one; give it one label, or dataset.on_bad=skip",
+        ),
+        (
+            ["image,choice", "images/0.png,a", "images/1.png,b", 'images/2.png,"[""a"", ""b""]"', "images/3.png,"],
+            "2 of 4 rows have no label or several labels: lines 4, 5; give them one label, or",
+        ),
+        (
+            ["filename, big, red", *(f"images/{n}.png, {n % 2}, {1 - n % 2}" for n in range(3)), "images/3.png, 1, 1"],
+            r"line 5: has several labels \(big, red\)",
+        ),
+        (
+            ["filename, big, red", *(f"images/{n}.png, {n % 2}, {1 - n % 2}" for n in range(3)), "images/3.png,0,0"],
+            "line 5: has no l",
+        ),
     ],
 )
 def test_mistakes_are_named(images: Path, lines: list[str], said: str) -> None:

@@ -21,6 +21,7 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
     *(".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".pam"),
 )
+TABLE_ENDINGS = (".csv", ".tsv", ".tab")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "validate", "dev"),
@@ -143,7 +144,7 @@ def labelled_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], d
         folders = _split_folders(root, trains)
         found = {split: _class_images(root, folder, left) for split, folder in folders.items()}
         if list(folders.values()) == [""]:
-            _check_layout(root, sorted(*found.values()))
+            _check_layout(root, sorted(*found.values()), trains)
         if not trains and not any(found.values()) and not _subfolders(root):
             found = {"test": {root.name: images_below(str(root), "", root.name, left)}}
     except OSError as error:
@@ -153,13 +154,18 @@ def labelled_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], d
         return _to_test(root, found, left)
     names = tuple(sorted({name for images in found.values() for name in images}))
     for split, images in found.items():
-        _check_classes(root / folders[split], images, left)
+        _check_classes(root, folders[split], images, left)
         for name in set(found["train"]) ^ set(images):
             has, lacks = (split, "train") if name in images else ("train", split)
             raise UserError(
                 f"dataset.path={root}: class '{name}' has a folder in {folders[has]}/, but none in "
                 f"{folders[lacks]}/; every split needs the same class folders"
             )
+    if tables := _tables(root):
+        warn_once(
+            f"dataset.path={root}: the folders say the classes, {', '.join(tables[:4])} beside them is not read; if it "
+            f"names the images: dataset.path={root / tables[0]}"
+        )
     return names, {split: _listing(names, images) for split, images in found.items()}, left
 
 
@@ -232,12 +238,23 @@ def _innermost(root: Path, folder: str, split: str) -> str:
     return folder
 
 
-def _check_layout(root: Path, names: list[str]) -> None:
-    """Refuse "classes" that all hold the same folders, and no photos beside them: they are splits, or sources."""
+def _check_layout(root: Path, names: list[str], trains: bool) -> None:
+    """Refuse "classes" that all hold the same folders, and no photos beside them: they are splits, or sources.
+
+    Folders that differ may be data sets of their own, or the persons of a class: that is said.
+    """
     inside = [_subfolders(root / name) for name in names]
-    if len(names) < 2 or len(inside[0]) < 2 or any(below != inside[0] for below in inside):
+    if len(names) < 2 or any(len(below) < 2 for below in inside):
         return
     if any(entry.name.lower().endswith(IMAGE_ENDINGS) for name in names for entry in os.scandir(root / name)):
+        return
+    if any(below != inside[0] for below in inside):
+        if trains:
+            warn_once(
+                f"dataset.path={root}: the classes are {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}, with "
+                f"all photos in folders of theirs ({names[0]}/{inside[0][0]}, {names[0]}/{inside[0][1]}, ...); if "
+                f"these are the classes, give one folder: dataset.path={root / names[0]}"
+            )
         return
     each = f"{', '.join(names[:4])} each hold the folders {', '.join(inside[0][:4])}"
     raise UserError(
@@ -267,12 +284,12 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_system(entry.name))
 
 
-def _check_classes(folder: Path, images: dict[str, list[str]], left: LeftAside) -> None:
-    where = f"dataset.path={folder}"
+def _check_classes(root: Path, folder: str, images: dict[str, list[str]], left: LeftAside) -> None:
+    where = f"dataset.path={root / folder}"
     if not images:
-        raise UserError(f"{where}: has no class folders; {LAYOUTS}{_beside(folder)}")
+        raise UserError(f"{where}: has no class folders; {LAYOUTS}{_beside(root, folder)}")
     if len(images) == 1:
-        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}{_beside(folder)}")
+        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}{_beside(root, folder)}")
     for name, ids in images.items():
         if not ids:
             there = [f"{count} {kind}" for (kind, place), count in sorted(left.kinds.items()) if place == name]
@@ -282,11 +299,16 @@ def _check_classes(folder: Path, images: dict[str, list[str]], left: LeftAside) 
             )
 
 
-def _beside(where: Path) -> str:
-    """A word about a table that may name the classes."""
-    tables = [name for name in os.listdir(where) if name.lower().endswith(".csv")]
-    tables.sort(key=lambda name: (split_of(name) != "train", name))  # rather than sample_submission.csv
-    return f"; if {tables[0]} names the classes: dataset.path={where / tables[0]}" if tables else ""
+def _beside(root: Path, folder: str = "") -> str:
+    """A word about a table that may name the classes: in the folder, or beside it."""
+    tables = [os.path.join(folder, name) for name in _tables(root / folder)] or _tables(root)
+    return f"; if {tables[0]} names the classes: dataset.path={root / tables[0]}" if tables else ""
+
+
+def _tables(where: Path) -> list[str]:
+    """The tables in a folder, that of the training images first, rather than sample_submission.csv."""
+    tables = [name for name in os.listdir(where) if name.lower().endswith(TABLE_ENDINGS) and not is_system(name)]
+    return sorted(tables, key=lambda name: (split_of(name) != "train", name))
 
 
 def _listing(names: tuple[str, ...], images: dict[str, list[str]]) -> LabelledFiles:

@@ -31,8 +31,9 @@ from cnnexp.data.fetch.archive import ArchiveError, innermost, is_archive, unpac
 from cnnexp.data.fetch.dogs_vs_cats import KAGGLE, MICROSOFT, MICROSOFT_PROMISE, prepare_dogs_vs_cats
 from cnnexp.data.fetch.download import ExpectedFile, download, file_name, is_url
 from cnnexp.data.fetch.mnist import read_mnist
-from cnnexp.data.fetch.tables import TABLE_ENDINGS, TableRules, read_table
-from cnnexp.data.folders import labelled_images
+from cnnexp.data.fetch.split_tables import read_tables_of_splits, tables_of_splits
+from cnnexp.data.fetch.tables import TableRules, read_table
+from cnnexp.data.folders import TABLE_ENDINGS, labelled_images
 from cnnexp.data.splits import divide
 from cnnexp.errors import UserError, first_line
 
@@ -74,7 +75,7 @@ def folder(options: FolderConfig) -> Dataset:
     Args:
         path: the folder; `folders.labelled_images` says what is read in it. Or a zip or tar archive of such a folder,
             or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
-            `split` (`tables.read_table`).
+            `split` (`tables.read_table`); or a folder with such a file for each split (`split_tables`).
         path_column, label_column: what these columns are called; None: known by their usual names.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
@@ -101,9 +102,8 @@ def folder(options: FolderConfig) -> Dataset:
         if len(sizes) == 1:
             (split,) = sizes
             warn(
-                f"dataset.path={listing.source or listing.root}: has no {split} "
-                f"{'rows' if listing.source else 'folder'}; {len(divided[split])} of its {len(images.ids)} "
-                f"training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
+                f"dataset.path={listing.source or listing.root}: has no {split} images; {len(divided[split])} of its "
+                f"{len(images.ids)} training images are set aside (dataset.{split}_fraction={fractions[split]:g})"
             )
         parts = listing.parts | {split: images.take(indices) for split, indices in divided.items()}
         listing = replace(listing, parts=parts)
@@ -119,25 +119,42 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     if options.path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
     path, downloads, promise = options.path, _downloads(options), _promise(options)
-    root = Path(path).expanduser().absolute()
+    rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
+    root, source = Path(path).expanduser().absolute(), None
     if is_url(path):
         root = _downloaded(path, downloads, promise)
     elif root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
-        rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
         return Listing(root.parent, *read_table(root, rules), source=root)
     elif root.is_file() and is_archive(root):
         status = root.stat()
         facts = hashlib.sha256(repr((str(root), status.st_size, status.st_mtime_ns)).encode()).hexdigest()
         unpacked = downloads / f"{root.stem}-{facts[:8]}.unpacked"
         unpack_all(root, unpacked)
-        root = innermost(unpacked)
+        root, source = innermost(unpacked), root
     elif not root.is_dir():
         what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
-        raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
+        raise UserError(
+            f"dataset.path={path}: {what}; give the folder of your images, an archive of it, or a CSV file of "
+            "path,label"
+        )
+    try:
+        found = labelled_images(root, trains)
+    except UserError:
+        if tables := tables_of_splits(root, rules):
+            return Listing(root, *read_tables_of_splits(root, tables, rules), source=source)
+        _check_is_table(options)
+        raise
+    _check_is_table(options)
+    return Listing(root, *found, source=source)
+
+
+def _check_is_table(options: FolderConfig) -> None:
+    """Refuse names of columns: there is no table."""
     for key in ("path_column", "label_column"):
         if (name := getattr(options, key)) is not None:
-            raise UserError(f"dataset.{key}={name}: dataset.path={path} is no table of images; leave the key out")
-    return Listing(root, *labelled_images(root, trains))
+            raise UserError(
+                f"dataset.{key}={name}: dataset.path={options.path} is no table of images; leave the key out"
+            )
 
 
 def images_to_test(options: FolderConfig, listing: Listing) -> Dataset:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import unicodedata
@@ -18,7 +19,6 @@ from cnnexp.errors import UserError, nearest
 from cnnexp.files import FileRefusedError, read_file
 
 MOST_BYTES = 1_000_000_000
-TABLE_ENDINGS = (".csv", ".tsv", ".tab")
 COLUMNS = "path,label or path,label,split"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 PATH_COLUMNS = (  # as they are usual, the surest first; in small letters, without spaces and signs
@@ -94,9 +94,9 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
     found, blank = [], []
     for line, row in rows:
-        label = next(name for name in one_hot if row[name] == "1") if one_hot else row[label_column]
-        if not row[path_column] or not label:
-            blank.append((line, "label" if row[path_column] else "path"))
+        labels = [name for name in one_hot if row[name] == "1"] if one_hot else _choices(row[label_column])
+        if not row[path_column] or len(labels) != 1:
+            blank.append((line, "no path" if not row[path_column] else _not_one(labels)))
             continue
         split: str | None = "train" if rules.trains else "test"
         if split_column is not None:
@@ -105,18 +105,29 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             raise UserError(
                 f"dataset.path={file}, line {line}: split '{row[split_column or '']}' is none of {', '.join(SPLITS)}"
             )
-        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(label), split, line))
+        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(labels[0]), split, line))
     _judge_blank(file, blank, len(rows), rules)
     place = _place(file, [row.path for row in found[:TRIED]])
-    labels = f"the columns {', '.join(one_hot[:4])}{', ...' if len(one_hot) > 4 else ''}" if one_hot else label_column
-    if (path_column, labels, delimiter, place) != ("path", "label", ",", _Place()):
+    of_label = f"the columns {', '.join(one_hot[:4])}{', ...' if len(one_hot) > 4 else ''}" if one_hot else label_column
+    if (path_column, of_label, delimiter, place) != ("path", "label", ",", _Place()):
         where = f", images in {place.folder or '.'}/" if place.folder or place.dropped else ""
         ending = f" with {place.ending}" if place.ending else ""
         warn_once(
             f"dataset.path={file}: {len(rows):,} rows, separated by {DELIMITERS.get(delimiter, repr(delimiter))}; path "
-            f"from {path_column}, label from {labels}{where}{ending}"
+            f"from {path_column}, label from {of_label}{where}{ending}"
         )
     return _listings(file, [_Row(place.of(row.path), row.label, row.split, row.line) for row in found], rules.trains)
+
+
+def is_labelled(file: Path, rules: TableRules) -> bool:
+    """Whether a table has a label for its images, in one column or in one for each class.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    columns, rows, _ = _parsed(file)
+    known = [name for name in columns if _plain(name) in LABEL_COLUMNS or name == (rules.label_column or "").lower()]
+    return bool(known or _one_hot(rows, columns))
 
 
 def _parsed(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], str]:
@@ -172,12 +183,29 @@ def _split_column(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, st
 
 
 def _one_hot(rows: Sequence[tuple[int, dict[str, str]]], columns: Sequence[str]) -> list[str]:
-    """The columns that together are the label: 0 and 1, one 1 in each row; none where one is called like a label."""
+    """The columns that together are the label: 0 and 1, one 1 in most rows; none where one is called like a label."""
     if not rows or any(_plain(name) in LABEL_COLUMNS for name in columns):
         return []
     marks = [name for name in columns if all(row[name] in ("0", "1") for _, row in rows)]
-    is_label = len(marks) > 1 and all(sum(row[name] == "1" for name in marks) == 1 for _, row in rows)
-    return marks if is_label else []
+    single = sum(sum(row[name] == "1" for name in marks) == 1 for _, row in rows)
+    return marks if len(marks) > 1 and 2 * single > len(rows) else []
+
+
+def _choices(label: str) -> list[str]:
+    """The labels in a field: none, one, or those of a list, as labelling tools write several."""
+    if label.startswith(("{", "[")):
+        try:
+            read = json.loads(label)
+        except (ValueError, RecursionError):
+            return [label]
+        several = read.get("choices") if isinstance(read, dict) else read
+        if isinstance(several, list) and all(isinstance(name, str) for name in several):
+            return several
+    return [label] if label else []
+
+
+def _not_one(labels: Sequence[str]) -> str:
+    return f"several labels ({', '.join(labels[:4])}), where an image has one" if labels else "no label"
 
 
 def _existing(folder: Path, path: str) -> str:
@@ -215,20 +243,22 @@ def _place(file: Path, paths: Sequence[str]) -> _Place:
 
 
 def _judge_blank(file: Path, blank: Sequence[tuple[int, str]], rows: int, rules: TableRules) -> None:
-    """Rows without a path or a label."""
+    """Rows without a path, or without exactly one label."""
     if not blank:
         return
     skip = rules.on_bad == "skip"
     if len(blank) == 1:
         line, what = blank[0]
-        found = f"dataset.path={file}, line {line}: has no {what}"
+        found = f"dataset.path={file}, line {line}: has {what}"
     else:
         lines = ", ".join(str(line) for line, _ in blank[:NAMED])
         more = f" and {len(blank) - NAMED:,} more" if len(blank) > NAMED else ""
-        found = f"dataset.path={file}: {len(blank):,} of {rows:,} rows have no path or no label: lines {lines}{more}"
+        kinds = " or ".join(sorted({what.partition(" (")[0] for _, what in blank}))
+        found = f"dataset.path={file}: {len(blank):,} of {rows:,} rows have {kinds}: lines {lines}{more}"
     if not skip:
         them = "it" if len(blank) == 1 else "them"
-        raise UserError(f"{found}; fill {them} in, or dataset.on_bad=skip leaves {them} out")
+        mend = f"fill {them} in" if all(what.startswith("no ") for _, what in blank) else f"give {them} one label"
+        raise UserError(f"{found}; {mend}, or dataset.on_bad=skip leaves {them} out")
     warn_once(f"{found}; left out")
 
 
