@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnexp.commands.evaluate import _show_confusion
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.metrics.names import FIGURE_NAMES
 from cnnexp.metrics.statistics import wilson_interval
-from cnnexp.report.predictions import read_predictions
-from cnnexp.runs.evaluation import class_numbers, read_map
+from cnnexp.report.predictions import Predictions, read_predictions
+from cnnexp.runs.evaluation import Evaluation, class_numbers, read_map
 
 pytestmark = pytest.mark.trains
 
@@ -178,6 +179,34 @@ def test_every_photo_of_another_folder_is_tested_and_no_leak_is_reported(
     code, out, err = evaluate("dataset=folder", f"dataset.path={tmp_path / 'few'}", "dataset.on_bad=skip")
     assert code == 0 and "leak" not in err and "left out" in err
     assert "folder: 4 images (2 train, 2 test; --split takes one of them)" in out
+    assert "no images of 2 of 3 classes (apple, pear): the precisions, recall_macro, F1 and mcc say little" in out
+    confusion = out[out.index("confusion: ") :]
+    assert "\n  plum " in confusion and "\n  apple " not in confusion and "\n  pear " not in confusion
+
+
+def test_many_classes_are_shown_by_their_most_frequent_confusions(capsys: pytest.CaptureFixture[str]) -> None:
+    """30 classes of two images; of class k > 0 one is taken for class k - 1, and both of class 7 for class 3."""
+    labels = np.repeat(np.arange(30), 2)
+    predicted = np.maximum(labels - np.tile([0, 1], 30), 0)
+    predicted[labels == 7] = 3
+    names = tuple(f"class {number}" for number in range(30))
+    probabilities = np.eye(30)[predicted]
+    answers = Predictions(tuple(map(str, range(60))), labels, predicted, probabilities, names)
+    _show_confusion(Evaluation(answers, {}, {}, False))
+    out = capsys.readouterr().out
+    assert "the 20 most frequent of 29 confusions (all: --json)" in out and len(out.splitlines()) < 30
+    assert next(line for line in out.splitlines() if line.startswith("  class ")).split() == [
+        "class",
+        "7",
+        "class",
+        "3",
+        "2",
+    ]
+    few = answers.take(np.flatnonzero((labels < 10) & (labels > 0)))
+    _show_confusion(Evaluation(few, {}, {}, False))
+    out = capsys.readouterr().out
+    assert "confusion: a row is a true class, a column an answer" in out
+    assert "class 0" in out and out.count("\n  class ") == 9  # it was answered, and has no images
 
 
 def test_the_runs_own_images_elsewhere_are_divided_as_they_were(evaluate: Run, root: Path, tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ GOOD = ["images/0.png,a,train", "images/1.png,b,train"]
         (["where,label", "images/0.png,a"], r"has no column 'path'.*its first line has where, label; .*path_column=N"),
         (["path,kind", "images/0.png,a"], r"has no column 'label'.*first line has .*kind.*; .*label_column=NAME"),
         (["path,path,label", "images/0.png,a,b"], "has no column 'path', or twice"),
+        ([",path,kind", "0,images/0.png,a", "1,images/1.png,b"], "has no column 'label'"),
+        (
+            ["images/0.png,a", "images/1.png,b"],
+            r"its first line is an image already \(images/0\.png, a\); write path,l",
+        ),
         ([], "has no column 'path'"),
         (
             ["path,label,split", *GOOD, "images/2.png,,train"],
@@ -146,6 +151,9 @@ def found_in(file: Path, **rules: Any) -> dict[str, str]:
         ("a,b,image_id", "{a},{b},{path}", "path from image_id, label from the columns a, b"),
         ("path,label", ".\\images\\{name},{label}", ""),
         ("id,breed", "{stem},{label}", "path from id, label from breed, images in images/ with .png"),
+        (",file_name,tags", "{a},{path},{label}", "path from file_name, label from tags"),  # pandas' unnamed index
+        ("External ID,Label", "{name},{label}", "path from external id, label from label, images in images/"),
+        ("image_url,label", "http://localhost:8080/data/%69mages/{name},{label}", "images in ./"),
         ("path,label", "C:\\Users\\me\\photos\\images\\{name},{label}", "images in ./"),
     ],
 )

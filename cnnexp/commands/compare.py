@@ -88,5 +88,8 @@ def _record(tracker: RunStore, run_id: str, file: Path) -> None:
 def _newest_sweep(tracker: RunStore) -> RunInfo:
     sweeps = tracker.sweeps(1)
     if not sweeps:
-        raise UserError("cnnexp compare: the store has no sweep yet; run `cnnexp train sweep=demo`, or name runs")
+        raise UserError(
+            "cnnexp compare: the store has no sweep yet; `cnnexp train -m seed=0,1,2 ...` makes one; or name runs, as "
+            "`cnnexp compare latest`"
+        )
     return sweeps[0]

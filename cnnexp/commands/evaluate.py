@@ -45,6 +45,7 @@ OVERRIDES = (
     "data set that the run recorded"
 )
 SPLITS = ("test", "train", "validation", "all")
+MOST_CLASSES = 20  # in a table of each with each
 CHANGEABLE = ("dataset", "trainer.evaluation_batch_size", "trainer.loader_threads", *OF_HERE)
 
 
@@ -214,9 +215,30 @@ def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
     if said := result.predictions.decision.in_words(result.predictions.class_names):
         say(f"answers: {said}")
     table("of each class, with 95 % intervals", ["", "images", "recall", "precision", "F1"], shares)
-    classes = result.predictions.class_names
-    cells = [[name, *map(str, row)] for name, row in zip(classes, result.confusion, strict=True)]
-    table("confusion: a row is a true class, a column an answer", ["", *classes], cells)
+    _show_confusion(result)
+    absent = [row.name for row in result.every_class if not row.support]
+    if absent:
+        named = f"{', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}"
+        say(
+            f"no images of {len(absent)} of {len(result.every_class)} classes ({named}): the precisions, recall_macro, "
+            "F1 and mcc say little; recall, balanced_acc and accuracy are of the classes that have images"
+        )
+
+
+def _show_confusion(result: Evaluation) -> None:
+    """The classes that have images by those that were answered, or of many the pairs that are confused most."""
+    classes, confusion = result.predictions.class_names, result.confusion
+    rows = [k for k in range(len(classes)) if confusion[k].any()]
+    columns = [k for k in range(len(classes)) if confusion[k].any() or confusion[:, k].any()]
+    if len(columns) <= MOST_CLASSES:
+        cells = [[classes[row], *(str(confusion[row, column]) for column in columns)] for row in rows]
+        table("confusion: a row is a true class, a column an answer", ["", *(classes[k] for k in columns)], cells)
+        return
+    wrong = [(int(confusion[row, column]), row, column) for row in rows for column in columns if row != column]
+    most = sorted((found for found in wrong if found[0]), key=lambda found: (-found[0], found[1:]))
+    pairs = [[classes[row], classes[column], str(count)] for count, row, column in most[:MOST_CLASSES]]
+    title = f"the {len(pairs)} most frequent of {len(most):,} confusions (all: --json)"
+    table(title, ["true class", "answer", "images"], pairs, left=2)
 
 
 def _share(row: "ClassRow", figure: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cnnexp.config import Config
@@ -52,12 +53,17 @@ class Evaluation:
 
         return intervals(self.predictions.table)
 
+    @cached_property
+    def every_class(self) -> "list[ClassRow]":
+        """The figures of each class of the model."""
+        from cnnexp.report.classes import class_rows
+
+        return class_rows(self.predictions)
+
     @property
     def classes(self) -> "list[ClassRow]":
         """The figures of each class that has images or answers."""
-        from cnnexp.report.classes import class_rows
-
-        return [row for row in class_rows(self.predictions) if row.support or row.values["precision"]]
+        return [row for row in self.every_class if row.support or row.values["precision"]]
 
     @property
     def confusion(self) -> "np.ndarray":

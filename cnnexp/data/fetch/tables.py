@@ -7,8 +7,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -23,11 +24,11 @@ COLUMNS = "path,label or path,label,split"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 PATH_COLUMNS = (  # as they are usual, the surest first; in small letters, without spaces and signs
     *("path", "filepath", "imagepath", "imgpath", "filename", "file", "imagefile", "imagename", "imgname", "image"),
-    *("img", "imageid", "imgid", "id"),
+    *("img", "imageid", "imgid", "imageurl", "imageuri", "url", "uri", "externalid", "id"),
 )
 LABEL_COLUMNS = (
     *("label", "class", "classname", "labelname", "category", "target", "labels", "choice", "species", "breed"),
-    *("diagnosis", "dx", "y"),
+    *("diagnosis", "dx", "tag", "tags", "annotation", "labelid", "classid", "y"),
 )
 TRIED = 20  # rows by which it is found out where the images lie
 MOST_FOLDERS = 50  # in which they are looked for
@@ -116,7 +117,9 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             f"dataset.path={file}: {len(rows):,} rows, separated by {DELIMITERS.get(delimiter, repr(delimiter))}; path "
             f"from {path_column}, label from {of_label}{where}{ending}"
         )
-    return _listings(file, [_Row(place.of(row.path), row.label, row.split, row.line) for row in found], rules.trains)
+    if place != _Place():
+        found = [replace(row, path=_existing(file.parent, place.of(row.path))) for row in found]
+    return _listings(file, found, rules.trains)
 
 
 def is_labelled(file: Path, rules: TableRules) -> bool:
@@ -159,19 +162,23 @@ def _plain(name: str) -> str:
 def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], usual: Sequence[str]) -> str:
     """The column that was asked for, or else the surest of the usual ones."""
     key = f"dataset.{what}_column"
-    has = f"its first line has {', '.join(nearest(wanted or what, list(columns))[:NAMED]) or 'none'}"
+    has = f"its first line has {', '.join(nearest(wanted or what, [*filter(None, columns)])[:NAMED]) or 'none'}"
     if wanted is not None:
         name = wanted.strip().lower()
         if columns.count(name) != 1:
             raise UserError(f"{key}={wanted}: dataset.path={file} has no such column, or twice; {has}")
         return name
-    name = next((name for known in usual for name in columns if _plain(name) == known), "")
-    if columns.count(name) != 1:
+    name = next((name for known in usual for name in columns if _plain(name) == known), None)
+    if name is not None and columns.count(name) == 1:
+        return name
+    if any(column.endswith(IMAGE_ENDINGS) for column in columns):
         raise UserError(
-            f"dataset.path={file}: has no column '{what}', or twice; {has}; write {COLUMNS}, or say which it is: "
-            f"{key}=NAME"
+            f"dataset.path={file}: its first line is an image already ({', '.join(columns[:4])}); write {COLUMNS} "
+            "above it"
         )
-    return name
+    raise UserError(
+        f"dataset.path={file}: has no column '{what}', or twice; {has}; write {COLUMNS}, or say which it is: {key}=NAME"
+    )
 
 
 def _split_column(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> str | None:
@@ -209,9 +216,9 @@ def _not_one(labels: Sequence[str]) -> str:
 
 
 def _existing(folder: Path, path: str) -> str:
-    """The path as a file of this system has it: as Windows writes it, or in another form of Unicode."""
+    """The path as a file of this system has it: as Windows or a URL writes it, or in another form of Unicode."""
     slashes = path.replace("\\", "/")
-    forms = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    forms = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")), unquote(slashes))
     return next((form for form in dict.fromkeys(forms) if (folder / form).is_file()), slashes)
 
 
@@ -231,13 +238,16 @@ def _place(file: Path, paths: Sequence[str]) -> _Place:
 
     def likely(place: _Place) -> tuple[int, bool]:
         is_alike = split_of(place.folder) == split_of(file.stem) is not None
-        return sum((folder / place.of(path)).is_file() for path in paths), is_alike
+        return sum(is_there(place, path) for path in paths), is_alike
+
+    def is_there(place: _Place, path: str) -> bool:
+        return (folder / _existing(folder, place.of(path))).is_file()
 
     for path in paths:
         endings = [""] if path.lower().endswith(IMAGE_ENDINGS) else ["", *IMAGE_ENDINGS, ".JPG", ".JPEG", ".PNG"]
         for dropped in range(min(len(PurePosixPath(path).parts), 8)):
             places = [_Place(dropped, name, end) for name in ["", *inside[:MOST_FOLDERS]] for end in endings]
-            if found := [place for place in places if (folder / place.of(path)).is_file()]:
+            if found := [place for place in places if is_there(place, path)]:
                 return max(found, key=likely)
     return _Place()
 
