@@ -14,6 +14,7 @@ from explained import PHOTOS, network
 from cnnexp.data.opencv import cv2
 from cnnexp.errors import UserError
 from cnnexp.explain import activations
+from cnnexp.explain.heatmaps import sheet_rows
 from cnnexp.explain.overlay import caption, overlay, top_classes
 from cnnexp.sheet import Panel, contact_sheet, write_png
 
@@ -96,12 +97,22 @@ def test_overlay_blends_the_colours_with_the_photo() -> None:
     photo[0, 1] = 250
     heatmap = np.array([[0.0, 1.0]])
     # JET: 0 is (0, 0, 128), 1 is (128, 0, 0)
+    for plain in (photo, photo[..., :1]):  # nothing speaks for the class
+        shown = overlay(plain, np.zeros((2, 2)))
+        assert shown.shape == photo.shape and (shown == plain).all()
     assert overlay(photo, heatmap)[0].tolist() == [[5, 5, 69], [189, 125, 125]]
     assert overlay(photo, heatmap, weight=0.1)[0].tolist() == [[9, 9, 22], [238, 225, 225]]
     grey = overlay(photo[..., :1], heatmap)
     assert grey[0].tolist() == [[5, 5, 69], [189, 125, 125]]
     white = overlay(np.full((8, 8, 3), 255, np.uint8), np.eye(8))
     assert np.ptp(white.astype(int), axis=(0, 1)).max() > 50  # on white, too, warm can be told from cold
+
+
+def test_a_sheet_says_where_nothing_speaks_for_a_class() -> None:
+    photos = np.full((2, 4, 4, 1), 9, np.uint8)
+    maps = {"gradcam": np.stack([overlay(photos[0], np.eye(2)), overlay(photos[1], np.zeros((2, 2)))])}
+    rows = sheet_rows(photos, ["a.jpg", "b.jpg"], ["cat", "dog"], maps)
+    assert [row[1].caption for row in rows] == ["gradcam\nfor cat", "gradcam\nnothing for dog"]
 
 
 def test_overlay_enlarges_the_heat_map_to_the_photo() -> None:

@@ -46,6 +46,9 @@ def sheet_rows(
     """
     rows = []
     for index, (image, caption, name) in enumerate(zip(images, captions, classes, strict=True)):
-        maps = [Panel(pictures[index], f"{method}\nfor {name}") for method, pictures in overlays.items()]
+        maps = []
+        for method, pictures in overlays.items():
+            speaks = "for" if (pictures[index] != image).any() else "nothing for"  # see `overlay`
+            maps.append(Panel(pictures[index], f"{method}\n{speaks} {name}"))
         rows.append([Panel(image, caption), *maps])
     return rows

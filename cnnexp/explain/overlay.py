@@ -26,8 +26,10 @@ def overlay(photo: np.ndarray, heatmap: np.ndarray, grid: Grid | None = None, we
         weight: of the colours, those of 0 (dark blue) too.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; where the map is 0 all over, the photo as it is: one colour would look like an answer.
     """
+    if not heatmap.any():
+        return np.broadcast_to(photo, (*photo.shape[:2], 3)).copy()
     large = enlarged_heatmap(heatmap, photo.shape[:2], grid)
     colours = cv2.applyColorMap((255 * large).astype(np.uint8), cv2.COLORMAP_JET)
     return np.rint(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB) * weight + photo * (1 - weight)).astype(np.uint8)

@@ -198,7 +198,7 @@ def draw_errors(
             line, size = fitted(text, 12, room)
             sheet.text(line, centre, top + below + height, size, middle=True)
     if note:
-        words = "right of each image: where the network saw its answer"
+        words = "right of each image: where the network saw its answer; no colours where nothing speaks for it"
         sheet.text(words, middle, sheet.image.height - NOTE + 4, 13, MUTED, middle=True)
     sheet.save(path)
 
