@@ -168,9 +168,9 @@ def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], u
         if columns.count(name) != 1:
             raise UserError(f"{key}={wanted}: dataset.path={file} has no such column, or twice; {has}")
         return name
-    name = next((name for known in usual for name in columns if _plain(name) == known), None)
-    if name is not None and columns.count(name) == 1:
-        return name
+    found = next((name for known in usual for name in columns if _plain(name) == known), None)
+    if found is not None and columns.count(found) == 1:
+        return found
     if any(column.endswith(IMAGE_ENDINGS) for column in columns):
         raise UserError(
             f"dataset.path={file}: its first line is an image already ({', '.join(columns[:4])}); write {COLUMNS} "
