@@ -117,6 +117,21 @@ def test_a_table_beside_flat_split_folders_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_class_folders_below_one_of_several_folders_are_named(tmp_path: Path) -> None:
+    """`images/CLASS/` alone, as of Caltech 101, and beside `meta/`, as of Food-101 and CUB-200."""
+    photos(tmp_path, *(f"images/{kind}/{n}.jpg" for kind in ("apple_pie", "waffles") for n in "123"))
+    said = (
+        rf"; if the classes are the folders in images/ \(apple_pie, waffles, \.\.\.\): dataset\.path={tmp_path}/images$"
+    )
+    with pytest.raises(UserError, match="has one class only, 'images'.*" + said):
+        read(tmp_path)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/classes.txt").write_text("apple_pie\nwaffles\n")
+    with pytest.raises(UserError, match="class folder 'meta' has no images.*" + said):
+        read(tmp_path)
+    assert read(tmp_path / "images").class_names == ("apple_pie", "waffles")
+
+
 def test_what_beside_the_class_folders_is_not_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos(tmp_path, *(f"{kind}/{n}.jpg" for kind in ("a", "b") for n in range(4)))
     read(tmp_path)

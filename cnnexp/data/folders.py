@@ -289,14 +289,25 @@ def _check_classes(root: Path, folder: str, images: dict[str, list[str]], left: 
     if not images:
         raise UserError(f"{where}: has no class folders; {LAYOUTS}{_beside(root, folder)}")
     if len(images) == 1:
-        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}{_beside(root, folder)}")
+        hint = _deeper(root / folder) or _beside(root, folder)
+        raise UserError(f"{where}: has one class only, '{next(iter(images))}'; {LAYOUTS}{hint}")
     for name, ids in images.items():
         if not ids:
             there = [f"{count} {kind}" for (kind, place), count in sorted(left.kinds.items()) if place == name]
             raise UserError(
                 f"{where}: class folder '{name}' has no images that can be read ({' '.join(IMAGE_ENDINGS)})"
                 f"{', only ' + ', '.join(there) if there else ''}; put some into it or take it away"
+                f"{_deeper(root / folder)}"
             )
+
+
+def _deeper(where: Path) -> str:
+    """A word about the one folder that may hold the class folders, as images/ beside annotations/ does."""
+    holds = [name for name in _subfolders(where) if len(_subfolders(where / name)) > 1]
+    if len(holds) != 1:
+        return ""
+    inside = ", ".join(_subfolders(where / holds[0])[:3])
+    return f"; if the classes are the folders in {holds[0]}/ ({inside}, ...): dataset.path={where / holds[0]}"
 
 
 def _beside(root: Path, folder: str = "") -> str:
