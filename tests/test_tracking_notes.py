@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnexp.commands.ui import _say_links
 from cnnexp.tracking import notes, views
 from cnnexp.tracking.mlflow import Tracker
 
@@ -130,6 +131,17 @@ def test_sweep_note() -> None:
         "| c | FAILED |  |  |  |  |",
     ]
     assert "cnnexp train -m seed=0,1" in notes.sweep_note(["seed=0,1"], "f")
+
+
+def test_links_are_shown_as_they_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The gate for secrets hides a password of the address, and not the name of the view."""
+    _say_links(views.view_links("http://me:secret@host:5000", "7"))
+    shown = capsys.readouterr().out.splitlines()
+    runs = "http://me:***@host:5000/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey"
+    assert [line.split(maxsplit=1)[1] for line in shown if "Sweeps" in line] == [f"{runs}=sweeps"]
+    assert [line.split(maxsplit=1)[1] for line in shown if "Curves" in line] == [
+        f"{runs}=best-first&compareRunsMode=CHART"
+    ]
 
 
 def test_an_experiment_has_a_note_and_views(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import urllib.request
 
 from cnnexp.commands.arguments import CommandParser, add_config_dir, split_overrides
 from cnnexp.config.composition import load_config
-from cnnexp.console import redact, say
+from cnnexp.console import redact, say, stdout
 from cnnexp.errors import UserError
 from cnnexp.process import guarded
 from cnnexp.runs.tracker import open_tracker
@@ -100,5 +100,7 @@ def _say_when_it_answers(server: subprocess.Popen[bytes], address: str) -> None:
 
 
 def _say_links(links: dict[str, str]) -> None:
+    """Not whole by `say`: it would hide the values behind `?`, here the name of a view, and break long lines."""
     for name, url in links.items():
-        say(f"  {name:<11} {url}")
+        address, mark, view = url.partition("/#/")
+        stdout().print(f"  {name:<11} {redact(address)}{mark}{view}", markup=False, soft_wrap=True)
