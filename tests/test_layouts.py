@@ -140,9 +140,8 @@ def test_what_beside_the_class_folders_is_not_read_is_said(tmp_path: Path, capsy
     (tmp_path / "all.csv").write_text("id,label\n1,a\n")
     read(tmp_path)
     said = capsys.readouterr().err
-    assert (
-        f"train.csv, all.csv beside them is not read; if it names the images: dataset.path={tmp_path}/train.csv" in said
-    )
+    assert "beside them, not read: train.csv, all.csv; if train.csv names the images" in said
+    assert f"dataset.path={tmp_path}/train.csv" in said
 
 
 def test_sets_in_one_folder_become_classes_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

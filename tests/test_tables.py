@@ -97,7 +97,7 @@ GOOD = ["images/0.png,a,train", "images/1.png,b,train"]
         (["path,label,split", *GOOD, "images/2.png,a"], "line 4: split '' is none of"),
         (["path,label,split", *GOOD, "images/0.png,b,test"], r"line 4: images/0\.png is in line 2 already"),
         (["path,label,split", *GOOD, "./images/0.png,b,test"], r"line 4: \./images/0\.png is in line 2 already"),
-        (["path,label", "images/0.png,a", "images/1.png,a"], "has 1 labels; give images of two classes"),
+        (["path,label", "images/0.png,a", "images/1.png,a"], "has 1 label; give images of two classes"),
         (["path,label,split", *GOOD, "images/2.png,a,test"], "has no test image of class 'b'"),
         (["path,label", '"images/0.png,a'], "is no CSV file in UTF-8"),
         (

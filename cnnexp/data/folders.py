@@ -163,8 +163,8 @@ def labelled_images(root: Path, trains: bool = True) -> tuple[tuple[str, ...], d
             )
     if tables := _tables(root):
         warn_once(
-            f"dataset.path={root}: the folders say the classes, {', '.join(tables[:4])} beside them is not read; if it "
-            f"names the images: dataset.path={root / tables[0]}"
+            f"dataset.path={root}: the folders say the classes; beside them, not read: {', '.join(tables[:4])}; if "
+            f"{tables[0]} names the images: dataset.path={root / tables[0]}"
         )
     return names, {split: _listing(names, images) for split, images in found.items()}, left
 

@@ -281,7 +281,9 @@ def _listings(file: Path, rows: Iterable[_Row], trains: bool) -> tuple[tuple[str
     names = tuple(sorted({row.label for row in rows}))
     if len(names) < (2 if trains else 1):
         least = "two classes at least" if trains else "one class at least"
-        raise UserError(f"dataset.path={file}: has {len(names)} labels; give images of {least}")
+        raise UserError(
+            f"dataset.path={file}: has {len(names)} label{'' if len(names) == 1 else 's'}; give images of {least}"
+        )
     listings = {}
     for split in SPLITS:
         of_split = [(row.path, names.index(row.label)) for row in rows if row.split == split]
