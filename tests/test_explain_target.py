@@ -15,7 +15,7 @@ from keras import layers, ops
 from cnnexp.errors import UserError
 from cnnexp.explain import activations, gradcam, scorecam
 from cnnexp.explain.methods import METHODS
-from cnnexp.explain.target import check_classes, class_logit, default_layer, logit_model
+from cnnexp.explain.target import check_classes, class_logit, coarseness, default_layer, logit_model
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,18 @@ def test_the_default_layer_is_the_last_that_is_not_a_pooling_or_dropout() -> Non
     image = keras.Input((4, 4, 1))
     x = layers.Dropout(0.5)(layers.ReLU(name="last")(layers.Conv2D(2, 3)(image)))
     assert default_layer(keras.Model(image, layers.Dense(1)(layers.Flatten()(x)))) == "last"
+
+
+def test_maps_of_few_cells_are_named_with_a_finer_layer() -> None:
+    image = keras.Input((28, 28, 3))
+    fine = layers.Conv2D(2, 3, strides=2, padding="same", name="fine")(image)
+    coarse = layers.Conv2D(2, 3, strides=5, padding="same", name="coarse")(fine)
+    model = keras.Model(image, layers.Dense(1)(layers.Flatten()(coarse)))
+    said = "the maps of layer coarse have 3 x 3 cells, which hardly say where; --layer fine has 14 x 14; a network"
+    assert coarseness(model).startswith(said) and coarseness(model, "fine") == ""
+    small = keras.Input((6, 6, 3))
+    model = keras.Model(small, layers.Dense(1)(layers.Flatten()(layers.Conv2D(2, 3, strides=3, name="only")(small))))
+    assert "--layer" not in coarseness(model) and "layer only have 2 x 2 cells" in coarseness(model)
 
 
 def test_unusable_layers_are_refused_with_the_nearest_names() -> None:

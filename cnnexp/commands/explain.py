@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> int:
     import_tensorflow()
     from cnnexp.explain.heatmaps import overlaid, sheet_rows
     from cnnexp.explain.overlay import caption, top_classes
+    from cnnexp.explain.target import coarseness
     from cnnexp.models.build import trained_network
     from cnnexp.models.classifier import class_probabilities
     from cnnexp.models.imagenet import imagenet_network
@@ -114,6 +115,8 @@ def run(arguments: list[str]) -> int:
         folder = same[0]
     _show(title, files, probabilities, explained.class_names)
     say(str(folder / SHEET))
+    if coarse := coarseness(network, request.layer):
+        say(coarse)
     if request.activations:
         from cnnexp.explain.activations import draw_activations
 

@@ -19,6 +19,7 @@ from cnnexp.models.kept import once_for
 from cnnexp.models.keras_graph import calls, origin, run_through
 
 IMAGE_AXES = 4  # (B, h, w, channels)
+COARSE, FINE = 3, 7  # cells a side: of so few, and of enough
 NOT_DEFAULT = (layers.MaxPooling2D, layers.AveragePooling2D, layers.Dropout, layers.SpatialDropout2D)
 
 
@@ -90,6 +91,26 @@ def default_layer(model: keras.Model) -> str:
     if not names:
         raise UserError(f"{model.name}: no layer has feature maps (B, h, w, channels), so nothing can be explained")
     return names[-1]
+
+
+def coarseness(model: keras.Model, layer: str | None = None) -> str:
+    """A line where the maps of a layer have so few cells that they hardly say where; "" where they have more.
+
+    Args:
+        model: as in `default_layer`.
+        layer: one that has feature maps; None: the default one.
+    """
+    flat = flattened(model)
+    cells = {name: tensor.shape[1:3] for name, tensor in feature_maps(flat).items()}
+    layer = default_layer(flat) if layer is None else layer
+    down, right = cells[layer]
+    if not down or not right or max(down, right) > COARSE:
+        return ""
+    finer = [f"; --layer {name} has {h} x {w}" for name, (h, w) in cells.items() if h and w and min(h, w) >= FINE]
+    return (
+        f"the maps of layer {layer} have {down} x {right} cells, which hardly say where"
+        f"{finer[-1] if finer else ''}; a network trained with a larger dataset.image_size has more"
+    )
 
 
 def feature_maps(flat: keras.Model) -> dict[str, KerasTensor]:
