@@ -106,7 +106,11 @@ def coarseness(model: keras.Model, layer: str | None = None) -> str:
     down, right = cells[layer]
     if not down or not right or max(down, right) > COARSE:
         return ""
-    finer = [f"; --layer {name} has {h} x {w}" for name, (h, w) in cells.items() if h and w and min(h, w) >= FINE]
+    finer = [
+        f"; --method layercam --layer {name} has {h} x {w}"
+        for name, (h, w) in cells.items()
+        if h and w and min(h, w) >= FINE
+    ]
     return (
         f"the maps of layer {layer} have {down} x {right} cells, which hardly say where"
         f"{finer[-1] if finer else ''}; a network trained with a larger dataset.image_size has more"
