@@ -22,7 +22,7 @@ from cnnexp.report.compare import Comparison, Result
 from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import MOST_POINTS, draw_grid, grid_figure
 from cnnexp.report.predictions import write_predictions
-from cnnexp.report.tables import chosen_table, effect_table, grid_table, to_csv, to_json
+from cnnexp.report.tables import chosen_table, effect_table, grid_table, ranked_by, to_csv, to_json
 from cnnexp.runs.comparison import Layout, compare, write_report
 from cnnexp.runs.settings import report_of, split_line, told, varying
 
@@ -212,6 +212,31 @@ def test_a_grid_by_another_figure(tmp_path: Path) -> None:
     assert "test/f1_macro_low" in to_csv(by_f1).splitlines()[0]
     with pytest.raises(UserError, match="--metric top5_acc: no finished run"):
         rank(made.runs, [{"a": run.name} for run in made.runs], "top5_acc")
+
+
+def test_a_grid_by_a_figure_of_ones_own(tmp_path: Path) -> None:
+    """Its value is that which was recorded; there is nothing to test or to correct, and equal ones are ties."""
+    made = answered(tmp_path, {"even": ("RRRRWWWW",), "one": ("RWRWRWRW",), "good": ("RRRRRRRW",)})
+    found = {"even": 30.0, "one": 30.0, "good": 12.0}
+    monitored = [
+        replace(run, monitor="val/own", objective=found[run.name], figures={"own": found[run.name] + 1})
+        for run in made.runs
+    ]
+    recorded = [replace(run, val_figures={"own": found[run.name]}, figures={"own": 1.0}) for run in made.runs]
+    for grid in (
+        rank(monitored, [{"a": run.name} for run in made.runs]),
+        rank(recorded, [{"a": run.name} for run in made.runs], "own"),
+    ):
+        assert grid.monitor == "val/own" and [point.figure for point in grid.points] == [30.0, 30.0, 12.0]
+        assert [(point.rank, point.tied, point.p_value) for point in grid.points] == [
+            (1, False, None), (1, True, None), (3, False, None)
+        ]  # fmt: skip
+        assert grid.chosen is not None and (grid.chosen.corrected, grid.chosen.metric) == (None, "own")
+        assert ranked_by(grid).startswith("val/own is your own: it has no interval")
+        assert "val/own" in texts(grid_figure(grid, "own")) and json.loads(to_json(grid))["points"][0]["figure"] == 30
+        assert chosen_table(grid).rows[0][1:3] == ["30.0000", "-"]
+        assert grid.chosen.test is not None and grid.chosen.test.value in (31.0, 1.0)
+    assert not ranked_by(made)
 
 
 # ------------------------------------------------------------------------------------------------- effects

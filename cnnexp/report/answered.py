@@ -36,9 +36,10 @@ class Answers:
     _measured: dict[str, Measured | None] = field(default_factory=dict, compare=False)
 
     def measure(self, name: str) -> Measured | None:
-        """A figure of `FIGURES`; None where it is not defined."""
+        """A figure; None where it is not defined, and for one of the user's own, whose function is not known here."""
         if name not in self._measured:
-            self._measured[name] = measure(name, self.labels_for(name), self.tables_for(name)) if self.ids else None
+            known = self.ids and name in FIGURES
+            self._measured[name] = measure(name, self.labels_for(name), self.tables_for(name)) if known else None
         return self._measured[name]
 
     def tables_for(self, name: str) -> tuple[np.ndarray, ...]:

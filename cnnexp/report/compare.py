@@ -22,7 +22,9 @@ from cnnexp.metrics.names import (
     TRAINABLE_PARAMETERS,
     VAL_ACC,
     figure_of,
+    final,
     image_count,
+    own_figures,
     rises,
 )
 from cnnexp.metrics.paired import gain_interval, holm, p_value
@@ -55,6 +57,7 @@ class Result:
     monitor: str = VAL_ACC  # `trainer.monitor`: the figure by which one of several runs is chosen
     objective: float | None = None  # that figure, of the weights that were kept
     figures: dict[str, float] = field(default_factory=dict)  # of the test, by name, with NAME_low and NAME_high
+    val_figures: dict[str, float] = field(default_factory=dict)  # of the validation images, by name
     data_digest: str = ""  # of the data set; "" where it is not known
     positive: str | None = None  # of two classes, the one that areas below curves are of; None: the second
 
@@ -73,7 +76,8 @@ class Result:
             epochs=count(EPOCHS),
             total_parameters=count(PARAMETERS),
             trainable_parameters=count(TRAINABLE_PARAMETERS),
-            figures={name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")},
+            figures=_below("test/", metrics),
+            val_figures=_below(final("val/"), metrics),
         )
 
     @property
@@ -96,11 +100,15 @@ class Result:
         return math.isfinite(self.test_accuracy)
 
 
+def _below(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is compared.
 
-    metric:  of `FIGURE_NAMES`; None: the figure that all runs monitor, else accuracy.
+    metric:  of `FIGURE_NAMES` or the user's own; None: the figure that all runs monitor, else accuracy.
     against: the variant that the others are compared with, its name or the beginning of the id of one of its runs;
              None: each with the one before it.
     pairs:   whether each pair of variants is compared, too.
@@ -214,7 +222,7 @@ def decimals(rows: Iterable[Variant]) -> int:
 
 
 def monitored_figure(results: Iterable[Result]) -> str:
-    """The figure of `FIGURE_NAMES` that all finished runs monitor on the validation images, else accuracy."""
+    """The figure that all finished runs monitor on the validation images, else accuracy."""
     monitors = {result.monitor for result in results if result.finished}
     return (figure_of(monitors.pop()) if len(monitors) == 1 else None) or "acc"
 
@@ -351,7 +359,9 @@ def check_known(metric: str, variants: Iterable[Variant], results: Sequence[Resu
     finished = [row for row in variants if row.test_accuracy is not None]
     if not finished or any(row.estimate(metric) for row in finished):
         return
-    known = [name for name in FIGURE_NAMES if name == "acc" or any(name in run.figures for run in results)]
+    recorded = {f"test/{name}" for run in results for name in run.figures}
+    known = [name for name in FIGURE_NAMES if name == "acc" or f"test/{name}" in recorded]
+    known += sorted(own_figures(recorded))
     raise UserError(f"--metric {metric}: no finished run has it of its test images; they have {', '.join(known)}")
 
 
@@ -412,7 +422,7 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     step = replace(step, fixed=fixed, broken=broken)
     one, other = older.answers.measure(metric), newer.answers.measure(metric)
     if one is None or other is None:
-        return replace(step, note=f"{metric} is not defined for these answers")
+        return replace(step, note=f"{metric} is not defined for these answers" if metric in FIGURES else "")
     return replace(step, p_value=p_value(one, other), interval=gain_interval(one, other))
 
 

@@ -132,8 +132,8 @@ def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]], metri
     Args:
         results: the runs; of points with the same figure the one of the lowest `order` stands first.
         settings: of each run, its value of each key that varies; all have the same keys.
-        metric: of `FIGURE_NAMES`, the figure of the validation images by which they are ranked; None: the one that all
-            monitor, else accuracy.
+        metric: the figure of the validation images by which they are ranked; None: the one that all monitor, else
+            accuracy.
 
     Raises:
         UserError: no run has `metric`.
@@ -192,7 +192,9 @@ class _Made:
             return run.val_accuracy
         if run.monitor == monitor:
             return run.objective
-        if name is None or isinstance(self.answers, str):
+        if name in run.val_figures:
+            return run.val_figures[name]
+        if name not in FIGURES or isinstance(self.answers, str):
             return None
         return FIGURES[name].function(self.answers.labels_for(name), self.answers.tables_for(name)[at])
 
@@ -235,7 +237,7 @@ def _chosen(made: Sequence[_Made], points: Sequence[Point], monitor: str) -> Cho
     name = figure_of(monitor)
     answers = [one.answers for one in known if isinstance(one.answers, Answers)]
     corrected = None
-    if name and len(answers) == len(known) and all(answers[0].same_images(other) for other in answers):
+    if name in FIGURES and len(answers) == len(known) and all(answers[0].same_images(other) for other in answers):
         corrected = corrected_for_choice(
             name, answers[0].labels_for(name), [other.tables_for(name) for other in answers]
         )

@@ -22,6 +22,7 @@ from cnnexp.report.tables import (
     grid_table,
     not_compared,
     pair_table,
+    ranked_by,
     table_rows,
 )
 from cnnexp.report.wording import difference, heading
@@ -220,6 +221,7 @@ def _grid_tables(grid: Grid) -> str:
     made, effects = grid_table(grid), effect_table(grid)
     place = made.columns.index(heading(grid.monitor))
     shown = html_table(made, 0, [(at, place) for at, point in enumerate(grid.points) if point.best])
+    shown += f'<p class="muted">{escape(said)}</p>\n' if (said := ranked_by(grid)) else ""
     if grid.chosen:
         shown += f"<h2>The best, and what choosing it added</h2>\n{html_table(chosen_table(grid), 2)}"
     if not effects.rows:

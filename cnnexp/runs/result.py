@@ -161,10 +161,10 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
     """
     reference = info.params.get("reference_accuracy", "null")
     known = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
-    of_test = {
+    others = {
         name: value
         for name, value in info.metrics.items()
-        if name.startswith("test/") and name not in known and math.isfinite(value)
+        if name.startswith(("test/", final("val/"))) and name not in known and math.isfinite(value)
     }
     monitor = info.params.get("trainer.monitor", VAL_ACC)
     origin = info.tags.get(REUSED_FROM) or info.run_id
@@ -183,7 +183,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         objective=_objective(tracker, info, monitor),
         data_digest=info.tags.get("data_digest", ""),
         positive=info.params.get("decision.positive"),
-    ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
+    ).with_metrics({**others, **{name: figure for name, figure in known.items() if figure is not None}})
 
 
 def _figure(info: RunInfo, name: str) -> float | None:
