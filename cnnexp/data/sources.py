@@ -76,6 +76,7 @@ def folder(options: FolderConfig) -> Dataset:
             or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`).
         path_column, label_column: what these columns are called; None: known by their usual names.
+        group_column: that of the groups; None: each image stands for itself.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
@@ -123,7 +124,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     if is_url(path):
         root = _downloaded(path, downloads, promise)
     elif root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
-        rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
+        rules = TableRules(options.path_column, options.label_column, options.group_column, options.on_bad, trains)
         return Listing(root.parent, *read_table(root, rules), source=root)
     elif root.is_file() and is_archive(root):
         status = root.stat()
@@ -134,7 +135,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     elif not root.is_dir():
         what = "is not a folder, archive or CSV file" if root.exists() else "does not exist"
         raise UserError(f"dataset.path={path}: {what}; give the folder of your images")
-    for key in ("path_column", "label_column"):
+    for key in ("path_column", "label_column", "group_column"):
         if (name := getattr(options, key)) is not None:
             raise UserError(f"dataset.{key}={name}: dataset.path={path} is no table of images; leave the key out")
     return Listing(root, *labelled_images(root, trains))

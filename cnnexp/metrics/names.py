@@ -50,6 +50,11 @@ def image_count(split: str) -> str:
     return f"x/count/{split}_images"
 
 
+def group_count(split: str) -> str:
+    """The name of the number of groups that the images of a split come in."""
+    return f"x/count/{split}_groups"
+
+
 def phase_figure(phase: str, figure: str) -> str:
     """The name of a figure of a phase: trainable_parameters, trainable_tensors or time_s."""
     return f"x/phase/{phase}/{figure}"

@@ -160,7 +160,8 @@ def _label(axes: Axes, point: tuple[float, float], text: str, colour: str, size:
 def _legend(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows
     blue: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 11, "linewidth": 3}
-    wilson = " (Wilson)" if comparison.metric == "acc" else ""
+    grouped = any(row.test_groups for row in rows)
+    wilson = " over groups" if grouped else " (Wilson)" if comparison.metric == "acc" else ""
     sure = any((found := row.estimate(comparison.metric)) and found.interval for row in rows)
     keys = [Line2D([], [], label="ours" + f", with its 95 % interval{wilson}" * sure, **blue)]
     if any(len(row.test_accuracies) > 1 for row in rows):

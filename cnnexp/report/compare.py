@@ -23,6 +23,7 @@ from cnnexp.metrics.names import (
     VAL_ACC,
     figure_of,
     final,
+    group_count,
     image_count,
     own_figures,
     rises,
@@ -60,6 +61,7 @@ class Result:
     val_figures: dict[str, float] = field(default_factory=dict)  # of the validation images, by name
     data_digest: str = ""  # of the data set; "" where it is not known
     positive: str | None = None  # of two classes, the one that areas below curves are of; None: the second
+    test_groups: int | None = None  # that the test images come in; None: each stands for itself
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -71,6 +73,7 @@ class Result:
             self,
             test_accuracy=metrics.get(TEST_ACC),
             test_total=count(image_count("test")),
+            test_groups=count(group_count("test")),
             val_accuracy=metrics.get(FINAL_VAL_ACC),
             train_seconds=metrics.get(TOTAL_SECONDS),
             epochs=count(EPOCHS),
@@ -87,9 +90,12 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the test accuracy, 95 % (Wilson); None where there is none."""
+        """Of the test accuracy, 95 %: Wilson's, or over groups as it was recorded; None where there is none."""
         if self.test_accuracy is None or not self.test_total:
             return None
+        if self.test_groups:
+            low, high = (self.figures.get(f"acc_{end}") for end in ("low", "high"))
+            return None if low is None or high is None else (low, high)
         return wilson_interval(round(self.test_accuracy * self.test_total), self.test_total)
 
     @property
@@ -171,7 +177,8 @@ class Variant:
     test_accuracy: float | None
     test_spread: float | None  # sample standard deviation over seeds; None for a single one
     test_total: int | None
-    interval: tuple[float, float] | None  # Wilson, 95 %
+    test_groups: int | None  # that the test images come in; None: each stands for itself
+    interval: tuple[float, float] | None  # 95 %: Wilson's, or over groups
     val_accuracy: float | None
     val_spread: float | None
     reference_accuracy: float | None
@@ -289,8 +296,11 @@ def merge(runs: Sequence[Result]) -> Variant:
     accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
     accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
     total = min((run.test_total for run in done if run.test_total), default=None)
+    groups = min((run.test_groups for run in done if run.test_groups), default=None)
     # seeds answer for the same images, so they do not enlarge the sample: the interval is that of their mean
     interval = wilson_interval(accuracy * total, total) if accuracy is not None and total else None
+    if groups:
+        interval = done[0].interval if len(done) == 1 else None
     val_accuracies = [run.val_accuracy for run in done if run.val_accuracy is not None]
     val_accuracy, val_spread = mean_and_spread(val_accuracies) if val_accuracies else (None, None)
     return Variant(
@@ -302,6 +312,7 @@ def merge(runs: Sequence[Result]) -> Variant:
         test_accuracy=accuracy,
         test_spread=spread,
         test_total=total,
+        test_groups=groups,
         interval=interval,
         val_accuracy=val_accuracy,
         val_spread=val_spread,
@@ -312,6 +323,14 @@ def merge(runs: Sequence[Result]) -> Variant:
         trainable_parameters=_first(run.trainable_parameters for run in done),
         step=None,
     )
+
+
+def with_interval(variant: Variant, answers: Answers | str) -> Variant:
+    """The variant with the interval of its accuracy over groups, which several seeds share, where there are groups."""
+    if variant.interval is not None or variant.test_groups is None or isinstance(answers, str):
+        return variant
+    measured = answers.measure("acc")
+    return replace(variant, interval=measured.interval if measured else None)
 
 
 def _first(values: Iterable[T | None]) -> T | None:
@@ -380,7 +399,8 @@ class _Made:
     def of(cls, runs: Sequence[Result]) -> "_Made":
         variant, done = merge(runs), in_seeds(runs)
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in done]
-        return cls(variant, done, read_answers(variant.name, paths, digest_of(done), positive_of(done)))
+        answers = read_answers(variant.name, paths, digest_of(done), positive_of(done))
+        return cls(with_interval(variant, answers), done, answers)
 
     def with_figures(self, names: Iterable[str]) -> "_Made":
         found = {name: estimate(name, self.runs, self.answers) for name in names}
@@ -414,6 +434,8 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     assert isinstance(older.answers, Answers) and isinstance(newer.answers, Answers)
     if not newer.answers.same_images(older.answers):
         return PairedComparison(name, None, None, note=f"not the same test images as {name}")
+    if not newer.answers.same_groups(older.answers):
+        return replace(step, note=f"not the same groups of test images as {name}")
     was, now = older.answers.lowest, newer.answers.lowest
     was_right = dict(zip(was.ids, was.correct.tolist(), strict=True))
     is_right = dict(zip(now.ids, now.correct.tolist(), strict=True))

@@ -20,19 +20,16 @@ MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
 
 
-def scores(predictions: Predictions, groups: np.ndarray | None = None) -> dict[str, float]:
-    """Figures of a test as metrics to record: `test/NAME`, and the ends of its 95 % interval, `_low` and `_high`.
-
-    Args:
-        predictions: the answers to the test images.
-        groups: see `intervals`.
+def scores(predictions: Predictions) -> dict[str, float]:
+    """Figures of the answers to the test images as metrics to record: `test/NAME`, and the ends of its 95 % interval,
+    `_low` and `_high`.
 
     Returns:
         Of every name of `FIGURES` that is defined, see there; of `acc` the interval alone, since it is recorded
         already. Nothing at all where a probability is NaN or infinite.
     """
     metrics = {f"test/{name}": value for name, value in figures(predictions.table).items() if name != "acc"}
-    for name, (low, high) in intervals(predictions.table, groups=groups).items():
+    for name, (low, high) in intervals(predictions.table, groups=predictions.groups).items():
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     return metrics
 

@@ -29,6 +29,7 @@ from cnnexp.metrics.names import (
     TRAINABLE_TENSORS,
     VAL_ACC,
     final,
+    group_count,
     image_count,
     phase_figure,
     rises,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 
 SHARES = (TEST_ACC, FINAL_VAL_ACC)  # of images: at most 1
-COUNTS = (image_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
+COUNTS = (image_count("test"), group_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
 
 
 def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
@@ -74,6 +75,7 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
         TRAINABLE_PARAMETERS: counts.trainable,
         TRAINABLE_TENSORS: counts.trainable_tensors,
         **{image_count(split.name): len(split.labels) for split in parts.dataset.splits},
+        **{group_count(split.name): len(set(split.groups)) for split in parts.dataset.splits if split.groups},
     }
     if fitted.feature_difference is not None:
         metrics[AGREEMENT] = fitted.feature_difference

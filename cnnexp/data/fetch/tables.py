@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -40,6 +40,7 @@ class TableRules:
 
     path_column: str | None = None
     label_column: str | None = None
+    group_column: str | None = None
     on_bad: str = "error"
     trains: bool = True
 
@@ -49,6 +50,7 @@ class _Row:
     path: str
     label: str
     split: str
+    group: str | None
     line: int
 
 
@@ -66,7 +68,7 @@ class _Place:
 
 
 def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
-    """The images that a table lists; columns that are none of path, label and split are left alone.
+    """The images that a table lists; columns that are none of path, label, split and group are left alone.
 
     Fields are separated by commas, semicolons, tabs or bars, as the header is; a first line `sep=;` says so, too. The
     columns are those of `PATH_COLUMNS` and `LABEL_COLUMNS`, whatever else was found than the plain path and label is
@@ -77,7 +79,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     Args:
         file: CSV in UTF-8 (UTF-16 with its mark) with a header. A column `split` names train, validation (val, valid)
             or test.
-        rules: names of columns; what to do about rows without a path or label.
+        rules: names of columns; what to do about rows without a path, label or group.
 
     Returns:
         The class names, sorted, and the images of each split, in the order of the rows; without the column `split`,
@@ -90,13 +92,16 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     columns, rows, delimiter = _parsed(file)
     path_column = _column(file, "path", rules.path_column, columns, PATH_COLUMNS)
     split_column = _split_column(columns, rows)
-    one_hot = [] if rules.label_column else _one_hot(rows, [c for c in columns if c not in (path_column, split_column)])
+    group_column = _column(file, "group", rules.group_column, columns, ()) if rules.group_column else None
+    others = [name for name in columns if name not in (path_column, split_column, group_column)]
+    one_hot = [] if rules.label_column else _one_hot(rows, others)
     label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
     found, blank = [], []
     for line, row in rows:
         label = next(name for name in one_hot if row[name] == "1") if one_hot else row[label_column]
-        if not row[path_column] or not label:
-            blank.append((line, "label" if row[path_column] else "path"))
+        group = None if group_column is None else row[group_column]
+        if not row[path_column] or not label or group == "":
+            blank.append((line, "path" if not row[path_column] else "group" if label else "label"))
             continue
         split: str | None = "train" if rules.trains else "test"
         if split_column is not None:
@@ -105,7 +110,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             raise UserError(
                 f"dataset.path={file}, line {line}: split '{row[split_column or '']}' is none of {', '.join(SPLITS)}"
             )
-        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(label), split, line))
+        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(label), split, group, line))
     _judge_blank(file, blank, len(rows), rules)
     place = _place(file, [row.path for row in found[:TRIED]])
     labels = f"the columns {', '.join(one_hot[:4])}{', ...' if len(one_hot) > 4 else ''}" if one_hot else label_column
@@ -116,7 +121,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             f"dataset.path={file}: {len(rows):,} rows, separated by {DELIMITERS.get(delimiter, repr(delimiter))}; path "
             f"from {path_column}, label from {labels}{where}{ending}"
         )
-    return _listings(file, [_Row(place.of(row.path), row.label, row.split, row.line) for row in found], rules.trains)
+    return _listings(file, [replace(row, path=place.of(row.path)) for row in found], rules.trains)
 
 
 def _parsed(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], str]:
@@ -219,13 +224,14 @@ def _judge_blank(file: Path, blank: Sequence[tuple[int, str]], rows: int, rules:
     if not blank:
         return
     skip = rules.on_bad == "skip"
+    wanted = "path, no label or no group" if rules.group_column else "path or no label"
     if len(blank) == 1:
         line, what = blank[0]
         found = f"dataset.path={file}, line {line}: has no {what}"
     else:
         lines = ", ".join(str(line) for line, _ in blank[:NAMED])
         more = f" and {len(blank) - NAMED:,} more" if len(blank) > NAMED else ""
-        found = f"dataset.path={file}: {len(blank):,} of {rows:,} rows have no path or no label: lines {lines}{more}"
+        found = f"dataset.path={file}: {len(blank):,} of {rows:,} rows have no {wanted}: lines {lines}{more}"
     if not skip:
         them = "it" if len(blank) == 1 else "them"
         raise UserError(f"{found}; fill {them} in, or dataset.on_bad=skip leaves {them} out")
@@ -244,12 +250,12 @@ def _listings(file: Path, rows: Iterable[_Row], trains: bool) -> tuple[tuple[str
         raise UserError(f"dataset.path={file}: has {len(names)} labels; give images of {least}")
     listings = {}
     for split in SPLITS:
-        of_split = [(row.path, names.index(row.label)) for row in rows if row.split == split]
+        of_split = [row for row in rows if row.split == split]
         if not of_split and (split != "train" or not trains):
             continue
-        for label in sorted(set(range(len(names))) - {label for _, label in of_split}) if trains else ():
-            raise UserError(f"dataset.path={file}: has no {split} image of class '{names[label]}'; add one")
-        listings[split] = LabelledFiles(
-            tuple(path for path, _ in of_split), np.array([label for _, label in of_split], np.int64)
-        )
+        for label in sorted({*names} - {row.label for row in of_split}) if trains else ():
+            raise UserError(f"dataset.path={file}: has no {split} image of class '{label}'; add one")
+        labels = np.array([names.index(row.label) for row in of_split], np.int64)
+        groups = tuple(row.group for row in of_split if row.group is not None)
+        listings[split] = LabelledFiles(tuple(row.path for row in of_split), labels, groups or None)
     return names, listings
