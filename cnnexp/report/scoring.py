@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from cnnexp.console import shorten
 from cnnexp.metrics.decision import with_temperature
@@ -124,12 +125,13 @@ def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Area, c
 def _mark_threshold(left: Axes, right: Axes, predictions: Predictions) -> None:
     """Where the answers of the run stand on both curves."""
     point = operating_point(predictions.labels, predictions.predicted, predictions.decision.positive)
-    label = f"from {predictions.decision.threshold:.3g} on"
+    label, rim = f"threshold {predictions.decision.threshold:.3g}", [withStroke(linewidth=4, foreground=PAPER)]
     for axes, place in ((left, (point.false_rate, point.recall)), (right, (point.recall, point.precision))):
-        axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label)
+        axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label, clip_on=False)
         across, side = (-10, "right") if place[0] > 0.5 else (10, "left")  # towards the middle, where there is room
         up = -14 if place[1] > 0.3 else 8
-        axes.annotate(label, place, (across, up), textcoords="offset points", color=INK, fontsize=10, ha=side)
+        offset: dict[str, Any] = {"textcoords": "offset points", "ha": side, "path_effects": rim, "zorder": 6}
+        axes.annotate(label, place, (across, up), color=INK, fontsize=10, **offset)
 
 
 def draw_reliability(path: str | Path, predictions: Predictions, title: str, bins: int = 15) -> None:
