@@ -258,11 +258,17 @@ def summarise(results: Sequence[Result], wanted: Wanted | None = None) -> Compar
     done = [one for one in made if one.variant.test_accuracy is not None]
     base = None if wanted.against is None else _named(wanted.against, done)
     steps = [(base, one) for one in done if one is not base] if base else list(pairwise(done))
-    compared = _corrected([_step(older, newer, metric) for older, newer in steps])
+    pairs = list(combinations(done, 2)) if wanted.pairs else []
+    tests = {(older.variant.name, newer.variant.name): (older, newer) for older, newer in [*steps, *pairs]}
+    tested = {both: _step(older, newer, metric) for both, (older, newer) in tests.items()}  # a step is a pair, too
+
+    def corrected(some: Sequence[tuple[_Made, _Made]]) -> list[PairedComparison]:
+        return _corrected([tested[older.variant.name, newer.variant.name] for older, newer in some])
+
+    compared = corrected(steps)
     by_name = {newer.variant.name: step for (_, newer), step in zip(steps, compared, strict=True)}
     rows = tuple(replace(one.variant, step=by_name.get(one.variant.name)) for one in made)
-    pairs = list(combinations(done, 2)) if wanted.pairs else []
-    found = _corrected([_step(older, newer, metric) for older, newer in pairs])
+    found = corrected(pairs)
     return Comparison(
         rows,
         tuple(ordered),
