@@ -23,8 +23,14 @@ GRACE_S = 5.0  # for closing what a worker was at, when it is not
 
 
 def quiet_libraries() -> None:
-    """Keep notes on CUDA, oneDNN, telemetry and git off the console; what the user has set stays."""
+    """Keep notes on CUDA, oneDNN, telemetry and git off the console, and NumPy's products in one thread; what the user
+    has set stays.
+
+    Those of resamples are so small that threads of OpenBLAS wait for each other longer than they compute, most of all
+    beside another command.
+    """
     quiet = {
+        "OPENBLAS_NUM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "1",
         "GIT_PYTHON_REFRESH": "quiet",

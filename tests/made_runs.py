@@ -36,8 +36,9 @@ def result(name: str, accuracy: float | None, order: int = 0, **others: Any) -> 
     return Result(**{**values, **others})
 
 
-def answers(path: Path, right: str, ids: list[str] | None = None) -> Path:
-    """A predictions.csv with one image a letter of `right`: R was classified correctly, W was not."""
+def answers(path: Path, right: str, ids: list[str] | None = None, groups: str | None = None) -> Path:
+    """A predictions.csv with one image a letter of `right`: R was classified correctly, W was not; and a letter of
+    `groups`, its group."""
     labels = np.arange(len(right)) % 2
     chosen = np.where(np.array(list(right)) == "R", labels, 1 - labels)
     probabilities: np.ndarray = np.full((len(right), 2), 0.25)
@@ -48,6 +49,7 @@ def answers(path: Path, right: str, ids: list[str] | None = None) -> Path:
         labels,
         (probabilities.argmax(axis=1), probabilities),
         CLASSES,
+        groups,
     )
     return path
 

@@ -46,6 +46,10 @@ IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
         ({"arrays": IMAGES.astype(np.int64)}, "type int64, from 0 to 0; .*give images.astype(np.uint8)"),
         ({"arrays": IMAGES.astype(np.float32) + 300}, "from 300 to 300; .*scaled to 0..255"),
         ({"arrays": IMAGES.astype(np.float32) + 200}, "from 200 to 200; .*images.round()"),
+        (
+            {"groups": ("a", "b")},
+            "has groups that are no texts, or not as many as ids; name each image's, or give None",
+        ),
         ({"arrays": np.zeros((4, 8, 8, 4), np.uint8)}, "(4, 8, 8, 4); .*images[..., :3], without the transparency"),
         ({"arrays": np.zeros((4, 3, 8, 8), np.uint8)}, "(4, 3, 8, 8); .*images.transpose(0, 2, 3, 1)"),
         ({"arrays": np.zeros((4, 8, 8), np.uint8)}, "images of shape (4, 8, 8)"),

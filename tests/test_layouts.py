@@ -71,13 +71,15 @@ def test_exports_of_roboflow(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert counts(read(tmp_path / "folders")) == {"train": [2, 2], "validation": [2, 2], "test": [2, 2]}
     for split in ("train", "valid", "test"):
         photos(tmp_path / "table" / split, *(f"{n}.jpg" for n in range(8)))
-        rows = [f"{n}.jpg, {n % 2}, {1 - n % 2}" for n in range(8)]
-        (tmp_path / "table" / split / "_classes.csv").write_text("\n".join(["filename, ripe, unripe", *rows]))
+        rows = [f"{n}.jpg, {n % 2}, {1 - n % 2}, {split}{n // 2}" for n in range(8)]
+        (tmp_path / "table" / split / "_classes.csv").write_text("\n".join(["filename, ripe, unripe, tree", *rows]))
     dataset = read(tmp_path / "table")
     assert dataset.class_names == ("ripe", "unripe")
     assert counts(dataset) == {"train": [4, 4], "validation": [4, 4], "test": [4, 4]}
     assert dataset.train.ids[:2] == ("train/0.jpg", "train/1.jpg") and dataset.train.labels.tolist()[:2] == [1, 0]
     assert "train from train/_classes.csv, validation from valid/_classes.csv" in capsys.readouterr().err
+    grouped = read(tmp_path / "table", group_column="tree")
+    assert grouped.test.groups is not None and grouped.test.groups[:3] == ("test0", "test0", "test1")
     dataset = read(tmp_path / "table/train/_classes.csv")
     assert dataset.class_names == ("ripe", "unripe") and counts(dataset) == {
         "train": [2, 2],

@@ -12,10 +12,12 @@ import pytest
 from cnnexp.config.composition import load_config
 from cnnexp.runs.folder import MANIFEST
 from cnnexp.runs.planning import Builder
+from cnnexp.runs.settings import chosen_by, trained_by
 
 pytestmark = pytest.mark.trains
 
 Run = Callable[..., tuple[int, str, str]]
+OWN = "_target_=keras.losses.Poisson"  # a name that exists
 SMALL = ["debug=smoke", "dataset=synthetic", "tracking=none", "backbone=efficientnet_lite0"]
 
 
@@ -73,11 +75,60 @@ def test_data_that_is_not_there_and_jobs_that_are_the_same(cnnexp: Run, tmp_path
 def test_a_table_for_people(cnnexp: Run, drawn_root: Path) -> None:
     code, out, _ = cnnexp("plan", *SMALL, f"paths.data={drawn_root}", "experiment=frozen")
     assert code == 0 and "experiment=frozen" in out and "parameters" in out
+    assert "trained by" not in out and "chosen by" not in out
+
+
+def test_what_is_not_as_in_a_plain_run_is_a_line_each(cnnexp: Run) -> None:
+    line = ["-m", *SMALL, "experiment=baseline", "loss=focal,cross_entropy", "loss.label_smoothing=0.1"]
+    chosen = ["trainer.keep_best=true", "decision=cost", "decision.positive=cat", "decision.costs={dog:{cat:3}}"]
+    code, out, err = cnnexp("plan", *line, *chosen)
+    assert code == 0, err
+    assert [text.strip() for text in out.splitlines() if " by " in text] == [
+        "job 0: trained by loss=focal loss.label_smoothing=0.1",
+        "job 1: trained by loss.label_smoothing=0.1",
+        "chosen by trainer.keep_best=true decision=cost decision.positive=cat decision.costs.dog.cat=3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "trained", "chosen"),
+    [
+        (["loss=cross_entropy", "decision=argmax", "trainer.early_stopping.patience=3"], [], []),
+        (["loss=focal", "loss.gamma=1.5"], ["loss=focal", "loss.gamma=1.5"], []),
+        (["trainer.label_smoothing=0.1"], ["loss.label_smoothing=0.1"], []),
+        (["loss=custom", f"loss.{OWN}"], ["loss=custom", f"loss.{OWN}"], []),
+        (
+            ["loss.class_weight=balanced", "trainer.balanced_sampling=true"],
+            ["loss.class_weight=balanced", "trainer.balanced_sampling=true"],
+            [],
+        ),
+        (
+            ["trainer.monitor=val/mine", "trainer.epoch_metrics=[mcc]", f"+trainer.figures.mine.{OWN}"],
+            [],
+            ["trainer.monitor=val/mine", 'trainer.epoch_metrics=["mcc"]', f"trainer.figures.mine.{OWN}"],
+        ),
+        (
+            ["decision=max_f1", "decision.calibration=temperature"],
+            [],
+            ["decision=max_f1", "decision.calibration=temperature"],
+        ),
+    ],
+)
+def test_keys_of_loss_and_decision_that_have_not_their_defaults(
+    line: list[str], trained: list[str], chosen: list[str]
+) -> None:
+    config = load_config(line)
+    assert (trained_by(config), chosen_by(config)) == (trained, chosen)
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [(["trainer.epoch=3"], "trainer.epoch=3: no such key"), (["dataset=folder"], "nothing is known of it")],
+    [
+        (["trainer.epoch=3"], "trainer.epoch=3: no such key"),
+        (["dataset=folder"], "nothing is known of it"),
+        (["dataset=digits", "decision=max_f1"], "chooses a threshold between two classes, and the data has 10"),
+        (["dataset=digits", "loss.class_weight={0:2}"], "loss.class_weight: has none for the class 1"),
+    ],
 )
 def test_a_bad_line_is_refused(cnnexp: Run, line: list[str], said: str) -> None:
     code, _, err = cnnexp("plan", *line)

@@ -33,6 +33,15 @@ print(home.parent, oct(stat.S_IMODE(home.stat().st_mode)), bool(os.environ["USER
 """
 
 
+THREADS = """
+from cnnexp.process import quiet_libraries
+quiet_libraries()
+import numpy
+from threadpoolctl import threadpool_info
+print({library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"})
+"""
+
+
 def python(code: str, **environment: str) -> str:
     root = str(Path(cnnexp.__file__).parents[1])
     known = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "HOME": os.environ.get("HOME", "/"), **environment}
@@ -51,3 +60,8 @@ def test_keras_own_settings_have_no_effect(tmp_path: Path) -> None:
 def test_no_home_and_warnings_as_errors(tmp_path: Path) -> None:
     found = python(HOMELESS, TMPDIR=str(tmp_path), PYTHONWARNINGS="error")
     assert found == f"{tmp_path} 0o700 True False"
+
+
+def test_numpy_takes_one_thread_unless_the_user_says_otherwise() -> None:
+    assert python(THREADS) == "{1}"
+    assert python(THREADS, OPENBLAS_NUM_THREADS="2") == f"{{{min(2, os.cpu_count() or 1)}}}"

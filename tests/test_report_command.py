@@ -34,6 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tracker, dict
             tracker.end_run("FAILED", error="stopped")
             continue
         metrics = {"test/acc": right.count("R") / 4, "count/test_images": 4, "final/val_acc": 0.5, "time/total_s": 12.0}
+        metrics |= {"test/own_error": {"old0": 0.4, "old1": 0.6, "new0": 0.3}[run], "final/val_own_error": 0.5}
         tracker.log_metrics(
             metrics | {"count/trainable_parameters": 1000, "count/parameters": 2000, "count/epochs": 3}, step=3
         )
@@ -102,13 +103,35 @@ def test_metric_against_and_pairs(cnnexp: Run, store: Any) -> None:
     assert code == 0 and "on old; higher is better" in out  # named runs, too
     for arguments, message in (
         (["--metric", "f2"], "--metric f2: no such figure; it is one of acc, balanced_acc, "),
-        (["--metric", "top5_acc"], "--metric top5_acc: no finished run has it of its test images; they have acc"),
+        (["--metric", "own_error_low"], "--metric own_error_low: no such figure; it is one of acc, "),
+        (["--metric", "top5_acc"], "--metric top5_acc: no finished run has it of its test images; they have acc, own_"),
         (["--against", "best"], "--against best: is none of the variants that have finished; name one of: old; new"),
         (["--pairs", "sweep.report=grid"], "--pairs compares variants, and a grid has none; leave out --pairs or"),
     ):
         code, out, err = cnnexp("compare", *arguments, f"paths.root={root}")
         lines = [line for line in err.splitlines() if "mistakes.zip" not in line]
         assert code == 2 and message in err and not out and len(lines) == 1, (arguments, err)
+
+
+def test_a_figure_of_ones_own_is_compared_as_it_was_recorded(cnnexp: Run, store: Any, grid: Any) -> None:
+    """Of a progression, and of a grid, whose points it ranks otherwise than accuracy."""
+    code, out, err = cnnexp("compare", "--metric", "own_error", f"paths.root={store[0]}")
+    assert code == 0, err
+    said = "gain: test own_error, on the variant before; lower is better; your own, it has no interval and no p"
+    assert said in out and "0.5000 ± 0.1414" in out and "\N{MINUS SIGN}0.2000" in out and "not compared" not in out
+    assert said in (store[0] / "compare" / store[2]["sweep"] / "comparison.html").read_text()
+    code, out, err = cnnexp("compare", "--metric", "own_error", "--pairs", "--json", f"paths.root={store[0]}")
+    row = json.loads(out)["rows"][1]
+    assert row["figures"]["own_error"] == {"value": 0.3, "spread": None, "seeds": [0.3], "interval": None}
+    assert (row["step"]["gain"], row["step"]["p_value"]) == (pytest.approx(-0.2), None)
+    code, out, err = cnnexp("compare", "--metric", "own", f"paths.root={grid[0]}")
+    assert code == 0 and "val/own is your own: it has no interval, no p and no correction" in out, err
+    rows = [line.split() for line in out.splitlines() if "adam" in line or "sgd" in line]
+    assert [row[:5] for row in rows[:2]] == [
+        ["1", rate, "adam", "12.5000", mark] for rate, mark in (("0.001", "best"), ("0.01", "tie"))
+    ]
+    assert rows[2][:5] == ["3", "0.001", "sgd", "10.0000", "-"]
+    assert "is your own" in (grid[0] / "compare" / grid[2]["sweep"] / "comparison.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +151,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tracker, dict[
         line = {"overrides": f"optimizer.learning_rate={rate} optimizer={optimizer}", "data_digest": "abc123"}
         ids[name] = tracker.start_run(name, params, line, parent_run_id=ids["sweep"])
         share = right.count("R") / 4
-        tracker.log_metrics({"test/acc": 1 - share, "count/test_images": 4, "final/val_acc": share}, step=0)
+        own = {"test/own": 40 * share, "final/val_own": {"RRWW": 12.5, "RRRW": 10.0, "RWWW": 12.5}[right]}
+        tracker.log_metrics({"test/acc": 1 - share, "count/test_images": 4, "final/val_acc": share} | own, step=0)
         tracker.log_artifact(answers(root / name / "predictions_val.csv", right))
         tracker.log_artifact(answers(root / name / "predictions.csv", "RRRR"))
         tracker.end_run("FINISHED")

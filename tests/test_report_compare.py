@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from made_runs import answers, result
+from made_runs import answers, result, texts
 
 from cnnexp.errors import UserError
 from cnnexp.metrics.paired import holm
 from cnnexp.metrics.registry import FIGURES
 from cnnexp.metrics.statistics import wilson_interval
-from cnnexp.report.compare import Result, Wanted, summarise
+from cnnexp.report.chart import progression_figure
+from cnnexp.report.compare import Comparison, Result, Wanted, summarise
 from cnnexp.report.predictions import read_predictions, write_predictions
 from cnnexp.report.tables import compared_by, not_compared, pair_table, table_rows, to_csv, to_json, write_csv
 
@@ -246,6 +247,31 @@ def test_the_figure_that_all_runs_monitor_is_compared(tmp_path: Path) -> None:
     assert summarise([*runs[:-1], replace(runs[-1], monitor="val/acc")]).metric == "acc"
     with pytest.raises(UserError, match="--metric top5_acc: no finished run has it of its test images; they have acc"):
         summarise(runs, Wanted("top5_acc"))
+
+
+def csv_gain(made: Comparison) -> float:
+    """Of the second variant, as it is written."""
+    return float(list(csv.DictReader(io.StringIO(to_csv(made))))[1]["gain"])
+
+
+def test_of_a_figure_of_ones_own_only_its_values_are_known(tmp_path: Path) -> None:
+    """Here monitored by all; what each step fixed is of the answers all the same."""
+    found = [0.2, 0.4, 0.5, 0.9, 0.1, 0.1]
+    runs = [replace(run, figures={"own": value}) for run, value in zip(three(tmp_path), found, strict=True)]
+    made = summarise([replace(run, monitor="val/own") for run in runs], Wanted(pairs=True))
+    assert made.metric == "own" and [row.figures["own"].value for row in made.rows] == pytest.approx([0.3, 0.7, 0.1])
+    assert {row.figures["own"].interval for row in made.rows} == {None}
+    by_accuracy = summarise(runs).rows[1].step
+    step = made.rows[1].step
+    assert step is not None and by_accuracy is not None and step.gain == pytest.approx(0.4) and not step.note
+    assert (step.p_value, step.interval, step.fixed) == (None, None, by_accuracy.fixed)
+    assert [pair.gain for pair in made.pairs] == pytest.approx([0.4, -0.2, -0.6]) and not not_compared(made)
+    assert {"test own on 8 images", "ours"} <= {*texts(progression_figure(made, ""))}
+    assert csv_gain(made) == pytest.approx(0.4)
+    lost = [replace(runs[0], figures={}), *runs[1:]]  # one seed of which it was not defined
+    assert summarise(lost, Wanted("own")).rows[0].estimate("own") is None
+    with pytest.raises(UserError, match="--metric mine: no finished run has it of its test images; they have acc, own"):
+        summarise(runs, Wanted("mine"))
 
 
 def test_a_recorded_figure_is_taken_as_it_is(tmp_path: Path) -> None:

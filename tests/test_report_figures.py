@@ -200,7 +200,7 @@ def test_the_threshold_is_marked_on_the_curves_of_the_positive_class(tmp_path: P
     decision = Decision("max_f1", 0, 0.75)
     answers = replace(answers, predicted=decision.classes(answers.probabilities), decision=decision)
     assert scoring.draw_roc_pr(tmp_path / "p.png", answers, "roc")
-    assert {"ROC, area 0.7500", "positive: class 0", "from 0.75 on"} <= set(texts(drawn[0]))
+    assert {"ROC, area 0.7500", "positive: class 0", "threshold 0.75"} <= set(texts(drawn[0]))
     points = [line.get_xydata().tolist() for axes in drawn[0].axes for line in axes.lines if line.get_marker() == "o"]
     assert points == [[[0.5, 0.5]], [[0.5, 0.5]]]  # one of two is found, one of two answers is right, one of two called
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import pytest
 import scipy.stats
 from made_runs import CLASSES, answers, result, texts
 from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
 from matplotlib.text import Text
 from test_report_page import Page
 
@@ -22,12 +24,12 @@ from cnnexp.report.compare import Comparison, Result
 from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import MOST_POINTS, draw_grid, grid_figure
 from cnnexp.report.predictions import write_predictions
-from cnnexp.report.tables import chosen_table, effect_table, grid_table, to_csv, to_json
+from cnnexp.report.tables import chosen_table, effect_table, grid_table, ranked_by, to_csv, to_json
 from cnnexp.runs.comparison import Layout, compare, write_report
 from cnnexp.runs.settings import report_of, split_line, told, varying
 
 
-def grid(figures: Mapping[tuple[str, ...], float | None], keys: tuple[str, ...] = ("a", "b"), **others: Any) -> Grid:
+def grid(figures: Mapping[tuple[str, ...], float | None], /, keys: tuple[str, ...] = ("a", "b"), **others: Any) -> Grid:
     """By the values of `keys` the validation accuracy of a point; None: it failed."""
     runs, settings = [], []
     for order, (values, figure) in enumerate(figures.items()):
@@ -174,7 +176,7 @@ def test_the_best_beside_what_it_is_worth(tmp_path: Path) -> None:
     assert json.loads(to_json(made))["chosen"]["corrected"] == best.corrected
     figure = grid_figure(made, "t")
     assert "the best, corrected for the choice" in texts(figure)
-    assert any(text.startswith(f"best of 20: val % {table.rows[0][1]}, corrected for the") for text in texts(figure))
+    assert any(text.startswith(f"best of 20: val % {table.rows[0][1]},\ncorrected for the") for text in texts(figure))
     html = page_of(tmp_path / "page", made)[0]
     assert "The best, and what choosing it added" in html and f">{100 * best.corrected:.1f}</td>" in html
 
@@ -212,6 +214,31 @@ def test_a_grid_by_another_figure(tmp_path: Path) -> None:
     assert "test/f1_macro_low" in to_csv(by_f1).splitlines()[0]
     with pytest.raises(UserError, match="--metric top5_acc: no finished run"):
         rank(made.runs, [{"a": run.name} for run in made.runs], "top5_acc")
+
+
+def test_a_grid_by_a_figure_of_ones_own(tmp_path: Path) -> None:
+    """Its value is that which was recorded; there is nothing to test or to correct, and equal ones are ties."""
+    made = answered(tmp_path, {"even": ("RRRRWWWW",), "one": ("RWRWRWRW",), "good": ("RRRRRRRW",)})
+    found = {"even": 30.0, "one": 30.0, "good": 12.0}
+    monitored = [
+        replace(run, monitor="val/own", objective=found[run.name], figures={"own": found[run.name] + 1})
+        for run in made.runs
+    ]
+    recorded = [replace(run, val_figures={"own": found[run.name]}, figures={"own": 1.0}) for run in made.runs]
+    for grid in (
+        rank(monitored, [{"a": run.name} for run in made.runs]),
+        rank(recorded, [{"a": run.name} for run in made.runs], "own"),
+    ):
+        assert grid.monitor == "val/own" and [point.figure for point in grid.points] == [30.0, 30.0, 12.0]
+        assert [(point.rank, point.tied, point.p_value) for point in grid.points] == [
+            (1, False, None), (1, True, None), (3, False, None)
+        ]  # fmt: skip
+        assert grid.chosen is not None and (grid.chosen.corrected, grid.chosen.metric) == (None, "own")
+        assert ranked_by(grid).startswith("val/own is your own: it has no interval")
+        assert "val/own" in texts(grid_figure(grid, "own")) and json.loads(to_json(grid))["points"][0]["figure"] == 30
+        assert chosen_table(grid).rows[0][1:3] == ["30.0000", "-"]
+        assert grid.chosen.test is not None and grid.chosen.test.value in (31.0, 1.0)
+    assert not ranked_by(made)
 
 
 # ------------------------------------------------------------------------------------------------- effects
@@ -371,8 +398,18 @@ def undrawn(axes: Axes) -> list[Text]:
     return found
 
 
+def long_names() -> Grid:
+    """32 settings of four keys, by a figure that has an interval, so that what the best is worth takes much room."""
+    names = ("demo/frozen_with_a_long_name", "demo/finetuned_augmented", "best", "baseline")
+    settings = itertools.product(names, ("cross_entropy", "focal"), ("false", "true"), ("none", "geometric"))
+    figures = {"f1_macro": 0.9123, "f1_macro_low": 0.8765, "f1_macro_high": 0.9432}
+    found = {values: 0.7 + number / 200 for number, values in enumerate(settings)}
+    keys = ("experiment", "loss", "trainer.balanced_sampling", "augmentation")
+    return grid(found, keys, monitor="val/f1_macro", figures=figures)
+
+
 @pytest.mark.pictures
-@pytest.mark.parametrize("kind", ["three", "two", "search", "one"])
+@pytest.mark.parametrize("kind", ["three", "two", "search", "one", "names"])
 def test_no_words_of_the_chart_overlap(kind: str) -> None:
     two = {(a, b): n / 30 for n, (a, b) in enumerate((a, b) for a in ("0.01", "1", "3") for b in ("sgd", "adam"))}
     search = {(str(10.0 ** (n / 10)), str(n * 7)): 0.5 + n / 100 for n in range(-30, 0)}
@@ -381,6 +418,7 @@ def test_no_words_of_the_chart_overlap(kind: str) -> None:
         "two": grid(two, ("optimizer.weight_decay", "optimizer")),
         "search": grid(search, ("optimizer.learning_rate", "head.units")),
         "one": rank([result("alone", 0.5, val_accuracy=0.5)], [{}]),
+        "names": long_names(),
     }[kind]
     figure = grid_figure(made, "Dogs vs cats, 2000 training photos")
     figure.canvas.draw()
@@ -394,9 +432,13 @@ def test_no_words_of_the_chart_overlap(kind: str) -> None:
         for other, beside in boxes[:number]:
             apart = box.x1 <= beside.x0 or beside.x1 <= box.x0 or box.y1 <= beside.y0 or beside.y1 <= box.y0
             assert apart, (text, other)
+    for item in words:  # what stands out of one half is covered by the other
+        if item.axes is not None and isinstance(half := item.axes.figure, SubFigure):
+            box = item.get_window_extent()
+            assert half.bbox.x0 <= box.x0 and box.x1 <= half.bbox.x1, item.get_text()
     said = texts(figure)
     assert ("val/acc of both" in said) == (kind in ("two", "search"))
-    assert ("mean of a value" in said) == (kind in ("three", "two"))
+    assert ("mean of a value" in said) == (kind in ("three", "two", "names"))
     if kind == "search":
         assert f"val/acc, the best {MOST_POINTS} of 30" in said
 

@@ -28,11 +28,13 @@ class Page(HTMLParser):
         self.sources: list[str] = []
         self.tags: list[str] = []
         self.words: list[str] = []
+        self.closed = False  # whether a tag was, behind the last of `tags`
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.closed = False
         if tag not in self.VOID:
             self.open.append(tag)
         self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
@@ -40,9 +42,13 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.closed = True
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self.tags[-1:] == ["wbr"] and not self.closed:
+            self.words[-1] += data  # of one word, which may be divided there
+        else:
+            self.words.append(data)
 
 
 def test_page_stands_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from cnnexp.config.composition import load_config
 from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError, first_line
 from cnnexp.files import writable
-from cnnexp.metrics.names import FIGURE_NAMES
+from cnnexp.metrics.names import FIGURE_NAMES, own_figures
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
@@ -30,7 +30,9 @@ def parser() -> CommandParser:
     examples = ["latest 4f1c paths.root=FOLDER --pairs", "--sweep 90ab12 --metric f1_macro --against baseline"]
     made = CommandParser("compare", TEXT, {"[RUN...]": RUN, "[OVERRIDES]": where}, examples)
     made.add_argument("--sweep", help="the run id of a sweep's parent run, or a unique prefix")
-    made.add_argument("--metric", help=f"{', '.join(FIGURE_NAMES)}; default: what all runs monitor, else acc")
+    made.add_argument(
+        "--metric", help=f"{', '.join(FIGURE_NAMES)}, or your own; default: what all runs monitor, else acc"
+    )
     made.add_argument("--against", help="compare each variant with this one: its name, or a run id's beginning")
     made.add_argument("--pairs", action="store_true", help="compare each pair of variants, too")
     made.add_argument("--wide", action="store_true", help="all columns, on a narrow terminal too")
@@ -48,8 +50,6 @@ def run(arguments: list[str]) -> int:
     if given.wide + given.csv + given.json > 1:
         raise UserError("cnnexp compare: give one of --wide, --csv and --json")
     metric = "log_loss" if given.metric == "loss" else given.metric
-    if metric is not None and metric not in FIGURE_NAMES:
-        raise UserError(f"--metric {given.metric}: no such figure; it is one of {', '.join(FIGURE_NAMES)}")
     config = load_config(given.overrides, given.config_dir)
     tracker = open_tracker(config.tracking)
     from cnnexp.report.compare import Wanted
@@ -62,6 +62,9 @@ def run(arguments: list[str]) -> int:
     infos = list({info.run_id: info for info in infos}.values())  # two names may lead to one run
     if not infos:
         raise UserError(f"--sweep {sweep}: this run has no children; name runs instead")
+    known = [*FIGURE_NAMES, *sorted({name for info in infos for name in own_figures(info.metrics)})]
+    if metric is not None and metric not in known:
+        raise UserError(f"--metric {metric}: no such figure; it is one of {', '.join(known)}")
     name = parent.run_id if parent else "_".join(info.run_id[:8] for info in infos)[:80]
     folder = writable(Path(config.paths.root) / "compare") / name
     comparison = compare_runs(tracker, infos, parent, asked, folder)

@@ -164,9 +164,10 @@ def _parse(arguments: list[str]) -> Namespace:
 def _write_csv(path: Path, predictions: "Predictions") -> None:
     from cnnexp.report.predictions import write_predictions
 
-    answers = predictions.predicted, predictions.probabilities
+    answers, groups = (predictions.predicted, predictions.probabilities), predictions.groups
+    names = None if groups is None else groups.tolist()
     try:
-        write_predictions(path, predictions.ids, predictions.labels, answers, predictions.class_names)
+        write_predictions(path, predictions.ids, predictions.labels, answers, predictions.class_names, names)
     except OSError as error:
         raise UserError(f"--csv {path}: cannot be written ({error.strerror})") from error
 
@@ -179,6 +180,7 @@ def _as_json(info: "RunInfo", data: TestData, result: Evaluation) -> dict[str, A
         "data_digest": data.dataset.digest,
         "same_data": result.same_data,
         "images": len(result.predictions.labels),
+        "groups": result.predictions.group_count,
         **result.figures,
         "interval": result.interval,
         "intervals": result.intervals,
@@ -197,9 +199,10 @@ def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
     dataset, count = data.dataset, len(result.predictions.labels)
     parts = [f"{len(part.labels):,} {part.name}" for part in dataset.splits if len(part.labels)]
     of = f" ({', '.join(parts)}; --split takes one of them)" if data.split == "all" and len(parts) > 1 else ""
+    groups = f" of {found:,} groups" if (found := result.predictions.group_count) else ""
     kind = "" if data.split == "all" else f"{data.split} "
-    say(f"{dataset.name}: {count:,} {kind}images{of}, data digest {dataset.digest[:12]}")
-    around = result.intervals | {"acc": result.interval}
+    say(f"{dataset.name}: {count:,} {kind}images{of}{groups}, data digest {dataset.digest[:12]}")
+    around = result.intervals | ({"acc": result.interval} if result.interval else {})
     names = {"acc": "accuracy", "ece": "calibration error"}
     rows = []
     for key, value in result.figures.items():

@@ -4,13 +4,15 @@ import json
 from dataclasses import asdict
 
 from cnnexp.commands.arguments import CommandParser
-from cnnexp.console import table
+from cnnexp.console import say, table
 from cnnexp.errors import UserError
 from cnnexp.runs.planning import PlannedJob, check_line, planned_jobs
 
 TEXT = """\
 The jobs that `cnnexp train` with the same arguments would run: what sets each apart, whether it is done or where it
-would go on, whether the features that it needs are in the cache, and its parameters. Nothing is run or written."""
+would go on, whether the features that it needs are in the cache, and its parameters; below, where that is not as in a
+plain run, what it is trained by (loss, sampling), and what its epoch and answers are chosen by. Nothing is run or
+written."""
 
 
 def parser() -> CommandParser:
@@ -49,3 +51,21 @@ def _show(jobs: list[PlannedJob], as_json: bool) -> None:
         for job in jobs
     ]
     table("", ["job", "overrides", "state", "features", "trained", "parameters"], rows, left=4)
+    for words, of_job in (
+        ("trained by", [job.trained_by for job in jobs]),
+        ("chosen by", [job.chosen_by for job in jobs]),
+    ):
+        for line in _apart(words, of_job):
+            say(line)
+
+
+def _apart(words: str, of_job: list[list[str]]) -> list[str]:
+    """A line for each choice that some jobs share; none for a plain one. Where all share it, none is named."""
+    numbers: dict[str, list[str]] = {}
+    for number, overrides in enumerate(of_job):
+        numbers.setdefault(" ".join(overrides), []).append(str(number))
+    return [
+        f"{words} {text}" if len(numbers) == 1 else f"job {', '.join(found)}: {words} {text}"
+        for text, found in numbers.items()
+        if text
+    ]

@@ -83,6 +83,11 @@ class FolderConfig(FetchedFilesConfig):
     label_column: Optional[str] = option(
         None, doc="The column of a CSV file in which the classes stand; null: known by its usual names."
     )
+    group_column: Optional[str] = option(
+        None,
+        doc="The column of a CSV file that says which images belong together, as those of one patient: intervals and "
+        "tests are then over groups; null: each image stands for itself.",
+    )
 
     def check(self) -> None:
         if self.validation_fraction + self.test_fraction >= 1:

@@ -453,7 +453,7 @@ def _jobs_composed_once() -> Iterator[None]:
         made = SharedComposer(lambda line: real(loader, master_config, list(line)))
         return composers.setdefault(id(master_config), made)(sweep_overrides)
 
-    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

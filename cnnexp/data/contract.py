@@ -56,6 +56,9 @@ def _check_lengths(split: Split) -> None:
         raise UserError(f"has {', '.join(f'{count} {what}' for what, count in counts.items())}; give as many of each")
     if not all(isinstance(name, str) for name in split.ids) or len(set(split.ids)) < len(split.ids):
         raise UserError("has ids that are no texts, or the same for two images; name each image, as 'train/17'")
+    groups = split.groups
+    if groups is not None and (len(groups) != len(split.ids) or not all(isinstance(name, str) for name in groups)):
+        raise UserError("has groups that are no texts, or not as many as ids; name each image's, or give None")
     if not isinstance(split.digest, str) or not split.digest:
         raise UserError("has no digest; give a text that changes with the images, as their SHA-256")
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from cnnexp.console import warn_once
 from cnnexp.data.check.preflight import PreflightPolicy, Report, preflight
 from cnnexp.data.folders import LeftAside, labelled_images
 from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, limit_evenly
@@ -23,6 +26,7 @@ class Split:
     arrays: np.ndarray | None  # (N, H, W, C) uint8 in 0..255, C = 3 (RGB) or 1 (grey)
     ids: tuple[str, ...]  # for each image: its path in the data set's folder, or as `test/17`
     digest: str  # SHA-256 in hex over ids, labels and bytes
+    groups: tuple[str, ...] | None = None  # of each image the group it belongs to, as its patient; None: there are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +101,20 @@ def from_files(
     for split, images in checked.listings.items():
         paths = tuple(str(root / image) for image in images.ids)
         digest = combined_digest(images.ids, images.labels, checked.contents[split])
-        splits[split] = Split(split, images.labels, paths, None, images.ids, digest)
+        splits[split] = Split(split, images.labels, paths, None, images.ids, digest, images.groups)
+    _name_divided_groups(listing, splits.values())
     return replace(joined(name, class_names, 3, splits), masks=masks, report=report)
+
+
+def _name_divided_groups(listing: Listing, splits: Iterable[Split]) -> None:
+    """A line where groups have images in several splits: the test is then no word on groups that are new."""
+    places = Counter(group for split in splits for group in set(split.groups or ()))
+    if divided := sorted(group for group, count in places.items() if count > 1):
+        warn_once(
+            f"dataset.path={listing.source or listing.root}: {len(divided):,} of {len(places):,} groups have images in "
+            f"several splits, as {divided[0]}, so that figures say too much of groups that are new; a column split can "
+            "keep them whole"
+        )
 
 
 def array_splits(

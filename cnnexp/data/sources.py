@@ -77,6 +77,7 @@ def folder(options: FolderConfig) -> Dataset:
             or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`); or a folder with such a file for each split (`split_tables`).
         path_column, label_column: what these columns are called; None: known by their usual names.
+        group_column: that of the groups; None: each image stands for itself.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
@@ -119,7 +120,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     if options.path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
     path, downloads, promise = options.path, _downloads(options), _promise(options)
-    rules = TableRules(options.path_column, options.label_column, options.on_bad, trains)
+    rules = TableRules(options.path_column, options.label_column, options.group_column, options.on_bad, trains)
     root, source = Path(path).expanduser().absolute(), None
     if is_url(path):
         root = _downloaded(path, downloads, promise)
@@ -150,7 +151,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
 
 def _check_is_table(options: FolderConfig) -> None:
     """Refuse names of columns: there is no table."""
-    for key in ("path_column", "label_column"):
+    for key in ("path_column", "label_column", "group_column"):
         if (name := getattr(options, key)) is not None:
             raise UserError(
                 f"dataset.{key}={name}: dataset.path={options.path} is no table of images; leave the key out"

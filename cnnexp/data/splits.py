@@ -18,14 +18,17 @@ THREADS = min(os.cpu_count() or 1, 8)  # for reading files
 
 @dataclass(frozen=True, eq=False)
 class LabelledFiles:
-    """Image files: `ids` are their names relative to the data set's folder, with `/`; `labels` (N,) int64."""
+    """Image files: `ids` are their names relative to the data set's folder, with `/`; `labels` (N,) int64; `groups` of
+    each the name of the group that it belongs to, or None: each stands for itself."""
 
     ids: tuple[str, ...]
     labels: np.ndarray
+    groups: tuple[str, ...] | None = None
 
     def take(self, indices: np.ndarray) -> "LabelledFiles":
         """Those with these positions, in this order."""
-        return LabelledFiles(tuple(self.ids[index] for index in indices), self.labels[indices])
+        groups = None if self.groups is None else tuple(self.groups[index] for index in indices)
+        return LabelledFiles(tuple(self.ids[index] for index in indices), self.labels[indices], groups)
 
 
 # ---------------------------------------------------------------------------------------- division and limit

@@ -36,7 +36,10 @@ def counts(labels: np.ndarray, predicted: np.ndarray, num_classes: int, weights:
     actual, answered = (
         (group[:, np.newaxis] == classes).astype(weights.dtype) for group in (np.asarray(labels), np.asarray(predicted))
     )
-    return Counts(*((weights.T @ chosen).astype(np.float64) for chosen in (actual * answered, actual, answered)))
+    both = np.concatenate(
+        [actual * answered, actual, answered], axis=1
+    )  # one product: it takes as long as each of them
+    return Counts(*np.split((weights.T @ both).astype(np.float64), 3, axis=1))
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

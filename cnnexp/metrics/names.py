@@ -1,7 +1,7 @@
 """The names of the figures that a run records, and which way each is better."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # by epoch
 TRAIN_LOSS, TRAIN_ACC = "train/loss", "train/acc"
@@ -50,6 +50,11 @@ def image_count(split: str) -> str:
     return f"x/count/{split}_images"
 
 
+def group_count(split: str) -> str:
+    """The name of the number of groups that the images of a split come in."""
+    return f"x/count/{split}_groups"
+
+
 def phase_figure(phase: str, figure: str) -> str:
     """The name of a figure of a phase: trainable_parameters, trainable_tensors or time_s."""
     return f"x/phase/{phase}/{figure}"
@@ -89,9 +94,16 @@ def rises(name: str) -> bool:
 
 
 def figure_of(monitor: str) -> str | None:
-    """The name in `FIGURE_NAMES` of a monitored figure, log_loss for a loss; None for one of the training images."""
-    name = monitor.replace("val/loss", "val/log_loss").removeprefix("val/")
-    return name if name in FIGURE_NAMES else None
+    """The name of a monitored figure, of `FIGURE_NAMES` or the user's own; None for one of the training images."""
+    if monitor == VAL_LOSS:
+        return "log_loss"
+    return monitor.removeprefix("val/") if monitor.startswith("val/") else None
+
+
+def own_figures(metrics: Iterable[str]) -> list[str]:
+    """The figures of the user's own among what a run recorded: those of the test images that are not ours."""
+    found = [name.removeprefix("test/") for name in metrics if name.startswith("test/")]
+    return [name for name in found if name not in (*FIGURE_NAMES, "loss") and not name.endswith(("_low", "_high"))]
 
 
 def is_better(name: str, one: float, other: float, min_delta: float = 0.0) -> bool:

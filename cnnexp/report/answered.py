@@ -23,6 +23,7 @@ class Answers:
     lowest: those of the lowest seed as they were recorded.
     digest: of the data set; "" where it is not known.
     positive: of two classes, the number of that which areas below curves are of.
+    groups: (N,) str, which images belong together; None: each stands for itself.
     """
 
     ids: tuple[str, ...]
@@ -33,12 +34,15 @@ class Answers:
     lowest: Predictions
     digest: str = ""
     positive: int = 1
+    groups: np.ndarray | None = None
     _measured: dict[str, Measured | None] = field(default_factory=dict, compare=False)
 
     def measure(self, name: str) -> Measured | None:
-        """A figure of `FIGURES`; None where it is not defined."""
+        """A figure; None where it is not defined, and for one of the user's own, whose function is not known here."""
+        if not self.ids or name not in FIGURES:
+            return None
         if name not in self._measured:
-            self._measured[name] = measure(name, self.labels_for(name), self.tables_for(name)) if self.ids else None
+            self._measured[name] = measure(name, self.labels_for(name), self.tables_for(name), self.groups)
         return self._measured[name]
 
     def tables_for(self, name: str) -> tuple[np.ndarray, ...]:
@@ -64,6 +68,12 @@ class Answers:
         return (self.class_names, self.ids) == (other.class_names, other.ids) and bool(
             np.array_equal(self.labels, other.labels)
         )
+
+    def same_groups(self, other: "Answers") -> bool:
+        """Whether the same of them belong together, the images being the same."""
+        if self.groups is None or other.groups is None:
+            return self.groups is other.groups
+        return bool(np.array_equal(self.groups, other.groups))
 
     @property
     def unbalanced(self) -> bool:
@@ -95,13 +105,17 @@ def read_answers(
         order = np.array(sorted(range(len(read.ids)), key=read.ids.__getitem__), np.int64)
         by_name = read.take(order)
         table = (by_name.probabilities,), (by_name.predicted,)
-        found.append(Answers(by_name.ids, by_name.labels, read.class_names, *table, read))
+        found.append(Answers(by_name.ids, by_name.labels, read.class_names, *table, read, groups=by_name.groups))
     if not all(found[0].same_images(other) for other in found[1:]):
         return f"the seeds of {name} have different images"
+    if not all(found[0].same_groups(other) for other in found[1:]):
+        return f"the seeds of {name} have different groups of images"
     first = found[0]
     tables, predicted = (tuple(part) for part in zip(*((o.tables[0], o.predicted[0]) for o in found), strict=True))
     number = first.class_names.index(positive) if positive in first.class_names else 1
-    return Answers(first.ids, first.labels, first.class_names, tables, predicted, first.lowest, digest, number)
+    return Answers(
+        first.ids, first.labels, first.class_names, tables, predicted, first.lowest, digest, number, first.groups
+    )
 
 
 def any_unbalanced(answers: Iterable[Answers | str]) -> bool:

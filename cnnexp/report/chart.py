@@ -1,5 +1,6 @@
 """The progression as one picture, made to be shown: how good each variant is, how surely, at what cost."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnexp.console import shorten
 from cnnexp.metrics.names import rises
+from cnnexp.metrics.registry import FIGURES
 from cnnexp.report.compare import Comparison, Estimate, Variant
 from cnnexp.report.style import BLUE, LINES, ORANGE, headline, new_figure, save_titled
 from cnnexp.report.tables import runs_text
@@ -92,8 +94,8 @@ def _draw_accuracy(axes: Axes, comparison: Comparison) -> None:
     room = max(high - low, 0.01)
     axes.set_xlim(low - 0.05 * room, low - 0.05 * room + 1.05 * room / (1 - taken))
     ticks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(low, high)
-    most = 1.0001 if metric != "log_loss" else axes.get_xlim()[1]
-    axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= most])
+    most = min(FIGURES[metric].most if metric in FIGURES else math.inf, axes.get_xlim()[1])
+    axes.set_xticks([tick for tick in ticks if axes.get_xlim()[0] <= tick <= most + 1e-4])
     percents = metric.endswith("acc")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %" if percents else f"{value:.4g}"))
     axes.grid(axis="x", color=LINES, linewidth=1)
@@ -158,8 +160,10 @@ def _label(axes: Axes, point: tuple[float, float], text: str, colour: str, size:
 def _legend(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows
     blue: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 11, "linewidth": 3}
-    wilson = " (Wilson)" if comparison.metric == "acc" else ""
-    keys = [Line2D([], [], label=f"ours, with its 95 % interval{wilson}", **blue)]
+    grouped = any(row.test_groups for row in rows)
+    wilson = " over groups" if grouped else " (Wilson)" if comparison.metric == "acc" else ""
+    sure = any((found := row.estimate(comparison.metric)) and found.interval for row in rows)
+    keys = [Line2D([], [], label="ours" + f", with its 95 % interval{wilson}" * sure, **blue)]
     if any(len(row.test_accuracies) > 1 for row in rows):
         keys.append(Line2D([], [], color=INK, alpha=0.5, marker="o", ms=6, linewidth=0, label="single seeds"))
     if _published(comparison):

@@ -33,10 +33,10 @@ class ClassRow:
     intervals: dict[str, Interval | None]
 
 
-def class_rows(predictions: Predictions, groups: np.ndarray | None = None) -> list[ClassRow]:
-    """Every class, in the order of the data; `groups` as in `class_intervals`."""
+def class_rows(predictions: Predictions) -> list[ClassRow]:
+    """Every class, in the order of the data."""
     answered = predictions.labels, predictions.predicted, len(predictions.class_names)
-    values, around = class_figures(*answered), class_intervals(*answered, groups)
+    values, around = class_figures(*answered), class_intervals(*answered, predictions.groups)
     return [
         ClassRow(
             name,

@@ -22,7 +22,10 @@ from cnnexp.metrics.names import (
     TRAINABLE_PARAMETERS,
     VAL_ACC,
     figure_of,
+    final,
+    group_count,
     image_count,
+    own_figures,
     rises,
 )
 from cnnexp.metrics.paired import gain_interval, holm, p_value
@@ -55,8 +58,10 @@ class Result:
     monitor: str = VAL_ACC  # `trainer.monitor`: the figure by which one of several runs is chosen
     objective: float | None = None  # that figure, of the weights that were kept
     figures: dict[str, float] = field(default_factory=dict)  # of the test, by name, with NAME_low and NAME_high
+    val_figures: dict[str, float] = field(default_factory=dict)  # of the validation images, by name
     data_digest: str = ""  # of the data set; "" where it is not known
     positive: str | None = None  # of two classes, the one that areas below curves are of; None: the second
+    test_groups: int | None = None  # that the test images come in; None: each stands for itself
 
     def with_metrics(self, metrics: Mapping[str, float]) -> "Result":
         """The run with the figures that it recorded under the names of `cnnexp.metrics.names`."""
@@ -68,12 +73,14 @@ class Result:
             self,
             test_accuracy=metrics.get(TEST_ACC),
             test_total=count(image_count("test")),
+            test_groups=count(group_count("test")),
             val_accuracy=metrics.get(FINAL_VAL_ACC),
             train_seconds=metrics.get(TOTAL_SECONDS),
             epochs=count(EPOCHS),
             total_parameters=count(PARAMETERS),
             trainable_parameters=count(TRAINABLE_PARAMETERS),
-            figures={name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")},
+            figures=_below("test/", metrics),
+            val_figures=_below(final("val/"), metrics),
         )
 
     @property
@@ -83,9 +90,12 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the test accuracy, 95 % (Wilson); None where there is none."""
+        """Of the test accuracy, 95 %: Wilson's, or over groups as it was recorded; None where there is none."""
         if self.test_accuracy is None or not self.test_total:
             return None
+        if self.test_groups:
+            low, high = (self.figures.get(f"acc_{end}") for end in ("low", "high"))
+            return None if low is None or high is None else (low, high)
         return wilson_interval(round(self.test_accuracy * self.test_total), self.test_total)
 
     @property
@@ -96,11 +106,15 @@ class Result:
         return math.isfinite(self.test_accuracy)
 
 
+def _below(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is compared.
 
-    metric:  of `FIGURE_NAMES`; None: the figure that all runs monitor, else accuracy.
+    metric:  of `FIGURE_NAMES` or the user's own; None: the figure that all runs monitor, else accuracy.
     against: the variant that the others are compared with, its name or the beginning of the id of one of its runs;
              None: each with the one before it.
     pairs:   whether each pair of variants is compared, too.
@@ -163,7 +177,8 @@ class Variant:
     test_accuracy: float | None
     test_spread: float | None  # sample standard deviation over seeds; None for a single one
     test_total: int | None
-    interval: tuple[float, float] | None  # Wilson, 95 %
+    test_groups: int | None  # that the test images come in; None: each stands for itself
+    interval: tuple[float, float] | None  # 95 %: Wilson's, or over groups
     val_accuracy: float | None
     val_spread: float | None
     reference_accuracy: float | None
@@ -214,7 +229,7 @@ def decimals(rows: Iterable[Variant]) -> int:
 
 
 def monitored_figure(results: Iterable[Result]) -> str:
-    """The figure of `FIGURE_NAMES` that all finished runs monitor on the validation images, else accuracy."""
+    """The figure that all finished runs monitor on the validation images, else accuracy."""
     monitors = {result.monitor for result in results if result.finished}
     return (figure_of(monitors.pop()) if len(monitors) == 1 else None) or "acc"
 
@@ -243,11 +258,17 @@ def summarise(results: Sequence[Result], wanted: Wanted | None = None) -> Compar
     done = [one for one in made if one.variant.test_accuracy is not None]
     base = None if wanted.against is None else _named(wanted.against, done)
     steps = [(base, one) for one in done if one is not base] if base else list(pairwise(done))
-    compared = _corrected([_step(older, newer, metric) for older, newer in steps])
+    pairs = list(combinations(done, 2)) if wanted.pairs else []
+    tests = {(older.variant.name, newer.variant.name): (older, newer) for older, newer in [*steps, *pairs]}
+    tested = {both: _step(older, newer, metric) for both, (older, newer) in tests.items()}  # a step is a pair, too
+
+    def corrected(some: Sequence[tuple[_Made, _Made]]) -> list[PairedComparison]:
+        return _corrected([tested[older.variant.name, newer.variant.name] for older, newer in some])
+
+    compared = corrected(steps)
     by_name = {newer.variant.name: step for (_, newer), step in zip(steps, compared, strict=True)}
     rows = tuple(replace(one.variant, step=by_name.get(one.variant.name)) for one in made)
-    pairs = list(combinations(done, 2)) if wanted.pairs else []
-    found = _corrected([_step(older, newer, metric) for older, newer in pairs])
+    found = corrected(pairs)
     return Comparison(
         rows,
         tuple(ordered),
@@ -281,8 +302,11 @@ def merge(runs: Sequence[Result]) -> Variant:
     accuracies = tuple(float(run.test_accuracy) for run in done if run.test_accuracy is not None)
     accuracy, spread = mean_and_spread(accuracies) if accuracies else (None, None)
     total = min((run.test_total for run in done if run.test_total), default=None)
+    groups = min((run.test_groups for run in done if run.test_groups), default=None)
     # seeds answer for the same images, so they do not enlarge the sample: the interval is that of their mean
     interval = wilson_interval(accuracy * total, total) if accuracy is not None and total else None
+    if groups:
+        interval = done[0].interval if len(done) == 1 else None
     val_accuracies = [run.val_accuracy for run in done if run.val_accuracy is not None]
     val_accuracy, val_spread = mean_and_spread(val_accuracies) if val_accuracies else (None, None)
     return Variant(
@@ -294,6 +318,7 @@ def merge(runs: Sequence[Result]) -> Variant:
         test_accuracy=accuracy,
         test_spread=spread,
         test_total=total,
+        test_groups=groups,
         interval=interval,
         val_accuracy=val_accuracy,
         val_spread=val_spread,
@@ -304,6 +329,14 @@ def merge(runs: Sequence[Result]) -> Variant:
         trainable_parameters=_first(run.trainable_parameters for run in done),
         step=None,
     )
+
+
+def with_interval(variant: Variant, answers: Answers | str) -> Variant:
+    """The variant with the interval of its accuracy over groups, which several seeds share, where there are groups."""
+    if variant.interval is not None or variant.test_groups is None or isinstance(answers, str):
+        return variant
+    measured = answers.measure("acc")
+    return replace(variant, interval=measured.interval if measured else None)
 
 
 def _first(values: Iterable[T | None]) -> T | None:
@@ -351,7 +384,9 @@ def check_known(metric: str, variants: Iterable[Variant], results: Sequence[Resu
     finished = [row for row in variants if row.test_accuracy is not None]
     if not finished or any(row.estimate(metric) for row in finished):
         return
-    known = [name for name in FIGURE_NAMES if name == "acc" or any(name in run.figures for run in results)]
+    recorded = {f"test/{name}" for run in results for name in run.figures}
+    known = [name for name in FIGURE_NAMES if name == "acc" or f"test/{name}" in recorded]
+    known += sorted(own_figures(recorded))
     raise UserError(f"--metric {metric}: no finished run has it of its test images; they have {', '.join(known)}")
 
 
@@ -370,7 +405,8 @@ class _Made:
     def of(cls, runs: Sequence[Result]) -> "_Made":
         variant, done = merge(runs), in_seeds(runs)
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in done]
-        return cls(variant, done, read_answers(variant.name, paths, digest_of(done), positive_of(done)))
+        answers = read_answers(variant.name, paths, digest_of(done), positive_of(done))
+        return cls(with_interval(variant, answers), done, answers)
 
     def with_figures(self, names: Iterable[str]) -> "_Made":
         found = {name: estimate(name, self.runs, self.answers) for name in names}
@@ -404,6 +440,8 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     assert isinstance(older.answers, Answers) and isinstance(newer.answers, Answers)
     if not newer.answers.same_images(older.answers):
         return PairedComparison(name, None, None, note=f"not the same test images as {name}")
+    if not newer.answers.same_groups(older.answers):
+        return replace(step, note=f"not the same groups of test images as {name}")
     was, now = older.answers.lowest, newer.answers.lowest
     was_right = dict(zip(was.ids, was.correct.tolist(), strict=True))
     is_right = dict(zip(now.ids, now.correct.tolist(), strict=True))
@@ -412,7 +450,7 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     step = replace(step, fixed=fixed, broken=broken)
     one, other = older.answers.measure(metric), newer.answers.measure(metric)
     if one is None or other is None:
-        return replace(step, note=f"{metric} is not defined for these answers")
+        return replace(step, note=f"{metric} is not defined for these answers" if metric in FIGURES else "")
     return replace(step, p_value=p_value(one, other), interval=gain_interval(one, other))
 
 

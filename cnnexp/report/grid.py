@@ -28,6 +28,7 @@ from cnnexp.report.compare import (
     merge,
     positive_of,
     shown_figures,
+    with_interval,
 )
 
 SURE = 0.05  # of two points whose difference has a larger p value, neither is better
@@ -132,8 +133,8 @@ def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]], metri
     Args:
         results: the runs; of points with the same figure the one of the lowest `order` stands first.
         settings: of each run, its value of each key that varies; all have the same keys.
-        metric: of `FIGURE_NAMES`, the figure of the validation images by which they are ranked; None: the one that all
-            monitor, else accuracy.
+        metric: the figure of the validation images by which they are ranked; None: the one that all monitor, else
+            accuracy.
 
     Raises:
         UserError: no run has `metric`.
@@ -182,7 +183,7 @@ class _Made:
         figure, spread = mean_and_spread(found) if found else (None, None)
         tested = self._tested(names)
         of_test = {name: made for name in names if (made := estimate(name, self.runs, tested)) is not None}
-        variant = replace(self.point.variant, figures=of_test)
+        variant = with_interval(replace(self.point.variant, figures=of_test), tested)
         return replace(self, point=replace(self.point, variant=variant, figure=figure, spread=spread))
 
     def _figure(self, at: int, monitor: str) -> float | None:
@@ -192,13 +193,16 @@ class _Made:
             return run.val_accuracy
         if run.monitor == monitor:
             return run.objective
-        if name is None or isinstance(self.answers, str):
+        if name in run.val_figures:
+            return run.val_figures[name]
+        if name not in FIGURES or isinstance(self.answers, str):
             return None
         return FIGURES[name].function(self.answers.labels_for(name), self.answers.tables_for(name)[at])
 
     def _tested(self, names: Sequence[str]) -> Answers | str:
         """The answers to the test images, where what was recorded does not do."""
-        if not names or (len(self.runs) == 1 and all(f"{name}_low" in self.runs[0].figures for name in names)):
+        known = len(self.runs) == 1 and all(f"{name}_low" in self.runs[0].figures for name in names)
+        if known or not (names or self.point.variant.test_groups):
             return "not needed"
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in self.runs]
         return read_answers(self.point.variant.name, paths, digest_of(self.runs), positive_of(self.runs))
@@ -222,10 +226,14 @@ def _ranked(made: Sequence[_Made], monitor: str) -> list[Point]:
 
 def _p_value(one: Answers | str, other: Answers | str, monitor: str) -> float | None:
     name = figure_of(monitor)
-    if name is None or isinstance(one, str) or isinstance(other, str) or not one.same_images(other):
+    if name is None or isinstance(one, str) or isinstance(other, str) or not _alike(one, other):
         return None  # of training images there are no answers
     measured, also = one.measure(name), other.measure(name)
     return None if measured is None or also is None else p_value(measured, also)
+
+
+def _alike(one: Answers, other: Answers) -> bool:
+    return one.same_images(other) and one.same_groups(other)
 
 
 def _chosen(made: Sequence[_Made], points: Sequence[Point], monitor: str) -> Chosen | None:
@@ -235,10 +243,9 @@ def _chosen(made: Sequence[_Made], points: Sequence[Point], monitor: str) -> Cho
     name = figure_of(monitor)
     answers = [one.answers for one in known if isinstance(one.answers, Answers)]
     corrected = None
-    if name and len(answers) == len(known) and all(answers[0].same_images(other) for other in answers):
-        corrected = corrected_for_choice(
-            name, answers[0].labels_for(name), [other.tables_for(name) for other in answers]
-        )
+    if name in FIGURES and len(answers) == len(known) and all(_alike(answers[0], other) for other in answers):
+        tables = [other.tables_for(name) for other in answers]
+        corrected = corrected_for_choice(name, answers[0].labels_for(name), tables, answers[0].groups)
     metric = name or "acc"
     return Chosen(points[0].figure, len(known), corrected, metric, points[0].variant.estimate(metric))
 

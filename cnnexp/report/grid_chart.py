@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from cnnexp.console import shorten
 from cnnexp.formats import number
 from cnnexp.metrics.names import rises
+from cnnexp.report.chart import wrap
 from cnnexp.report.grid import Effect, Grid, Point
 from cnnexp.report.style import BLUE, LINES, ORANGE, TINTS, headline, new_figure, save_titled
 from cnnexp.report.tables import chosen_table, runs_text, setting_text
@@ -24,6 +25,7 @@ from cnnexp.sheet import INK, MUTED, PAPER, RED
 MOST_POINTS = 24  # in the list; the table has all
 MOST_EFFECTS = 6  # charts of single keys, those that matter most
 ACROSS = 2  # of them
+ROW = 36  # letters of the labels below one
 RIM = [withStroke(linewidth=4, foreground=PAPER)]  # keeps lines off letters
 
 
@@ -88,9 +90,10 @@ def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
     axes.set_ylim(len(points) - 0.5, -0.5)
     axes.set_yticks(range(len(points)), [shorten(setting_text(point), 44) for point in points])
     axes.tick_params("y", labelsize=11, labelcolor=INK, pad=8)
-    names, at = shorten(", ".join(short_keys(grid.keys)), 44), axes.transAxes
+    names, at = shorten(", ".join(short_keys(grid.keys)), 54), axes.transAxes
     offset: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom"}
-    axes.annotate(names, (0, 1), (-10, 9), xycoords=at, fontsize=12, color=MUTED, **offset)
+    size = 12 if len(names) <= 44 else 10
+    axes.annotate(names, (0, 1), (-10, 9), xycoords=at, fontsize=size, color=MUTED, **offset)
     known = [(point.figure, point.spread or 0.0) for point in points if point.figure is not None]
     low, high = min((a - b for a, b in known), default=0.0), max((a + b for a, b in known), default=1.0)
     if grid.chosen and grid.chosen.corrected is not None and grid.points[0] in points:
@@ -114,6 +117,8 @@ def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
         axes.plot(point.figure, place, "o", ms=9, color=colour, mec="white", mew=1)
         text = figure_text(grid.monitor, point.figure, grid.decimals, point.spread)
         end = point.figure + (point.spread or 0.0)
+        if point.best and grid.chosen and grid.chosen.corrected is not None:
+            end = max(end, grid.chosen.corrected)
         weight = "bold" if point.best else "normal"
         axes.annotate(
             text, (end, place), (9, 0), textcoords="offset points", va="center_baseline", fontsize=12, color=INK,
@@ -130,10 +135,9 @@ def _draw_chosen(axes: Axes, grid: Grid) -> None:
     made = chosen_table(grid)
     cells, heads = made.rows[0], made.columns
     value, tested = (f"{heads[at]} {cells[at]}" for at in (1, 3))
-    text = f"{heads[0]}: {value}, corrected for the choice {cells[2]};\n{tested}" + (
-        "" if cells[4] == "-" else f" ({cells[4]})"
-    )
-    axes.set_xlabel(text, fontsize=12, color=INK, labelpad=10)
+    around = "" if cells[4] == "-" else f" ({cells[4]})"
+    text = f"{heads[0]}: {value},\ncorrected for the choice {cells[2]};\n{tested}{around}"
+    axes.set_xlabel(text, fontsize=12, color=INK, labelpad=10, loc="right")  # at the left there is room
 
 
 def _legend(figure: Figure, grid: Grid, points: Sequence[Point], means: bool) -> None:
@@ -166,7 +170,7 @@ def _draw_effect(axes: Axes, grid: Grid, effect: Effect) -> None:
     names = [level.value for level in effect.levels]
     if not effect.halved:
         places = np.array([names.index(value) for value in own], float)
-        axes.set_xticks(range(len(names)), [shorten(setting(name), 14) for name in names])
+        axes.set_xticks(range(len(names)), _below(names))
         axes.set_xlim(-0.5, len(names) - 0.5)
         means = [level.mean for level in effect.levels]
         axes.plot(range(len(names)), means, "o-", ms=9, color=BLUE, linewidth=2, mec="white")
@@ -193,6 +197,11 @@ def _draw_effect(axes: Axes, grid: Grid, effect: Effect) -> None:
     axes.plot(places, figures, "o", ms=5, color=MUTED, alpha=0.6, mew=0)
 
 
+def _below(values: Sequence[str]) -> list[str]:
+    """Values as labels of ticks across, on several lines where they are long."""
+    return [wrap(setting(value), max(7, ROW // len(values))) for value in values]
+
+
 def _draw_both(axes: Axes, grid: Grid) -> None:
     """The figure over two keys, the darker the better: cells where most pairs were tried, otherwise dots."""
     keys = [effect.key for effect in grid.effects]
@@ -211,7 +220,10 @@ def _draw_both(axes: Axes, grid: Grid) -> None:
         _draw_cells(axes, grid, points, shades)
     for axis, found, most in zip((axes.xaxis, axes.yaxis), values, (4, 6), strict=True):
         shown = range(0, len(found), -(-len(found) // most))
-        axis.set_ticks(list(shown), [shorten(setting(found[place]), 9) for place in shown])
+        values_shown = [found[place] for place in shown]
+        is_across = axis is axes.xaxis
+        texts = _below(values_shown) if is_across else [shorten(setting(v), 14) for v in values_shown]
+        axis.set_ticks(list(shown), texts)
 
 
 def _draw_cells(axes: Axes, grid: Grid, points: Sequence[Point], shades: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from cnnexp.report.tables import (
     grid_table,
     not_compared,
     pair_table,
+    ranked_by,
     table_rows,
 )
 from cnnexp.report.wording import difference, heading
@@ -95,8 +96,8 @@ the mean. It is to be read beside the figure of the test images, which chose not
 in this key alone and have its first value, with its 95 % interval (Student's t over these pairs). A key with many
 numbers is cut at their median; its gain is the difference of the two means (Welch's t).</dd>
 <dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval; those of
-other figures come from 1000 resamples of the images. They are read once, at the end of a run, and rank nothing
-here.</dd>
+other figures come from 1000 resamples of the images. Where images come in groups, whole groups are drawn, and tossed.
+The test images are read once, at the end of a run, and rank nothing here.</dd>
 </dl>
 """
 
@@ -106,7 +107,8 @@ READING = """
 their seed are shown as mean &plusmn; standard deviation. Variants should be chosen by the validation
 figure; the test images are read once, at the end of a run.</dd>
 <dt>95 % interval</dt><dd>What a test set of this size can say: Wilson's score interval of the test accuracy, of
-another figure one from 1000 resamples of the images. Seeds share the test images, so more seeds narrow it little.</dd>
+another figure one from 1000 resamples of the images. Where images come in groups, whole groups are drawn, and their
+signs or answers are tossed together. Seeds share the test images, so more seeds narrow it little.</dd>
 <dt>published %</dt><dd>The accuracy that the source of the experiment reports, where it reports
 one.</dd>
 <dt>gain, p</dt><dd>What the figure changed on the variant before it, or on the one that is named above, with its 95 %
@@ -220,6 +222,7 @@ def _grid_tables(grid: Grid) -> str:
     made, effects = grid_table(grid), effect_table(grid)
     place = made.columns.index(heading(grid.monitor))
     shown = html_table(made, 0, [(at, place) for at, point in enumerate(grid.points) if point.best])
+    shown += f'<p class="muted">{escape(said)}</p>\n' if (said := ranked_by(grid)) else ""
     if grid.chosen:
         shown += f"<h2>The best, and what choosing it added</h2>\n{html_table(chosen_table(grid), 2)}"
     if not effects.rows:

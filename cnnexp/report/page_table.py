@@ -14,7 +14,9 @@ TIMES = {"k": 1e3, "M": 1e6, "G": 1e9}
 STYLE = """
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .3rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th.name, td.name { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th.name, td.name { text-align: left; white-space: normal; overflow-wrap: break-word; }
+td:has(span) { white-space: normal; }
+td span { white-space: nowrap; }
 thead th { white-space: normal; position: relative; align-content: end; padding-right: .8rem; }
 tbody th { font-weight: 600; }
 td.best { font-weight: 700; }
@@ -80,7 +82,7 @@ def sort_rules(columns: int) -> str:
 def _head(table: Table, number: int, column: int) -> str:
     text = table.columns[column]
     kind = ' class="name"' if column < table.names else ""
-    shown = re.sub(r"([/._])", r"\1<wbr>", escape(text))
+    shown = _breakable(text)
     buttons = ""
     for way, words in (("up", "rising"), ("down", "falling")) if text and column < MOST_COLUMNS else ():
         name = f"t{number}c{column}{way}"
@@ -93,9 +95,19 @@ def _head(table: Table, number: int, column: int) -> str:
 
 def _cell(table: Table, column: int, text: str, bold: bool) -> str:
     tag, role = ("th", 'scope="row" role="rowheader"') if column == 0 else ("td", 'role="cell"')
-    kinds = " ".join(["name"] * (column < table.names) + ["best"] * bold)
+    is_name, (figure, opened, around) = column < table.names, text.partition(" (")
+    kinds = " ".join(["name"] * is_name + ["best"] * bold)
     kind = f' class="{kinds}"' if kinds else ""
-    return f'<{tag} {role}{kind} data-head="{escape(table.columns[column])}">{escape(text)}</{tag}>'
+    shown = _breakable(text) if is_name else escape(text)
+    if opened and not is_name:  # an interval may stand below its figure, as a whole
+        shown = f"<span>{escape(figure)}</span> <span>({escape(around)}</span>"
+    return f'<{tag} {role}{kind} data-head="{escape(table.columns[column])}">{shown}</{tag}>'
+
+
+def _breakable(text: str) -> str:
+    """A name that goes on in the next line behind a sign, or else within a word of more than 16 letters."""
+    parts = re.findall(r"[^/._=,-]{1,16}[/._=,-]*|[/._=,-]+", text)
+    return "<wbr>".join(map(escape, parts))
 
 
 def _order(column: int, place: int | None) -> str:

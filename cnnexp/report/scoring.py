@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from cnnexp.console import shorten
 from cnnexp.metrics.decision import with_temperature
@@ -20,19 +21,16 @@ MOST_CURVES = 10  # of more classes, those with the smallest ROC areas are drawn
 COLOURS = (BLUE, ORANGE, "#23855a", "#c23b3b", "#7e57a8", "#8a5a44", "#d069a8", "#66727f", "#a3a324", "#1fa5b4")
 
 
-def scores(predictions: Predictions, groups: np.ndarray | None = None) -> dict[str, float]:
-    """Figures of a test as metrics to record: `test/NAME`, and the ends of its 95 % interval, `_low` and `_high`.
-
-    Args:
-        predictions: the answers to the test images.
-        groups: see `intervals`.
+def scores(predictions: Predictions) -> dict[str, float]:
+    """Figures of the answers to the test images as metrics to record: `test/NAME`, and the ends of its 95 % interval,
+    `_low` and `_high`.
 
     Returns:
         Of every name of `FIGURES` that is defined, see there; of `acc` the interval alone, since it is recorded
         already. Nothing at all where a probability is NaN or infinite.
     """
     metrics = {f"test/{name}": value for name, value in figures(predictions.table).items() if name != "acc"}
-    for name, (low, high) in intervals(predictions.table, groups=groups).items():
+    for name, (low, high) in intervals(predictions.table, groups=predictions.groups).items():
         metrics |= {f"test/{name}_low": low, f"test/{name}_high": high}
     return metrics
 
@@ -127,12 +125,13 @@ def _draw_class(left: Axes, right: Axes, predictions: Predictions, area: Area, c
 def _mark_threshold(left: Axes, right: Axes, predictions: Predictions) -> None:
     """Where the answers of the run stand on both curves."""
     point = operating_point(predictions.labels, predictions.predicted, predictions.decision.positive)
-    label = f"from {predictions.decision.threshold:.3g} on"
+    label, rim = f"threshold {predictions.decision.threshold:.3g}", [withStroke(linewidth=4, foreground=PAPER)]
     for axes, place in ((left, (point.false_rate, point.recall)), (right, (point.recall, point.precision))):
-        axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label)
+        axes.plot(*place, "o", ms=9, mfc=PAPER, mec=ORANGE, mew=2.5, zorder=5, label=label, clip_on=False)
         across, side = (-10, "right") if place[0] > 0.5 else (10, "left")  # towards the middle, where there is room
         up = -14 if place[1] > 0.3 else 8
-        axes.annotate(label, place, (across, up), textcoords="offset points", color=INK, fontsize=10, ha=side)
+        offset: dict[str, Any] = {"textcoords": "offset points", "ha": side, "path_effects": rim, "zorder": 6}
+        axes.annotate(label, place, (across, up), color=INK, fontsize=10, **offset)
 
 
 def draw_reliability(path: str | Path, predictions: Predictions, title: str, bins: int = 15) -> None:

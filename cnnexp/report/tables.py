@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_text
-from cnnexp.metrics.names import VAL_ACC, rises
+from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC, figure_of, rises
 from cnnexp.report.compare import Comparison, Estimate, Pair, PairedComparison, Variant
 from cnnexp.report.grid import Grid, Point
 from cnnexp.report.wording import (
@@ -102,7 +102,7 @@ def _texts(row: Variant, comparison: Comparison) -> dict[str, str]:
         GAIN_INTERVAL: _range(metric, step.interval if step else None, decimals),
         "p": p_text(step.p_value if step else None),
         HOLM: p_text(step.p_holm if step else None),
-        "fixed/broken": f"{len(step.fixed)}/{len(step.broken)}" if step and step.p_value is not None else "-",
+        "fixed/broken": f"{len(step.fixed)}/{len(step.broken)}" if step and not step.note else "-",
         "time": duration(row.train_seconds),
         "trainable": big(row.trainable_parameters),
         "time/point": duration(step.seconds_per_point if step else None),
@@ -158,7 +158,28 @@ def compared_by(comparison: Comparison, chosen: bool) -> str:
     way = "higher" if rises(comparison.metric) else "lower"
     why = "" if chosen else ", which the runs monitor" if comparison.metric != "acc" else ""
     more = "" if chosen else "; --metric NAME takes another"
+    groups = over_groups(comparison.rows)
+    more = f"; {groups}{more}" if groups else more
+    if comparison.metric not in FIGURE_NAMES:
+        return (
+            f"gain: test {comparison.metric}{why}, {on}; {way} is better; your own, it has no interval and no p{more}"
+        )
     return f"gain and p: test {comparison.metric}{why}, {on}; {way} is better{more}"
+
+
+def over_groups(rows: Iterable[Variant]) -> str:
+    """`over 34 groups of test images`, where these come in groups; else ""."""
+    counts = sorted({row.test_groups for row in rows if row.test_groups})
+    return f"over {' or '.join(f'{count:,}' for count in counts)} groups of test images" if counts else ""
+
+
+def ranked_by(grid: Grid) -> str:
+    """In a line what intervals and tests of a grid are over, if not over images, and what one goes without that is
+    ranked by a figure of the user's own; else ""."""
+    if len(grid.points) > 1 and figure_of(grid.monitor) not in (None, *FIGURE_NAMES):
+        return f"{grid.monitor} is your own: it has no interval, no p and no correction; a tie is an equal figure"
+    groups = over_groups([point.variant for point in grid.points])
+    return f"intervals and tests are {groups}" if groups else ""
 
 
 def not_compared(comparison: Comparison) -> list[str]:

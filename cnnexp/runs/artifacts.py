@@ -105,7 +105,7 @@ def write(job: Job, parts: RunParts, fitted: FitResult, explain: bool, draw: Dra
         if len(outputs):
             probabilities = class_probabilities(outputs)
             answered = fitted.decision.classes(probabilities), probabilities
-            write_predictions(folder / name, split.ids, split.labels, answered, dataset.class_names)
+            write_predictions(folder / name, split.ids, split.labels, answered, dataset.class_names, split.groups)
     predictions = replace(read_predictions(folder / PREDICTIONS), decision=fitted.decision)
     metrics = scores(predictions)
     rows = class_rows(predictions)

@@ -65,15 +65,26 @@ class RunParts:
 
 def assemble(config: Config, dataset: Dataset, strategy: Strategy | None = None, share: bool = False) -> RunParts:
     """Make the parts; with `share` the network of the run before in this process serves again, where it can."""
-    own = config.trainer.own_figures().items()
-    use_own({name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own})
-    check_figures(config, dataset)
-    loss_plan(config, dataset)  # refused before anything is built or recorded
-    decision = decision_plan(config, dataset)
+    decision = check_fits(config, dataset)
     build = network_for if share else build_network
     data = training_data(config, dataset)
     network = build(config, dataset.channels, len(dataset.class_names), strategy)
     return RunParts(config, dataset, data, network, decision, strategy)
+
+
+def check_fits(config: Config, dataset: Dataset) -> DecisionPlan:
+    """Refuse figures, loss and decision that do not fit the data, before anything is built or recorded.
+
+    From here on the figures of the user's own are those of this config.
+
+    Raises:
+        UserError: of `check_figures`, `loss_plan` or `decision_plan`.
+    """
+    own = config.trainer.own_figures().items()
+    use_own({name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own})
+    check_figures(config, dataset)
+    loss_plan(config, dataset)
+    return decision_plan(config, dataset)
 
 
 def check_figures(config: Config, dataset: Dataset) -> None:

@@ -27,6 +27,7 @@ from cnnexp.report.tables import (
     grid_table,
     not_compared,
     pair_table,
+    ranked_by,
     table_rows,
     to_csv,
     write_csv,
@@ -170,6 +171,8 @@ def show_comparison(comparison: Comparison | Grid, wide: bool = False, chosen: b
         made, effects, best = grid_table(comparison), effect_table(comparison), chosen_table(comparison)
         order = (*beside(comparison), *DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1])
         out = flat_table("", made.columns, made.rows, made.names, order, wide)
+        if said := ranked_by(comparison):
+            say(said)
         if best.rows and len(comparison.points) > 1:
             flat_table("", best.columns, best.rows, best.names, ("95 % interval",), wide)
         if effects.rows:

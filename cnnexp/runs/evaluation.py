@@ -40,18 +40,20 @@ class Evaluation:
     same_data: bool
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Of the accuracy, 95 % (Wilson)."""
+    def interval(self) -> tuple[float, float] | None:
+        """Of the accuracy, 95 %: Wilson's, or over groups; None where these do not tell."""
         from cnnexp.metrics.statistics import wilson_interval
 
+        if self.predictions.groups is not None:
+            return self.intervals.get("acc")
         return wilson_interval(int(self.predictions.correct.sum()), len(self.predictions.labels))
 
-    @property
+    @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 %, of every figure that has one."""
         from cnnexp.metrics.intervals import intervals
 
-        return intervals(self.predictions.table)
+        return intervals(self.predictions.table, groups=self.predictions.groups)
 
     @cached_property
     def every_class(self) -> "list[ClassRow]":
@@ -214,7 +216,16 @@ def evaluate(config: Config, model: "LoadedModel", data: TestData, info: "RunInf
     loss, _ = loss_and_accuracy(outputs, labels)
     probabilities, decision = class_probabilities(outputs), model.decision
     ids = tuple(image for part in splits for image in part.ids)
-    predictions = Predictions(ids, labels, decision.classes(probabilities), probabilities, model.class_names, decision)
+    groups = [name for part in splits for name in part.groups or ()]
+    predictions = Predictions(
+        ids,
+        labels,
+        decision.classes(probabilities),
+        probabilities,
+        model.class_names,
+        decision,
+        np.array(groups) if groups else None,
+    )
     others = {name: value for name, value in figures(predictions.table).items() if name not in ("acc", "log_loss")}
     accuracy = float(predictions.correct.mean())
     same_data = dataset.digest == info.tags.get("data_digest")

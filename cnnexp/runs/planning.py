@@ -18,7 +18,7 @@ from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
 from cnnexp.runs.search import check_search, is_search, repeats_itself
-from cnnexp.runs.settings import report_of
+from cnnexp.runs.settings import chosen_by, report_of, trained_by
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import config_hash
@@ -212,7 +212,8 @@ class PlannedJob:
     """One line of the plan.
 
     `state` is new, done, failed, running, `goes on after epoch N`, `as job N`, or `taken from run ID`, a finished one;
-    `features` are cached, to compute, not used, or unknown where data or weights are not here yet.
+    `features` are cached, to compute, not used, or unknown where data or weights are not here yet. `trained_by` and
+    `chosen_by` are what is not as in a plain run, as overrides: of loss and sampling; of epoch and answers.
     """
 
     number: int
@@ -221,6 +222,8 @@ class PlannedJob:
     features: str
     trainable_parameters: int
     total_parameters: int
+    trained_by: list[str]
+    chosen_by: list[str]
 
 
 @dataclass
@@ -297,16 +300,19 @@ def _job(
     number: int, overrides: list[str], composed: DictConfig, place: RunFolder | None, builder: Builder
 ) -> PlannedJob:
     from cnnexp.models.counts import totals
-    from cnnexp.runs.build import apply, freeze_policies
+    from cnnexp.runs.build import apply, check_fits, freeze_policies
 
     config = validated(composed)
     dataset = builder.dataset(config)
+    if dataset is not None:
+        check_fits(config, dataset)
     network = builder.network(config, channels_and_classes(config, dataset))
     features = _features(config, dataset, builder)
     apply(freeze_policies(config)[-1], network)
     counts = totals(network)
     state = _state(place, _hash(composed), dataset, open_tracker(config.tracking))
-    return PlannedJob(number, overrides, state, features, counts.trainable, counts.total)
+    chosen = trained_by(config), chosen_by(config)
+    return PlannedJob(number, overrides, state, features, counts.trainable, counts.total, *chosen)
 
 
 def _taken(plan: CommandLineJobs, composed: DictConfig, builder: Builder) -> str | None:

@@ -29,6 +29,7 @@ from cnnexp.metrics.names import (
     TRAINABLE_TENSORS,
     VAL_ACC,
     final,
+    group_count,
     image_count,
     phase_figure,
     rises,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 
 SHARES = (TEST_ACC, FINAL_VAL_ACC)  # of images: at most 1
-COUNTS = (image_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
+COUNTS = (image_count("test"), group_count("test"), EPOCHS, PARAMETERS, TRAINABLE_PARAMETERS)
 
 
 def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
@@ -74,6 +75,7 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
         TRAINABLE_PARAMETERS: counts.trainable,
         TRAINABLE_TENSORS: counts.trainable_tensors,
         **{image_count(split.name): len(split.labels) for split in parts.dataset.splits},
+        **{group_count(split.name): len(set(split.groups)) for split in parts.dataset.splits if split.groups},
     }
     if fitted.feature_difference is not None:
         metrics[AGREEMENT] = fitted.feature_difference
@@ -161,10 +163,10 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
     """
     reference = info.params.get("reference_accuracy", "null")
     known = {name: _figure(info, name) for name in (*SHARES, *COUNTS, TOTAL_SECONDS)}
-    of_test = {
+    others = {
         name: value
         for name, value in info.metrics.items()
-        if name.startswith("test/") and name not in known and math.isfinite(value)
+        if name.startswith(("test/", final("val/"))) and name not in known and math.isfinite(value)
     }
     monitor = info.params.get("trainer.monitor", VAL_ACC)
     origin = info.tags.get(REUSED_FROM) or info.run_id
@@ -183,7 +185,7 @@ def read_result(tracker: RunStore, info: RunInfo, order: int, folder: Path, file
         objective=_objective(tracker, info, monitor),
         data_digest=info.tags.get("data_digest", ""),
         positive=info.params.get("decision.positive"),
-    ).with_metrics({**of_test, **{name: figure for name, figure in known.items() if figure is not None}})
+    ).with_metrics({**others, **{name: figure for name, figure in known.items() if figure is not None}})
 
 
 def _figure(info: RunInfo, name: str) -> float | None:

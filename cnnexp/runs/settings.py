@@ -1,19 +1,25 @@
-"""What tells runs apart: their overrides as keys with values."""
+"""What tells runs apart, and one from a plain run: their overrides as keys with values."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from cnnexp.config import Config
+from cnnexp.config.training import TrainerConfig
 from cnnexp.formats import number
+from cnnexp.tracking.record import flatten
 
 Report = Literal["progression", "grid"]
 
 # what says where and how, or what is averaged over
 UNTOLD = ("seed", "hydra", "paths", "tracking", "sweep", "trainer.resume")
 NONE = "-"  # of a run that does not have the key
+SAMPLED = ("balanced_sampling",)  # keys of `trainer`
+JUDGED = ("monitor", "epoch_metrics", "keep_best", "figures")
 
 
 def split_line(text: str) -> list[str]:
@@ -100,3 +106,30 @@ def report_of(keys: Iterable[str], wanted: str) -> Report:
     if wanted == "auto":
         return "progression" if "experiment" in keys and set(keys) <= {"experiment", "seed"} else "grid"
     return "progression" if wanted == "progression" else "grid"
+
+
+def trained_by(config: Config) -> list[str]:
+    """What a run makes small, as overrides: the keys of the loss and of sampling that have not their defaults."""
+    plain_loss = replace(type(config.loss)(), label_smoothing=0.0)  # its default is that of another key
+    return [*_set("loss", config.loss, plain_loss), *_set_of_trainer(config, SAMPLED)]
+
+
+def chosen_by(config: Config) -> list[str]:
+    """What a run chooses its epoch and its answers by, likewise: figures, the monitored one, the decision."""
+    return [*_set_of_trainer(config, JUDGED), *_set("decision", config.decision, type(config.decision)())]
+
+
+def _set_of_trainer(config: Config, names: Sequence[str]) -> list[str]:
+    return _set(
+        "trainer", *({name: getattr(node, name) for name in names} for node in (config.trainer, TrainerConfig()))
+    )
+
+
+def _set(group: str, node: Any, plain_node: Any) -> list[str]:
+    """The keys whose values are not those of the plain node; an option of the group by its name, without its target."""
+    values, before = (flatten(each if isinstance(each, dict) else asdict(each)) for each in (node, plain_node))
+    found = {key: value for key, value in values.items() if before.get(key) != value}
+    if found.get("_target_", "").startswith("cnnexp."):
+        del found["_target_"]
+    named = [f"{group}={found.pop('name')}"] if "name" in found else []
+    return [*named, *(f"{group}.{key}={value}" for key, value in found.items())]

@@ -69,7 +69,9 @@ def read_tables_of_splits(
                 )
         for name in sorted(set(names) - set(of_table)) if rules.trains else ():
             raise UserError(f"dataset.path={file}: has no {split} image of class '{name}'; add one")
-        listings[split] = LabelledFiles(ids, np.array([names.index(of_table[label]) for label in labels], np.int64))
+        groups = tuple(group for part in parts.values() for group in part.groups or ())
+        numbers = np.array([names.index(of_table[label]) for label in labels], np.int64)
+        listings[split] = LabelledFiles(ids, numbers, groups or None)
     files = ", ".join(f"{split} from {file.relative_to(root)}" for split, file in tables.items())
     warn_once(f"dataset.path={root}: a table for each split: {files}")
     return names, listings

@@ -41,6 +41,7 @@ class TableRules:
 
     path_column: str | None = None
     label_column: str | None = None
+    group_column: str | None = None
     on_bad: str = "error"
     trains: bool = True
 
@@ -50,6 +51,7 @@ class _Row:
     path: str
     label: str
     split: str
+    group: str | None
     line: int
 
 
@@ -67,7 +69,7 @@ class _Place:
 
 
 def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str, ...], dict[str, LabelledFiles]]:
-    """The images that a table lists; columns that are none of path, label and split are left alone.
+    """The images that a table lists; columns that are none of path, label, split and group are left alone.
 
     Fields are separated by commas, semicolons, tabs or bars, as the header is; a first line `sep=;` says so, too. The
     columns are those of `PATH_COLUMNS` and `LABEL_COLUMNS`, whatever else was found than the plain path and label is
@@ -78,7 +80,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     Args:
         file: CSV in UTF-8 (UTF-16 with its mark) with a header. A column `split` names train, validation (val, valid)
             or test.
-        rules: names of columns; what to do about rows without a path or label.
+        rules: names of columns; what to do about rows without a path, label or group.
 
     Returns:
         The class names, sorted, and the images of each split, in the order of the rows; without the column `split`,
@@ -91,13 +93,17 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     columns, rows, delimiter = _parsed(file)
     path_column = _column(file, "path", rules.path_column, columns, PATH_COLUMNS)
     split_column = _split_column(columns, rows)
-    one_hot = [] if rules.label_column else _one_hot(rows, [c for c in columns if c not in (path_column, split_column)])
+    group_column = _column(file, "group", rules.group_column, columns, ()) if rules.group_column else None
+    others = [name for name in columns if name not in (path_column, split_column, group_column)]
+    one_hot = [] if rules.label_column else _one_hot(rows, others)
     label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
     found, blank = [], []
     for line, row in rows:
         labels = [name for name in one_hot if row[name] == "1"] if one_hot else _choices(row[label_column])
-        if not row[path_column] or len(labels) != 1:
-            blank.append((line, "no path" if not row[path_column] else _not_one(labels)))
+        group = None if group_column is None else row[group_column]
+        if not row[path_column] or len(labels) != 1 or group == "":
+            missing = "no path" if not row[path_column] else "no group" if len(labels) == 1 else _not_one(labels)
+            blank.append((line, missing))
             continue
         split: str | None = "train" if rules.trains else "test"
         if split_column is not None:
@@ -106,7 +112,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             raise UserError(
                 f"dataset.path={file}, line {line}: split '{row[split_column or '']}' is none of {', '.join(SPLITS)}"
             )
-        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(labels[0]), split, line))
+        found.append(_Row(_existing(file.parent, row[path_column]), clean_name(labels[0]), split, group, line))
     _judge_blank(file, blank, len(rows), rules)
     place = _place(file, [row.path for row in found[:TRIED]])
     of_label = f"the columns {', '.join(one_hot[:4])}{', ...' if len(one_hot) > 4 else ''}" if one_hot else label_column
@@ -286,12 +292,12 @@ def _listings(file: Path, rows: Iterable[_Row], trains: bool) -> tuple[tuple[str
         )
     listings = {}
     for split in SPLITS:
-        of_split = [(row.path, names.index(row.label)) for row in rows if row.split == split]
+        of_split = [row for row in rows if row.split == split]
         if not of_split and (split != "train" or not trains):
             continue
-        for label in sorted(set(range(len(names))) - {label for _, label in of_split}) if trains else ():
-            raise UserError(f"dataset.path={file}: has no {split} image of class '{names[label]}'; add one")
-        listings[split] = LabelledFiles(
-            tuple(path for path, _ in of_split), np.array([label for _, label in of_split], np.int64)
-        )
+        for label in sorted({*names} - {row.label for row in of_split}) if trains else ():
+            raise UserError(f"dataset.path={file}: has no {split} image of class '{label}'; add one")
+        labels = np.array([names.index(row.label) for row in of_split], np.int64)
+        groups = tuple(row.group for row in of_split if row.group is not None)
+        listings[split] = LabelledFiles(tuple(row.path for row in of_split), labels, groups or None)
     return names, listings
