@@ -109,6 +109,20 @@ def test_groups_that_are_in_several_splits_are_said(tmp_path: Path, capsys: pyte
     assert "groups" not in capsys.readouterr().err
 
 
+def test_a_column_that_may_be_of_groups_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not where each image has a value of its own, or all have the same, and not where it is taken."""
+    patients = [f"P{number // 2}" for number in range(72)]
+    read_table(table(tmp_path, patients))
+    said = (
+        "list.csv: column patient is not used; if images of one patient belong together: dataset.group_column=patient"
+    )
+    assert said in capsys.readouterr().err
+    read_table(table(tmp_path, patients), TableRules(group_column="patient"))
+    for others in ([f"P{number}" for number in range(72)], ["P"] * 72):
+        read_table(table(tmp_path, others))
+    assert "not used" not in capsys.readouterr().err
+
+
 def test_what_is_no_column_of_groups_is_refused(tmp_path: Path) -> None:
     patients = ["", *(f"P{number}" for number in range(70)), ""]
     file = table(tmp_path, patients)

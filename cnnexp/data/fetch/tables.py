@@ -30,6 +30,10 @@ LABEL_COLUMNS = (
     *("label", "class", "classname", "labelname", "category", "target", "labels", "choice", "species", "breed"),
     *("diagnosis", "dx", "tag", "tags", "annotation", "labelid", "classid", "y"),
 )
+GROUP_COLUMNS = (  # which may say what images belong together; they are named, and not taken
+    *("group", "groupid", "patient", "patientid", "subject", "subjectid", "person", "personid", "animal", "individual"),
+    *("session", "sequence", "burst", "video", "videoid", "lesionid", "slide", "slideid"),
+)
 TRIED = 20  # rows by which it is found out where the images lie
 MOST_FOLDERS = 50  # in which they are looked for
 NAMED = 12  # lines that a message names
@@ -95,6 +99,8 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     split_column = _split_column(columns, rows)
     group_column = _column(file, "group", rules.group_column, columns, ()) if rules.group_column else None
     others = [name for name in columns if name not in (path_column, split_column, group_column)]
+    if group_column is None:
+        _name_groups(file, others, rows)
     one_hot = [] if rules.label_column else _one_hot(rows, others)
     label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
     found, blank = [], []
@@ -193,6 +199,16 @@ def _split_column(columns: Sequence[str], rows: Sequence[tuple[int, dict[str, st
         return "split"
     others = (name for name in columns if _plain(name) in ("set", "subset", "partition", "datasplit"))
     return next((name for name in others if rows and all(split_of(row[name]) for _, row in rows)), None)
+
+
+def _name_groups(file: Path, columns: Sequence[str], rows: Sequence[tuple[int, dict[str, str]]]) -> None:
+    """A line about a column that may be that of the groups: which of its values several rows have, but not all."""
+    known = [name for name in columns if _plain(name) in GROUP_COLUMNS]
+    for name in [name for name in known if 1 < len({row[name] for _, row in rows}) < len(rows)][:1]:
+        warn_once(
+            f"dataset.path={file}: column {name} is not used; if images of one {name} belong together: "
+            f"dataset.group_column={name}"
+        )
 
 
 def _one_hot(rows: Sequence[tuple[int, dict[str, str]]], columns: Sequence[str]) -> list[str]:
