@@ -100,11 +100,16 @@ def test_a_column_of_groups(tmp_path: Path) -> None:
 
 
 def test_groups_that_are_in_several_splits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = folder(path=str(table(tmp_path, split=False)), group_column="patient", on_leak="ignore")
+    dataset = folder(path=str(table(tmp_path, split=False)), group_column="patient")
     both = [{*(split.groups or ())} for split in dataset.splits]
     divided = {name for one, other in itertools.combinations(both, 2) for name in one & other}
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "groups" in line]
     assert divided and f"{len(divided)} of 18 groups have images in several splits" in line
+    with pytest.raises(
+        UserError, match=f"{len(divided)} of 18 groups have .* or dataset.on_leak=warn goes on with them"
+    ):
+        folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="error")
+    folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="ignore")
     folder(path=str(table(tmp_path)), group_column="patient")
     assert "groups" not in capsys.readouterr().err
 
