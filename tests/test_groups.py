@@ -192,7 +192,7 @@ def test_groups_are_tossed_whole(tmp_path: Path) -> None:
 def test_other_groups_are_not_compared(tmp_path: Path) -> None:
     older, newer = made(tmp_path / "one", "aabbccdd")[0], made(tmp_path / "two", "abbccdda")[1]
     comparison = summarise([older, newer], Wanted(pairs=True))
-    assert not_compared(comparison) == ["new: not the same groups of test images as old"]
+    assert not_compared(comparison) == ["new: not the same groups of test images as old (dataset.group_column)"]
     assert comparison.pairs[0].p_value is None and comparison.pairs[0].gain == 3 / 8
 
 
