@@ -100,11 +100,16 @@ def test_a_column_of_groups(tmp_path: Path) -> None:
 
 
 def test_groups_that_are_in_several_splits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = folder(path=str(table(tmp_path, split=False)), group_column="patient", on_leak="ignore")
+    dataset = folder(path=str(table(tmp_path, split=False)), group_column="patient")
     both = [{*(split.groups or ())} for split in dataset.splits]
     divided = {name for one, other in itertools.combinations(both, 2) for name in one & other}
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "groups" in line]
     assert divided and f"{len(divided)} of 18 groups have images in several splits" in line
+    with pytest.raises(
+        UserError, match=f"{len(divided)} of 18 groups have .* or dataset.on_leak=warn goes on with them"
+    ):
+        folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="error")
+    folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="ignore")
     folder(path=str(table(tmp_path)), group_column="patient")
     assert "groups" not in capsys.readouterr().err
 
@@ -199,7 +204,7 @@ def test_groups_are_tossed_whole(tmp_path: Path) -> None:
 def test_other_groups_are_not_compared(tmp_path: Path) -> None:
     older, newer = made(tmp_path / "one", "aabbccdd")[0], made(tmp_path / "two", "abbccdda")[1]
     comparison = summarise([older, newer], Wanted(pairs=True))
-    assert not_compared(comparison) == ["new: not the same groups of test images as old"]
+    assert not_compared(comparison) == ["new: not the same groups of test images as old (dataset.group_column)"]
     assert comparison.pairs[0].p_value is None and comparison.pairs[0].gain == 3 / 8
 
 

@@ -11,7 +11,8 @@ from cnnexp.report.chart import draw_progression
 from cnnexp.report.compare import Comparison, summarise
 from cnnexp.report.mistakes import Mistake, thumbnail
 from cnnexp.report.page import MOST_NAMES, MOST_PICTURES, write_page
-from cnnexp.report.tables import table_rows
+from cnnexp.report.page_table import html_table
+from cnnexp.report.tables import Table, table_rows
 from cnnexp.runs.comparison import mistakes_by_variant, write_report
 
 pytestmark = pytest.mark.pictures
@@ -155,3 +156,16 @@ def test_pictures_come_from_the_run_that_was_wrong(tmp_path: Path) -> None:
     }
     assert found["c"] == {}
     assert {name: mistake.picture for name, mistake in found["d"].items()} == {"test/0.jpg": thumbnails[41]}
+
+
+def test_names_go_on_behind_a_sign_and_intervals_below_their_figure() -> None:
+    """No name is broken within a word of at most 16 letters, and nothing within an interval."""
+    row = ["loss.class_weight=balanced", "augmentation", "x" * 40, "0.94 \N{PLUS-MINUS SIGN} 0.01 (0.91 - 0.96)"]
+    html = html_table(Table(["a", "b", "c", "test f1_macro"], [row], 3), 0)
+    for shown in (
+        ">loss.<wbr>class_<wbr>weight=<wbr>balanced</th>",
+        ">augmentation</td>",
+        f">{'x' * 16}<wbr>{'x' * 16}<wbr>{'x' * 8}</td>",
+        "><span>0.94 \N{PLUS-MINUS SIGN} 0.01</span> <span>(0.91 - 0.96)</span></td>",
+    ):
+        assert shown in html

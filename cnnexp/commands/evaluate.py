@@ -203,6 +203,8 @@ def _show(info: "RunInfo", data: TestData, result: Evaluation) -> None:
     kind = "" if data.split == "all" else f"{data.split} "
     say(f"{dataset.name}: {count:,} {kind}images{of}{groups}, data digest {dataset.digest[:12]}")
     around = result.intervals | ({"acc": result.interval} if result.interval else {})
+    if "log_loss" in around:  # which `loss` is
+        around["loss"] = around["log_loss"]
     names = {"acc": "accuracy", "ece": "calibration error"}
     rows = []
     for key, value in result.figures.items():

@@ -41,7 +41,7 @@ class ImageFilesConfig(DatasetConfig):
     on_leak: str = option(
         "warn",
         choices=("warn", "error", "ignore"),
-        doc="What happens where an image is in two splits: warn names both, error ends the command.",
+        doc="What happens where an image, or a group of them, is in two splits: warn says so, error ends the command.",
     )
     manifests: Optional[str] = option(
         "${paths.data}/manifests",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnexp.console import warn_once
-from cnnexp.data.check.preflight import PreflightPolicy, Report, preflight
+from cnnexp.data.check.preflight import PreflightError, PreflightPolicy, Report, preflight
 from cnnexp.data.folders import LeftAside, labelled_images
 from cnnexp.data.splits import SPLITS, LabelledFiles, array_digests, combined_digest, limit_evenly
 from cnnexp.errors import UserError
@@ -102,19 +102,23 @@ def from_files(
         paths = tuple(str(root / image) for image in images.ids)
         digest = combined_digest(images.ids, images.labels, checked.contents[split])
         splits[split] = Split(split, images.labels, paths, None, images.ids, digest, images.groups)
-    _name_divided_groups(listing, splits.values())
+    if rules.trains and rules.on_leak != "ignore":
+        _judge_divided_groups(listing, splits.values(), rules)
     return replace(joined(name, class_names, 3, splits), masks=masks, report=report)
 
 
-def _name_divided_groups(listing: Listing, splits: Iterable[Split]) -> None:
-    """A line where groups have images in several splits: the test is then no word on groups that are new."""
+def _judge_divided_groups(listing: Listing, splits: Iterable[Split], rules: PreflightPolicy) -> None:
+    """Groups that have images in several splits leak: the test is then no word on groups that are new."""
     places = Counter(group for split in splits for group in set(split.groups or ()))
     if divided := sorted(group for group, count in places.items() if count > 1):
-        warn_once(
+        found = (
             f"dataset.path={listing.source or listing.root}: {len(divided):,} of {len(places):,} groups have images in "
             f"several splits, as {divided[0]}, so that figures say too much of groups that are new; a column split can "
             "keep them whole"
         )
+        if rules.on_leak == "error":
+            raise PreflightError(f"{found}, or dataset.on_leak=warn goes on with them")
+        warn_once(found)
 
 
 def array_splits(

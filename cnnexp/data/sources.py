@@ -87,7 +87,8 @@ def folder(options: FolderConfig) -> Dataset:
         on_bad: files that cannot be used are all named; then `error` refuses the data set, and `skip` goes on
             without them.
         on_leak: images that are also in an earlier split, as the same file or to look at, are named with both
-            names; then `error` refuses the data set, and `warn` goes on with them. `ignore` says nothing.
+            names; then `error` refuses the data set, and `warn` goes on with them. `ignore` says nothing. So it is
+            with groups that have images in several splits.
         manifests: folder in which what was found in the files is kept, so that only new ones are looked at.
 
     Raises:
