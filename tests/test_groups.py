@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from resuming import tracker
 from cnnexp.data.fetch.tables import TableRules, read_table
 from cnnexp.data.opencv import cv2
 from cnnexp.data.sources import folder
+from cnnexp.data.splits import divide
 from cnnexp.errors import UserError
 from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.compare import Variant, Wanted, summarise
@@ -28,7 +30,7 @@ from cnnexp.report.tables import compared_by, not_compared, ranked_by
 Run = Callable[..., tuple[int, str, str]]
 SPLITS = ["train"] * 24 + ["validation"] * 16 + ["test"] * 32
 LINE = [
-    "dataset=folder", "dataset.group_column=Patient", "backbone=mnist_cnn", "debug=smoke", "dataset.image_size=32",
+    "dataset=folder", "dataset.group=Patient", "backbone=mnist_cnn", "debug=smoke", "dataset.image_size=32",
     "dataset.limit=null", "tracking.explain=false",
 ]  # fmt: skip
 
@@ -88,41 +90,106 @@ def test_the_groups_of_a_table_reach_every_interval(cnnexp: Run, tmp_path: Path)
 
 
 def test_a_column_of_groups(tmp_path: Path) -> None:
-    _, parts = read_table(table(tmp_path), TableRules(group_column="PATIENT"))
+    _, parts = read_table(table(tmp_path), TableRules(group="PATIENT"))
     assert parts["test"].groups == tuple(f"P{number // 4}" for number in range(40, 72))
     assert parts["test"].take(np.array([4, 0])).groups == ("P11", "P10")
     _, without = read_table(table(tmp_path))
     assert without["test"].groups is None
-    dataset = folder(path=str(tmp_path / "list.csv"), group_column="patient")
+    dataset = folder(path=str(tmp_path / "list.csv"), group="patient")
     assert (
         dataset.test.groups == parts["test"].groups and dataset.digest == folder(path=str(tmp_path / "list.csv")).digest
     )
 
 
 def test_groups_that_are_in_several_splits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = folder(path=str(table(tmp_path, split=False)), group_column="patient")
-    both = [{*(split.groups or ())} for split in dataset.splits]
-    divided = {name for one, other in itertools.combinations(both, 2) for name in one & other}
+    """Where the user divided; here of 18 groups of four the first four have images of two splits."""
+    patients = [f"P{number // 4}" for number in range(72)]
+    patients[24:28], patients[40:44] = ["P0"] * 4, ["P1"] * 2 + ["P7"] * 2
+    path = str(table(tmp_path, patients))
+    folder(path=path, group="patient")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "groups" in line]
-    assert divided and f"{len(divided)} of 18 groups have images in several splits" in line
-    with pytest.raises(
-        UserError, match=f"{len(divided)} of 18 groups have .* or dataset.on_leak=warn goes on with them"
-    ):
-        folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="error")
-    folder(path=str(tmp_path / "list.csv"), group_column="patient", on_leak="ignore")
-    folder(path=str(table(tmp_path)), group_column="patient")
+    assert "3 of 16 groups have images in several splits" in line
+    with pytest.raises(UserError, match=r"3 of 16 groups have .* or dataset.on_leak=warn goes on with them"):
+        folder(path=path, group="patient", on_leak="error")
+    folder(path=path, group="patient", on_leak="ignore")
+    folder(path=str(table(tmp_path)), group="patient")
     assert "groups" not in capsys.readouterr().err
+
+
+def test_groups_are_not_divided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = folder(path=str(table(tmp_path, split=False)), group="patient")
+    named = [{*(split.groups or ())} for split in dataset.splits]
+    assert sum(map(len, named)) == len(set.union(*named)) == 18 and "groups" not in capsys.readouterr().err
+    assert [len(split.ids) for split in dataset.splits] == [40, 16, 16]  # 18 of 72 are nearest to 16
+    plain = folder(path=str(tmp_path / "list.csv"))
+    assert [len(split.ids) for split in plain.splits] == [36, 18, 18] and plain.test.groups is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_division_of_groups_is_near_to_the_shares(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 12, 120)
+    groups = [f"g{number}" for number in np.repeat(np.arange(120), sizes)]
+    labels = np.repeat(rng.integers(0, 3, 120), sizes)
+    labels = np.where(rng.random(len(labels)) < 0.2, rng.integers(0, 3, len(labels)), labels)  # some of another class
+    wanted = {"test": len(labels) // 4, "validation": len(labels) // 10}
+    parts = divide(labels, wanted, seed, "abc", groups)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(len(labels)))
+    held = {split: {groups[at] for at in part} for split, part in parts.items()}
+    assert sum(map(len, held.values())) == 120
+    shares = np.bincount(labels) / len(labels)
+    for split, size in wanted.items():
+        assert np.abs(np.bincount(labels[parts[split]], minlength=3) - shares * size).max() <= 6, split
+    assert all((parts[split] == again).all() for split, again in divide(labels, wanted, seed, "abc", groups).items())
+    assert any(
+        len(other) != len(parts[split]) or (other != parts[split]).any()
+        for split, other in divide(labels, wanted, seed + 1, "abc", groups).items()
+    )
+    single = divide(labels, wanted, seed, "abc", [str(number) for number in range(len(labels))])
+    for split, part in divide(labels, wanted, seed, "abc").items():  # groups of one are images
+        assert np.bincount(labels[single[split]]).tolist() == np.bincount(labels[part]).tolist()
+
+
+def test_a_class_of_few_groups() -> None:
+    """Of the second class three groups, larger than its shares: each split gets one; of two groups train has none."""
+    labels, groups = (
+        np.repeat([0, 1], [60, 15]),
+        [f"a{number}" for number in range(60)] + [f"b{n // 5}" for n in range(15)],
+    )
+    parts = divide(labels, {"test": 15, "validation": 15}, 0, ["cat", "dog"], groups)
+    assert [int(labels[part].sum()) for part in parts.values()] == [5, 5, 5]
+    said = "^dataset.group: the images of class 'dog' are of 2 groups, which stay whole: train gets none of them; add"
+    with pytest.raises(UserError, match=said):
+        divide(labels[:70], {"test": 15, "validation": 15}, 0, ["cat", "dog"], groups[:70])
+
+
+def test_groups_by_the_names_of_files(tmp_path: Path) -> None:
+    for number in range(48):
+        file = tmp_path / "photos" / "ab"[number // 4 % 2] / f"P{number // 4}_{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8))
+    path = str(tmp_path / "photos")
+    for pattern, name in ((r"/(P\d+)_", "P{}"), (r"P\d+_", "P{}_")):
+        dataset = folder(path=path, group=pattern)
+        assert [len(split.ids) for split in dataset.splits] == [32, 8, 8]  # 6 of each class are as near to 4 as to 8
+        for split in dataset.splits:
+            numbers = [int(image.rpartition("_")[2].removesuffix(".png")) for image in split.ids]
+            assert split.groups == tuple(name.format(number // 4) for number in numbers)
+    for pattern, said in (
+        ("(", r"is no regular expression: missing \), unterminated subpattern"),
+        (r"P1\d_", "is not found in the paths of 40 of 48 images, as a/P0_0.png; a folder takes"),
+    ):
+        with pytest.raises(UserError, match=rf"^dataset.group={re.escape(pattern)}: {said}"):
+            folder(path=path, group=pattern)
 
 
 def test_a_column_that_may_be_of_groups_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not where each image has a value of its own, or all have the same, and not where it is taken."""
     patients = [f"P{number // 2}" for number in range(72)]
     read_table(table(tmp_path, patients))
-    said = (
-        "list.csv: column patient is not used; if images of one patient belong together: dataset.group_column=patient"
-    )
+    said = "list.csv: column patient is not used; if images of one patient belong together: dataset.group=patient"
     assert said in capsys.readouterr().err
-    read_table(table(tmp_path, patients), TableRules(group_column="patient"))
+    read_table(table(tmp_path, patients), TableRules(group="patient"))
     for others in ([f"P{number}" for number in range(72)], ["P"] * 72):
         read_table(table(tmp_path, others))
     assert "not used" not in capsys.readouterr().err
@@ -132,15 +199,11 @@ def test_what_is_no_column_of_groups_is_refused(tmp_path: Path) -> None:
     patients = ["", *(f"P{number}" for number in range(70)), ""]
     file = table(tmp_path, patients)
     with pytest.raises(UserError, match=r"list.csv: 2 of 72 rows have no group: lines 2, 73; fill"):
-        read_table(file, TableRules(group_column="patient"))
-    _, parts = read_table(file, TableRules(group_column="patient", on_bad="skip"))
+        read_table(file, TableRules(group="patient"))
+    _, parts = read_table(file, TableRules(group="patient", on_bad="skip"))
     assert len(parts["train"].ids) == 23 and parts["train"].groups == tuple(f"P{number}" for number in range(23))
-    with pytest.raises(
-        UserError, match=r"^dataset.group_column=animal: .* has no such column, or twice; its first line"
-    ):
-        read_table(file, TableRules(group_column="animal"))
-    with pytest.raises(UserError, match=r"^dataset.group_column=patient: .* is no table of images; leave the key out"):
-        folder(path=str(tmp_path / "images"), group_column="patient")
+    with pytest.raises(UserError, match=r"^dataset.group=animal: .* has no such column, or twice; its first line"):
+        read_table(file, TableRules(group="animal"))
 
 
 def test_predictions_keep_names_of_groups(tmp_path: Path) -> None:
@@ -204,7 +267,7 @@ def test_groups_are_tossed_whole(tmp_path: Path) -> None:
 def test_other_groups_are_not_compared(tmp_path: Path) -> None:
     older, newer = made(tmp_path / "one", "aabbccdd")[0], made(tmp_path / "two", "abbccdda")[1]
     comparison = summarise([older, newer], Wanted(pairs=True))
-    assert not_compared(comparison) == ["new: not the same groups of test images as old (dataset.group_column)"]
+    assert not_compared(comparison) == ["new: not the same groups of test images as old (dataset.group)"]
     assert comparison.pairs[0].p_value is None and comparison.pairs[0].gain == 3 / 8
 
 

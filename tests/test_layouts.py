@@ -78,7 +78,7 @@ def test_exports_of_roboflow(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert counts(dataset) == {"train": [4, 4], "validation": [4, 4], "test": [4, 4]}
     assert dataset.train.ids[:2] == ("train/0.jpg", "train/1.jpg") and dataset.train.labels.tolist()[:2] == [1, 0]
     assert "train from train/_classes.csv, validation from valid/_classes.csv" in capsys.readouterr().err
-    grouped = read(tmp_path / "table", group_column="tree")
+    grouped = read(tmp_path / "table", group="tree")
     assert grouped.test.groups is not None and grouped.test.groups[:3] == ("test0", "test0", "test1")
     dataset = read(tmp_path / "table/train/_classes.csv")
     assert dataset.class_names == ("ripe", "unripe") and counts(dataset) == {

@@ -83,10 +83,11 @@ class FolderConfig(FetchedFilesConfig):
     label_column: Optional[str] = option(
         None, doc="The column of a CSV file in which the classes stand; null: known by its usual names."
     )
-    group_column: Optional[str] = option(
+    group: Optional[str] = option(
         None,
-        doc="The column of a CSV file that says which images belong together, as those of one patient: intervals and "
-        "tests are then over groups; null: each image stands for itself.",
+        doc="Which images belong together, as those of one patient: a column of a CSV file, or in a folder a regular "
+        "expression on the path, with parentheses around the group's name. They are kept in one split, and intervals "
+        "and tests are over groups; null: each image stands for itself.",
     )
 
     def check(self) -> None:

@@ -34,7 +34,7 @@ from cnnexp.data.fetch.mnist import read_mnist
 from cnnexp.data.fetch.split_tables import read_tables_of_splits, tables_of_splits
 from cnnexp.data.fetch.tables import TableRules, read_table
 from cnnexp.data.folders import TABLE_ENDINGS, labelled_images
-from cnnexp.data.splits import divide
+from cnnexp.data.splits import divide, grouped
 from cnnexp.errors import UserError, first_line
 
 DIGIT_NAMES = tuple("0123456789")
@@ -77,7 +77,8 @@ def folder(options: FolderConfig) -> Dataset:
             or the URL of one, which is unpacked once; or a CSV file with the columns `path`, `label` and, if wanted,
             `split` (`tables.read_table`); or a folder with such a file for each split (`split_tables`).
         path_column, label_column: what these columns are called; None: known by their usual names.
-        group_column: that of the groups; None: each image stands for itself.
+        group: the column of the groups, or for folders a regular expression on the path, `(...)` in it the group's
+            name; they are not divided. None: each image stands for itself.
         validation_fraction: of each class, one image at least.
         test_fraction: likewise; the same images whatever `validation_fraction` is.
         split_seed: decides which images these are.
@@ -100,7 +101,7 @@ def folder(options: FolderConfig) -> Dataset:
     fractions = {"test": options.test_fraction, "validation": options.validation_fraction}
     sizes = {split: round(part * len(images.ids)) for split, part in fractions.items() if split not in listing.parts}
     if sizes:
-        divided = divide(images.labels, sizes, options.split_seed, listing.class_names)
+        divided = divide(images.labels, sizes, options.split_seed, listing.class_names, images.groups)
         if len(sizes) == 1:
             (split,) = sizes
             warn(
@@ -121,7 +122,7 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
     if options.path is None:
         raise UserError("dataset.path=null: give the folder of your images, as dataset.path=FOLDER")
     path, downloads, promise = options.path, _downloads(options), _promise(options)
-    rules = TableRules(options.path_column, options.label_column, options.group_column, options.on_bad, trains)
+    rules = TableRules(options.path_column, options.label_column, options.group, options.on_bad, trains)
     root, source = Path(path).expanduser().absolute(), None
     if is_url(path):
         root = _downloaded(path, downloads, promise)
@@ -147,12 +148,15 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
         _check_is_table(options)
         raise
     _check_is_table(options)
-    return Listing(root, *found, source=source)
+    names, parts, left = found
+    if options.group is not None:
+        parts = {split: grouped(images, options.group) for split, images in parts.items()}
+    return Listing(root, names, parts, left, source)
 
 
 def _check_is_table(options: FolderConfig) -> None:
     """Refuse names of columns: there is no table."""
-    for key in ("path_column", "label_column", "group_column"):
+    for key in ("path_column", "label_column"):
         if (name := getattr(options, key)) is not None:
             raise UserError(
                 f"dataset.{key}={name}: dataset.path={options.path} is no table of images; leave the key out"

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,22 +35,53 @@ class LabelledFiles:
 # ---------------------------------------------------------------------------------------- division and limit
 
 
-def divide(labels: np.ndarray, sizes: dict[str, int], seed: int, class_names: Sequence[str]) -> dict[str, np.ndarray]:
+def grouped(images: LabelledFiles, pattern: str) -> LabelledFiles:
+    """The images with their groups, by `dataset.group` as a regular expression that is found in the path of each.
+
+    The name of the group is what its first parentheses match, or the whole.
+
+    Raises:
+        UserError: it is none, or is not found in a path.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"dataset.group={pattern}: is no regular expression: {error}") from error
+    found = [compiled.search(name) for name in images.ids]
+    if None in found:
+        number, first = found.count(None), images.ids[found.index(None)]
+        raise UserError(
+            f"dataset.group={pattern}: is not found in the paths of {number} of {len(found)} images, as {first}; a "
+            "folder takes a regular expression on the path, as '([^/]*)_', a CSV file the name of a column"
+        )
+    names = (match[1 if compiled.groups else 0] for match in found if match)
+    return replace(images, groups=tuple(name or "" for name in names))
+
+
+def divide(
+    labels: np.ndarray,
+    sizes: dict[str, int],
+    seed: int,
+    class_names: Sequence[str],
+    groups: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
     """Set images aside for other splits; the rest is train.
 
-    Each split gets of every class the same proportion (by largest remainders), but one image at least.
+    Each split gets of every class the same proportion (by largest remainders), but one image at least; of groups, which
+    stay whole, as near to it as they go.
 
     Args:
         labels: (N,) class numbers.
         sizes: how many images each of the other splits gets; they are taken in this order.
         seed: decides which.
         class_names: for messages.
+        groups: of each image the name of its group; None: each stands for itself.
 
     Returns:
         For train and each of `sizes`, the positions of its images in ascending order.
 
     Raises:
-        UserError: a class has too few images to leave one to train on.
+        UserError: a class has too few images or groups for all splits.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     shares = {split: _shares(counts, size) for split, size in sizes.items()}
@@ -61,6 +93,8 @@ def divide(labels: np.ndarray, sizes: dict[str, int], seed: int, class_names: Se
             f"dataset: class '{class_names[scarce]}' has {counts[scarce]} images: {wanted} leave none "
             "to train on; add images, or make these splits smaller"
         )
+    if groups is not None:
+        return _divide_groups((labels, groups), shares, seed, class_names)
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *sizes)}
     for label in range(len(class_names)):
         shuffled = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
@@ -69,6 +103,43 @@ def divide(labels: np.ndarray, sizes: dict[str, int], seed: int, class_names: Se
             shuffled = shuffled[share[label] :]
         parts["train"].append(shuffled)
     return {split: np.sort(np.concatenate(part)) for split, part in parts.items()}
+
+
+def _divide_groups(
+    images: tuple[np.ndarray, Sequence[str]], shares: dict[str, np.ndarray], seed: int, class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Whole groups, in an order that is drawn: each goes to the first split whose numbers of images of the classes come
+    nearer to its `shares`, (K,), with it, else to train."""
+    labels, groups = images
+    names, members = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(class_names)), np.int64)  # of each group the images of each class
+    np.add.at(counts, (members, labels), 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    split_of = np.full(len(names), "train", dtype=object)
+    for split, share in shares.items():
+        need = share.copy()
+        for group in (*order, *order):  # the second time some go back
+            goes = {"train": split, split: "train"}.get(split_of[group])
+            moved = counts[group] if goes == split else -counts[group]
+            if goes and 2 * need @ moved > moved @ moved:
+                split_of[group] = goes
+                need -= moved
+        for label in np.flatnonzero(need == share):  # it has none: the group with which it comes nearest
+            holders = np.flatnonzero((split_of == "train") & (counts[:, label] > 0))
+            if len(holders) and need[label] == share[label]:
+                nearest = holders[((need - counts[holders]) ** 2).sum(axis=1).argmin()]
+                split_of[nearest] = split
+                need -= counts[nearest]
+    for split in ("train", *shares):
+        lacking = np.flatnonzero(counts[split_of == split].sum(axis=0) == 0)
+        if len(lacking):
+            number = int((counts[:, lacking[0]] > 0).sum())
+            raise UserError(
+                f"dataset.group: the images of class '{class_names[lacking[0]]}' are of {number} groups, which stay "
+                f"whole: {split} gets none of them; add images of other groups, give a column split, or try "
+                "another dataset.split_seed"
+            )
+    return {split: np.flatnonzero(split_of[members] == split) for split in ("train", *shares)}
 
 
 def _shares(counts: np.ndarray, total: int) -> np.ndarray:

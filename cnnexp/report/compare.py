@@ -441,7 +441,7 @@ def _step(older: _Made, newer: _Made, metric: str) -> PairedComparison:
     if not newer.answers.same_images(older.answers):
         return PairedComparison(name, None, None, note=f"not the same test images as {name}")
     if not newer.answers.same_groups(older.answers):
-        return replace(step, note=f"not the same groups of test images as {name} (dataset.group_column)")
+        return replace(step, note=f"not the same groups of test images as {name} (dataset.group)")
     was, now = older.answers.lowest, newer.answers.lowest
     was_right = dict(zip(was.ids, was.correct.tolist(), strict=True))
     is_right = dict(zip(now.ids, now.correct.tolist(), strict=True))

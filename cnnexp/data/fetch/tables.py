@@ -45,7 +45,7 @@ class TableRules:
 
     path_column: str | None = None
     label_column: str | None = None
-    group_column: str | None = None
+    group: str | None = None
     on_bad: str = "error"
     trains: bool = True
 
@@ -97,7 +97,7 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
     columns, rows, delimiter = _parsed(file)
     path_column = _column(file, "path", rules.path_column, columns, PATH_COLUMNS)
     split_column = _split_column(columns, rows)
-    group_column = _column(file, "group", rules.group_column, columns, ()) if rules.group_column else None
+    group_column = _column(file, "group", rules.group, columns, ()) if rules.group else None
     others = [name for name in columns if name not in (path_column, split_column, group_column)]
     if group_column is None:
         _name_groups(file, others, rows)
@@ -173,7 +173,7 @@ def _plain(name: str) -> str:
 
 def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], usual: Sequence[str]) -> str:
     """The column that was asked for, or else the surest of the usual ones."""
-    key = f"dataset.{what}_column"
+    key = "dataset.group" if what == "group" else f"dataset.{what}_column"
     has = f"its first line has {', '.join(nearest(wanted or what, [*filter(None, columns)])[:NAMED]) or 'none'}"
     if wanted is not None:
         name = wanted.strip().lower()
@@ -207,7 +207,7 @@ def _name_groups(file: Path, columns: Sequence[str], rows: Sequence[tuple[int, d
     for name in [name for name in known if 1 < len({row[name] for _, row in rows}) < len(rows)][:1]:
         warn_once(
             f"dataset.path={file}: column {name} is not used; if images of one {name} belong together: "
-            f"dataset.group_column={name}"
+            f"dataset.group={name}"
         )
 
 
