@@ -12,6 +12,7 @@ import sklearn.metrics
 from made_runs import picture
 
 from cnnexp.errors import UserError
+from cnnexp.explain.heatmaps import overlaid
 from cnnexp.metrics.names import FIGURE_NAMES
 from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.mistakes import read_mistakes
@@ -139,7 +140,9 @@ def _three_wrong(arguments: list[Any], folder: Path, monkeypatch: pytest.MonkeyP
     assert list(wrong.ids) == ids and wrong.confidence == pytest.approx([0.9, 0.7, 0.6])
     assert all(truth != predicted for truth, predicted in zip(wrong.labels, wrong.predicted, strict=True))
     assert overlays.shape == (3, *images[0].shape) and overlays.dtype == np.uint8
-    assert not np.array_equal(overlays[0], images[0])
+    model = arguments[1].network.model
+    np.testing.assert_array_equal(overlays, overlaid(model, np.stack(images), wrong.predicted))
+    assert not np.array_equal(overlays, overlaid(model, np.stack(images), wrong.labels)), "of the other class"
 
 
 def test_ten_classes_of_a_network_without_maps(

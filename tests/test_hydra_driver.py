@@ -168,7 +168,7 @@ def test_a_sweep_over_a_key_that_has_to_be_given_begins(cnnexp: Run, drawn_root:
     line = ("dataset=folder", "debug=smoke", "tracking=none", f"dataset.path={folders[0]},{folders[1]}")
     code, out, err = cnnexp("train", "-m", *line)
     assert code == 0, err
-    assert "[0]" in out and "[1]" in out and not err
+    assert "#0 : dataset=folder" in out and "#1 : dataset=folder" in out and not err
 
 
 @pytest.mark.trains
