@@ -116,6 +116,13 @@ def test_groups_that_are_in_several_splits_are_said(tmp_path: Path, capsys: pyte
     assert "groups" not in capsys.readouterr().err
 
 
+def test_prepare_shows_how_many_groups_there_are(cnnexp: Run, tmp_path: Path) -> None:
+    code, out, err = cnnexp("prepare", "folder", f"dataset.path={table(tmp_path / 'data')}", "dataset.group=patient")
+    assert code == 0, err
+    words = [" ".join(line.split()) for line in out.splitlines()]
+    assert {"train 24 12 a, 12 b; 6 groups", "test 32 16 a, 16 b; 8 groups"} <= set(words), out
+
+
 def test_groups_are_not_divided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = folder(path=str(table(tmp_path, split=False)), group="patient")
     named = [{*(split.groups or ())} for split in dataset.splits]

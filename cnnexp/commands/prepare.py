@@ -57,7 +57,10 @@ def run(arguments: list[str]) -> int:
     for split in dataset.splits:
         counts = [int((split.labels == label).sum()) for label in range(len(dataset.class_names))]
         shown = ", ".join(f"{count} {name}" for count, name in zip(counts, dataset.class_names, strict=True))
-        rows.append([split.name, f"{len(split.labels):,}", shown if len(counts) <= 12 else f"{len(counts)} classes"])
+        of_which = shown if len(counts) <= 12 else f"{len(counts)} classes"
+        if split.groups is not None:
+            of_which += f"; {len(set(split.groups)):,} groups"
+        rows.append([split.name, f"{len(split.labels):,}", of_which])
     table(dataset.name, ["split", "images", "of which"], rows)
     unbalanced = unbalanced_line(dataset.class_names, dataset.train.labels)
     if unbalanced:
