@@ -58,8 +58,8 @@ def run(arguments: list[str]) -> int:
         counts = [int((split.labels == label).sum()) for label in range(len(dataset.class_names))]
         shown = ", ".join(f"{count} {name}" for count, name in zip(counts, dataset.class_names, strict=True))
         of_which = shown if len(counts) <= 12 else f"{len(counts)} classes"
-        if split.groups is not None:
-            of_which += f"; {len(set(split.groups)):,} groups"
+        if split.group_count:
+            of_which += f"; {split.group_count:,} groups"
         rows.append([split.name, f"{len(split.labels):,}", of_which])
     table(dataset.name, ["split", "images", "of which"], rows)
     unbalanced = unbalanced_line(dataset.class_names, dataset.train.labels)

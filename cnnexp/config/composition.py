@@ -69,20 +69,16 @@ class JobComposer:
     """`compose_config` for the jobs of a sweep, inside `hydra_context`."""
 
     def __init__(self, name: str = "config") -> None:
-        self._alone = SharedComposer(lambda line: compose_config(line, name=name))
-        self._whole = SharedComposer(lambda line: compose_config(line, with_hydra=True, name=name))
+        self._alone = SharedComposer(lambda line: compose_config(line, name=name), _parse)
+        self._whole = SharedComposer(lambda line: compose_config(line, with_hydra=True, name=name), _parse)
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
-        return self._composed(self._alone, overrides)
+        return self._alone(overrides)
 
     def subdir(self, overrides: Sequence[str], number: int) -> str:
         """The folder of job `number` of a sweep, below that of the sweep."""
-        return job_subdir(self._composed(self._whole, overrides), number)
-
-    def _composed(self, composer: SharedComposer, overrides: Sequence[str]) -> DictConfig:
-        _parse(overrides)  # which says what is no override
-        return composer(overrides)
+        return job_subdir(self._whole(overrides), number)
 
 
 def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:

@@ -570,16 +570,21 @@ class SharedComposer:
     them: composing takes a third of a second.
     """
 
-    def __init__(self, compose: Callable[[Sequence[str]], DictConfig]) -> None:
+    def __init__(
+        self,
+        compose: Callable[[Sequence[str]], DictConfig],
+        parse: Callable[[Sequence[str]], list[Override]] = parse_overrides,
+    ) -> None:
         """Args:
         compose: the whole configuration of one job, with or without the node `hydra`, from its overrides.
+        parse: reads these.
         """
-        self.compose = compose
+        self.compose, self.parse = compose, parse
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of one job."""
-        parsed = parse_overrides(overrides)
+        parsed = self.parse(overrides)
         values = [override for override in parsed if _is_value(override)]
         options = tuple(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed)
         if options not in self._composed:

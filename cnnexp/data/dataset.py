@@ -28,6 +28,11 @@ class Split:
     digest: str  # SHA-256 in hex over ids, labels and bytes
     groups: tuple[str, ...] | None = None  # of each image the group it belongs to, as its patient; None: there are none
 
+    @property
+    def group_count(self) -> int | None:
+        """How many groups the images come in; None where there are none."""
+        return len(set(self.groups)) if self.groups else None
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -94,7 +94,7 @@ def divide(
             "to train on; add images, or make these splits smaller"
         )
     if groups is not None:
-        return _divide_groups((labels, groups), shares, seed, class_names)
+        return _divide_groups(labels, groups, shares, seed, class_names)
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *sizes)}
     for label in range(len(class_names)):
         shuffled = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
@@ -106,11 +106,10 @@ def divide(
 
 
 def _divide_groups(
-    images: tuple[np.ndarray, Sequence[str]], shares: dict[str, np.ndarray], seed: int, class_names: Sequence[str]
+    labels: np.ndarray, groups: Sequence[str], shares: dict[str, np.ndarray], seed: int, class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Whole groups, in an order that is drawn: each goes to the first split whose numbers of images of the classes come
     nearer to its `shares`, (K,), with it, else to train."""
-    labels, groups = images
     names, members = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), len(class_names)), np.int64)  # of each group the images of each class
     np.add.at(counts, (members, labels), 1)

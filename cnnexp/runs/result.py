@@ -75,7 +75,7 @@ def final_metrics(parts: RunParts, fitted: FitResult) -> dict[str, float]:
         TRAINABLE_PARAMETERS: counts.trainable,
         TRAINABLE_TENSORS: counts.trainable_tensors,
         **{image_count(split.name): len(split.labels) for split in parts.dataset.splits},
-        **{group_count(split.name): len(set(split.groups)) for split in parts.dataset.splits if split.groups},
+        **{group_count(split.name): split.group_count for split in parts.dataset.splits if split.group_count},
     }
     if fitted.feature_difference is not None:
         metrics[AGREEMENT] = fitted.feature_difference

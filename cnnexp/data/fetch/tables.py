@@ -95,14 +95,14 @@ def read_table(file: Path, rules: TableRules = TableRules()) -> tuple[tuple[str,
             unknown split; fewer than two classes; a class without images in a split.
     """
     columns, rows, delimiter = _parsed(file)
-    path_column = _column(file, "path", rules.path_column, columns, PATH_COLUMNS)
+    path_column = _column(file, "path_column", rules.path_column, columns, PATH_COLUMNS)
     split_column = _split_column(columns, rows)
     group_column = _column(file, "group", rules.group, columns, ()) if rules.group else None
     others = [name for name in columns if name not in (path_column, split_column, group_column)]
     if group_column is None:
         _name_groups(file, others, rows)
     one_hot = [] if rules.label_column else _one_hot(rows, others)
-    label_column = "" if one_hot else _column(file, "label", rules.label_column, columns, LABEL_COLUMNS)
+    label_column = "" if one_hot else _column(file, "label_column", rules.label_column, columns, LABEL_COLUMNS)
     found, blank = [], []
     for line, row in rows:
         labels = [name for name in one_hot if row[name] == "1"] if one_hot else _choices(row[label_column])
@@ -171,14 +171,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name)
 
 
-def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], usual: Sequence[str]) -> str:
-    """The column that was asked for, or else the surest of the usual ones."""
-    key = "dataset.group" if what == "group" else f"dataset.{what}_column"
+def _column(file: Path, key: str, wanted: str | None, columns: Sequence[str], usual: Sequence[str]) -> str:
+    """The column that was asked for by a key of the data set, or else the surest of the usual ones."""
+    what = key.removesuffix("_column")
     has = f"its first line has {', '.join(nearest(wanted or what, [*filter(None, columns)])[:NAMED]) or 'none'}"
     if wanted is not None:
         name = wanted.strip().lower()
         if columns.count(name) != 1:
-            raise UserError(f"{key}={wanted}: dataset.path={file} has no such column, or twice; {has}")
+            raise UserError(f"dataset.{key}={wanted}: dataset.path={file} has no such column, or twice; {has}")
         return name
     found = next((name for known in usual for name in columns if _plain(name) == known), None)
     if found is not None and columns.count(found) == 1:
@@ -189,7 +189,8 @@ def _column(file: Path, what: str, wanted: str | None, columns: Sequence[str], u
             "above it"
         )
     raise UserError(
-        f"dataset.path={file}: has no column '{what}', or twice; {has}; write {COLUMNS}, or say which it is: {key}=NAME"
+        f"dataset.path={file}: has no column '{what}', or twice; {has}; write {COLUMNS}, or say which it is: "
+        f"dataset.{key}=NAME"
     )
 
 
