@@ -112,6 +112,13 @@ def drawing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnnexp.drawing._cores", lambda: 1)
 
 
+@pytest.fixture(autouse=True)
+def no_collection_before_each_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking through all that a process of tests has made takes longer than a training of a few small pictures."""
+    if "cnnexp.training.runtime" in sys.modules:
+        monkeypatch.setattr("cnnexp.training.runtime.gc.collect", lambda: 0)
+
+
 @pytest.fixture
 def draw_pictures() -> Callable[[], None]:
     """From its call on, pictures are drawn in this test."""

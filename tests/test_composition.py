@@ -10,8 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
-from cnnexp.config import SCHEMAS, Config, schema_of, validated
-from cnnexp.config.composition import JobComposer, compose_config, load_config, plan_jobs
+from cnnexp.config import SCHEMAS, Config, hydra_driver, schema_of, validated
+from cnnexp.config.composition import compose_config, load_config, plan_jobs
 from cnnexp.config.data import SyntheticConfig
 from cnnexp.config.hydra_driver import _jobs_checked, conf_dir, hydra_context
 from cnnexp.errors import UserError
@@ -462,7 +462,7 @@ def test_load_config_leaves_hydra_as_it_was() -> None:
     assert validated(compose_config(["seed=5"])).seed == 5  # in what the fixture of the file has set up
 
 
-def test_jobs_that_differ_in_values_are_composed_as_each_alone():
+def test_jobs_of_the_same_options_are_composed_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         ["experiment=frozen", "seed=1", "optimizer.learning_rate=0.1", "augmentation.seed=${seed}"],
         ["experiment=frozen", "seed=2", "optimizer.learning_rate=1e-3", "augmentation.seed=${seed}"],
@@ -475,17 +475,21 @@ def test_jobs_that_differ_in_values_are_composed_as_each_alone():
         ["experiment=baseline", "+tracking.tags.a=2", "seed=5"],
         ["experiment=baseline", "optimizer.schedule={name:cosine}"],
         ["experiment=baseline", "optimizer.schedule={warmup_epochs:1}"],
+        ["experiment=baseline"],
     ]
 
     def plain(config):
         return OmegaConf.to_container(config, resolve=True), validated(config)
 
     with hydra_context():
-        compose_job = JobComposer()
         for line in lines:
-            assert plain(compose_job(line)) == plain(compose_config(line)), line
+            with monkeypatch.context() as patch:
+                patch.setattr(hydra_driver, "_merged", {})
+                patch.setattr(hydra_driver, "_listed", {})
+                alone = plain(compose_config(line))
+            assert plain(compose_config(line)) == alone, line
         with pytest.raises(UserError, match=r"optimizer\.learning_rate=fast"):
-            compose_job(["experiment=frozen", "seed=1", "optimizer.learning_rate=fast", "augmentation.seed=3"])
+            compose_config(["experiment=frozen", "seed=1", "optimizer.learning_rate=fast", "augmentation.seed=3"])
 
 
 def test_jobs_are_not_composed_once_more_to_see_whether_they_can_be():

@@ -184,7 +184,8 @@ def test_groups_by_the_names_of_files(tmp_path: Path) -> None:
             assert split.groups == tuple(name.format(number // 4) for number in numbers)
     for pattern, said in (
         ("(", r"is no regular expression: missing \), unterminated subpattern"),
-        (r"P1\d_", "is not found in the paths of 40 of 48 images, as a/P0_0.png; a folder takes"),
+        (r"P1\d_", "finds no group in the paths of 40 of 48 images, as a/P0_0.png; a folder takes"),
+        (r"/(P1\d)?", "finds no group in the paths of 40 of 48 images, as a/P0_0.png; a folder takes"),
     ):
         with pytest.raises(UserError, match=rf"^dataset.group={re.escape(pattern)}: {said}"):
             folder(path=path, group=pattern)

@@ -7,13 +7,16 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from cnnexp.config import hydra_driver
 from cnnexp.config.composition import load_config
-from cnnexp.config.hydra_driver import _jobs_composed_once, hydra_context
+from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.runs.folder import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -21,12 +24,20 @@ CNNEXP = Path(__file__).resolve().parents[1] / "cnnexp"
 # private names of Hydra 1.3 that `hydra_driver` uses, with the parameters that it gives
 PRIVATE = {
     "hydra._internal.callbacks:Callbacks": ["config"],
-    "hydra._internal.config_loader_impl:get_overrides_dirname": ["overrides", "exclude_keys", "item_sep", "kv_sep"],
-    "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config": ["master_config", "sweep_overrides"],
+    "hydra._internal.config_loader_impl:ConfigLoaderImpl": ["config_search_path"],
+    "hydra._internal.config_loader_impl:ConfigLoaderImpl._compose_config_from_defaults_list": ["defaults", "repo"],
+    "hydra._internal.config_loader_impl:create_defaults_list": [
+        "repo",
+        "config_name",
+        "overrides_list",
+        "prepend_hydra",
+        "skip_missing",
+    ],
+    "hydra._internal.defaults_list:Overrides": ["repo", "overrides_list"],
     "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments": ["overrides", "max_batch_size"],
     "hydra._internal.core_plugins.file_config_source:FileConfigSource.load_config": ["self", "config_path"],
     "hydra._internal.sources_registry:SourcesRegistry.instance": [],
-    "hydra._internal.hydra:Hydra.create_main_hydra2": ["task_name", "config_search_path"],
+    "hydra._internal.hydra:Hydra": ["task_name", "config_loader"],
     "hydra._internal.hydra:Hydra.run": ["config_name", "task_function", "overrides"],
     "hydra._internal.hydra:Hydra.multirun": ["config_name", "task_function", "overrides"],
     "hydra._internal.utils:_run_hydra": ["args", "args_parser", "task_function", "config_path", "config_name"],
@@ -65,26 +76,30 @@ def test_jobs_of_a_sweep_get_the_config_that_hydra_gives_them(monkeypatch: pytes
         ["hydra.job.name=other", "seed=3"],
         ["optimizer.learning_rate=0.3", "seed=4"],
     ]
-    composed = []
-    real = ConfigLoaderImpl._load_configuration_impl
+    merged = []
+    real = ConfigLoaderImpl._compose_config_from_defaults_list
     monkeypatch.setattr(
         ConfigLoaderImpl,
-        "_load_configuration_impl",
-        lambda *given, **named: composed.append(named) or real(*given, **named),
+        "_compose_config_from_defaults_list",
+        lambda self, defaults, repo: merged.append(defaults) or real(self, defaults, repo),
     )
+    for cache in ("_merged", "_listed"):
+        monkeypatch.setattr(hydra_driver, cache, {})
     with hydra_context() as hydra:
         loader = hydra.config_loader
         master = loader.load_configuration("config", line, RunMode.MULTIRUN)
         place = master.hydra.sweep.dir
-        plain = [loader.load_sweep_config(master, job) for job in jobs]
-        assert len(composed) == 1 + len(jobs)
-        with _jobs_composed_once():
-            shared = [loader.load_sweep_config(master, job) for job in jobs]
-        assert len(composed) == 1 + len(jobs) + 3
+        shared = [loader.load_sweep_config(master, job) for job in jobs]
+        assert len(merged) == 3  # the line, and jobs with and without optimizer=sgd
+        monkeypatch.setattr(config_loader_impl, "create_defaults_list", create_defaults_list)
+        hydras_own = ConfigLoaderImpl(loader.config_search_path)
+        plain = [hydras_own.load_sweep_config(master, job) for job in jobs]
+        assert len(merged) == 3 + len(jobs)
     for one, other, job in zip(shared, plain, jobs, strict=True):
         assert one.hydra.sweep.dir == other.hydra.sweep.dir == place
         assert one.hydra.overrides.task == job[job[0].startswith("hydra") :]
         assert OmegaConf.to_container(one) == OmegaConf.to_container(other)
+        assert OmegaConf.get_type(one.optimizer) is OmegaConf.get_type(other.optimizer)
         assert all(OmegaConf.is_struct(each) and not OmegaConf.is_readonly(each.hydra) for each in (one, other))
     assert shared[1].hydra.sweep.subdir == "optimizer.learning_rate=0.2,seed=2"
 
@@ -96,7 +111,8 @@ def test_a_file_of_the_package_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp
     read = []
     real = FileConfigSource.load_config
     monkeypatch.setattr(FileConfigSource, "load_config", lambda *given: read.append(given[1]) or real(*given))
-    monkeypatch.setattr("cnnexp.config.hydra_driver._delivered", {})
+    for cache in ("_delivered", "_listed", "_merged"):
+        monkeypatch.setattr(hydra_driver, cache, {})
     line = ["experiment=mine", "backbone=vgg16"]
     for rate in ("0.1", "0.2"):
         own.write_text(f"# @package _global_\noptimizer:\n  learning_rate: {rate}\n")

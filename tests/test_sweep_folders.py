@@ -13,7 +13,7 @@ import pytest
 from made_runs import result
 from resuming import Run, folders, line, tracker
 
-from cnnexp.config.composition import JobComposer, job_subdirs, plan_jobs
+from cnnexp.config.composition import job_subdirs, plan_jobs
 from cnnexp.config.hydra_driver import hydra_context
 from cnnexp.errors import UserError
 from cnnexp.runs.folder import JOBS, SWEEP, RunFolder, SweepFolder, SweepManifest
@@ -23,7 +23,7 @@ DIRNAME = "hydra.sweep.subdir=${hydra.job.override_dirname}"
 
 def subdirs(*overrides: str) -> list[str]:
     with hydra_context():
-        return job_subdirs(plan_jobs(overrides, multirun=True), JobComposer())
+        return job_subdirs(plan_jobs(overrides, multirun=True))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
 from cnnexp.config.hydra_driver import (
-    SharedComposer,
     check_own_files,
     chosen_options,
     group_options,
@@ -63,22 +62,6 @@ def compose_config(overrides: Sequence[str], with_hydra: bool = False, name: str
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         line = _of_own_file(error) or _of_defaults(error, overrides) or _one_line(error, overrides)
         raise UserError(line) from error
-
-
-class JobComposer:
-    """`compose_config` for the jobs of a sweep, inside `hydra_context`."""
-
-    def __init__(self, name: str = "config") -> None:
-        self._alone = SharedComposer(lambda line: compose_config(line, name=name), _parse)
-        self._whole = SharedComposer(lambda line: compose_config(line, with_hydra=True, name=name), _parse)
-
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of one job."""
-        return self._alone(overrides)
-
-    def subdir(self, overrides: Sequence[str], number: int) -> str:
-        """The folder of job `number` of a sweep, below that of the sweep."""
-        return job_subdir(self._whole(overrides), number)
 
 
 def load_config(overrides: Sequence[str], config_dir: str | None = None) -> config.Config:
@@ -201,7 +184,7 @@ def _swept(overrides: Sequence[str]) -> list[str]:
     return [str(override.input_line) for override in swept]
 
 
-def job_subdirs(plan: CommandLineJobs, compose_job: JobComposer) -> list[str]:
+def job_subdirs(plan: CommandLineJobs) -> list[str]:
     """The folders of the jobs of a sweep, below that of the sweep, inside `hydra_context`.
 
     Raises:
@@ -216,7 +199,7 @@ def job_subdirs(plan: CommandLineJobs, compose_job: JobComposer) -> list[str]:
     first: dict[str, int] = {}
     for number, job in enumerate(plan.jobs):
         try:
-            subdir = compose_job.subdir(job, number)
+            subdir = job_subdir(compose_config(job, with_hydra=True, name=plan.name), number)
         except OmegaConfBaseException as error:
             raise UserError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
         place = os.path.normpath(subdir)

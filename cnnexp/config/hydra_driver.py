@@ -7,6 +7,7 @@ Hydra 1.3 offers `hydra.main`, which reads `sys.argv`, ends the process where a 
 import argparse
 import copy
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import fields
+from dataclasses import astuple, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -23,18 +24,20 @@ from typing import Any
 
 import yaml
 from hydra import version
+from hydra._internal import config_loader_impl
 from hydra._internal import utils as hydra_utils
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
 from hydra.conf import HydraConf
 from hydra.core import utils as hydra_core
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,7 +51,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from cnnexp import config
 from cnnexp.config.limits import check_place
@@ -61,6 +63,7 @@ warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/[\w/]+' is vali
 
 ROOT_GROUPS = ("experiment", "sweep", "debug")  # whose files change any key
 STAYS = "hydra.job.chdir=false"  # relative paths of the config count from where the command was given
+MOST_KEPT = 64  # choices of options that are kept merged in a process
 MOST_OF_HEADER = 512  # characters in which `# @package` is looked for, as Hydra does
 RECORDS = ("run.json", "result.json", "multirun.yaml")  # beside the config.yaml of a run, or of a sweep
 
@@ -127,6 +130,58 @@ def _check_package(group: str, values: DictConfig) -> None:
     own = {item.name for item in fields(config.SweepConfig)} if group == "sweep" else set()
     if group in ROOT_GROUPS and not (own and own.issuperset(map(str, values))):
         raise UserError(f"its first line must be `# @package _global_`; without it, its keys go below the key {group}")
+
+
+class CachingLoader(ConfigLoaderImpl):
+    """Hydra's loader, which merges the files of the same options once in a process; values are set anew each time.
+
+    That is most of composing. Files of the user's own are taken to stay as they are within one `hydra_context`.
+    """
+
+    contexts = itertools.count()
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository.context = next(self.contexts)  # type: ignore[attr-defined]
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        place = (_sources_of(repo), *map(astuple, defaults))
+        if place not in _merged:
+            _keep(_merged, place, super()._compose_config_from_defaults_list(defaults, repo))
+        return copy.deepcopy(_merged[place])
+
+
+_merged: dict[Any, DictConfig] = {}
+_listed: dict[Any, DefaultsList] = {}
+
+
+def _listed_once(
+    repo: Any, config_name: str | None, overrides_list: list[Override], prepend_hydra: bool, skip_missing: bool
+) -> DefaultsList:
+    """Hydra's `create_defaults_list`, which follows the same choices of options once in a process."""
+    given = Overrides(repo=repo, overrides_list=overrides_list)
+    values = set(map(id, given.config_overrides))
+    choices = tuple(override.input_line for override in overrides_list if id(override) not in values)
+    place = (_sources_of(repo), config_name, choices, prepend_hydra, skip_missing)
+    if place not in _listed:
+        _keep(_listed, place, create_defaults_list(repo, config_name, overrides_list, prepend_hydra, skip_missing))
+    return replace(_listed[place], config_overrides=given.config_overrides)
+
+
+config_loader_impl.create_defaults_list = _listed_once  # in a launcher's processes too
+
+
+def _sources_of(repo: Any) -> tuple[Any, ...]:
+    """What the files come from; those of the user's own are told apart by the context in which they are read."""
+    sources = [(source.scheme(), source.path) for source in repo.get_sources()]
+    own = any(scheme == "file" and path != str(conf_dir()) for scheme, path in sources)
+    return (repo.delegate.context if own else None, *sources)
+
+
+def _keep(cache: dict[Any, Any], place: Any, made: Any) -> None:
+    if len(cache) >= MOST_KEPT:  # of a search over many options
+        cache.clear()
+    cache[place] = made
 
 
 OwnFiles.__name__ = FileConfigSource.__name__  # Hydra takes two classes of one name for one, and keeps the first
@@ -207,7 +262,8 @@ def hydra_context(config_dir: str | None = None) -> Iterator[Hydra]:
     version.setbase("1.3")
     before = get_gh_backup()
     GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=search_path)
+    hydra = Hydra(task_name="train", config_loader=CachingLoader(search_path))
+    GlobalHydra.instance().initialize(hydra)
     try:
         yield hydra
     finally:
@@ -343,7 +399,7 @@ def run_single(task: Task, overrides: Sequence[str], config_dir: str | None, con
 def run_sweep(task: Task, overrides: Sequence[str], config_dir: str | None, config_name: str) -> None:
     """Let Hydra run the jobs of a sweep by its sweeper and launcher; `task` is called for each, maybe elsewhere."""
     line = [*overrides, "hydra.mode=MULTIRUN", STAYS]
-    with hydra_context(config_dir) as hydra, _jobs_checked(), _jobs_composed_once(), _redacted():
+    with hydra_context(config_dir) as hydra, _jobs_checked(), _redacted():
         hydra.multirun(config_name=config_name, task_function=task, overrides=line)
 
 
@@ -441,23 +497,6 @@ def _jobs_checked() -> Iterator[None]:
         yield
     finally:
         Sweeper.validate_batch_is_legal = real  # type: ignore[method-assign]
-
-
-@contextmanager
-def _jobs_composed_once() -> Iterator[None]:
-    """While Hydra runs the jobs of a sweep in this process, those that differ in values alone are composed once."""
-    real = ConfigLoaderImpl.load_sweep_config
-    composers: dict[int, SharedComposer] = {}
-
-    def load(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        made = SharedComposer(lambda line: real(loader, master_config, list(line)))
-        return composers.setdefault(id(master_config), made)(sweep_overrides)
-
-    ConfigLoaderImpl.load_sweep_config = load  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        ConfigLoaderImpl.load_sweep_config = real  # type: ignore[method-assign]
 
 
 class LightResults(Callback):
@@ -561,55 +600,6 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     return parser.parse_overrides(list(overrides))
-
-
-class SharedComposer:
-    """Composes the jobs of a sweep, inside `hydra_context`.
-
-    Those that choose the same options and differ in values alone are composed once, and get their values as Hydra sets
-    them: composing takes a third of a second.
-    """
-
-    def __init__(
-        self,
-        compose: Callable[[Sequence[str]], DictConfig],
-        parse: Callable[[Sequence[str]], list[Override]] = parse_overrides,
-    ) -> None:
-        """Args:
-        compose: the whole configuration of one job, with or without the node `hydra`, from its overrides.
-        parse: reads these.
-        """
-        self.compose, self.parse = compose, parse
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of one job."""
-        parsed = self.parse(overrides)
-        values = [override for override in parsed if _is_value(override)]
-        options = tuple(f"{o.key_or_group}=" if o in values else str(o.input_line) for o in parsed)
-        if options not in self._composed:
-            self._composed[options] = self.compose(overrides)
-            return copy.deepcopy(self._composed[options])
-        composed = copy.deepcopy(self._composed[options])
-        try:
-            for override in values:
-                OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:
-            return self.compose(overrides)  # which says what is wrong
-        if "hydra" in composed:
-            job, own = composed.hydra.job, [override for override in parsed if not override.is_hydra_override()]
-            with read_write(composed.hydra), open_dict(composed.hydra):
-                job.override_dirname = get_overrides_dirname(own, **job.config.override_dirname)
-                composed.hydra.overrides.task = [override.input_line for override in own]
-        return composed
-
-
-def _is_value(override: Override) -> bool:
-    """Whether it replaces a value, and neither chooses an option nor adds, merges or takes away keys."""
-    key = override.key_or_group
-    plain = not (override.is_add() or override.is_delete() or override.is_force_add() or override.package)
-    alone = plain and not key.startswith("hydra") and "/" not in key and not is_group(key)
-    return alone and not isinstance(override.value(), dict)
 
 
 def is_group(name: str) -> bool:

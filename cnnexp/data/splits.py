@@ -41,21 +41,22 @@ def grouped(images: LabelledFiles, pattern: str) -> LabelledFiles:
     The name of the group is what its first parentheses match, or the whole.
 
     Raises:
-        UserError: it is none, or is not found in a path.
+        UserError: it is none, or gives an image no group.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(f"dataset.group={pattern}: is no regular expression: {error}") from error
-    found = [compiled.search(name) for name in images.ids]
-    if None in found:
-        number, first = found.count(None), images.ids[found.index(None)]
+    part = min(compiled.groups, 1)
+    found = [match and match[part] for match in map(compiled.search, images.ids)]
+    missing = [name for name, group in zip(images.ids, found, strict=True) if not group]
+    if missing:
         raise UserError(
-            f"dataset.group={pattern}: is not found in the paths of {number} of {len(found)} images, as {first}; a "
-            "folder takes a regular expression on the path, as '([^/]*)_', a CSV file the name of a column"
+            f"dataset.group={pattern}: finds no group in the paths of {len(missing)} of {len(found)} images, as "
+            f"{missing[0]}; a folder takes a regular expression on the path, as '([^/]*)_', a CSV file the name of a "
+            "column"
         )
-    names = (match[1 if compiled.groups else 0] for match in found if match)
-    return replace(images, groups=tuple(name or "" for name in names))
+    return replace(images, groups=tuple(map(str, found)))
 
 
 def divide(

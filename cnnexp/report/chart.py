@@ -192,8 +192,8 @@ def _write_steps(axes: Axes, comparison: Comparison) -> None:
         colour = MUTED if not sure else GREEN if better else RED
         text = difference(comparison.metric, step.gain, comparison.decimals)
         axes.text(0.02, place - LANE, text, va="center_baseline", color=colour, fontsize=17)
-        if step.p_value is not None:
-            p = p_text(step.p_value)
+        if step.p_holm is not None:  # the one that decides the colour
+            p = p_text(step.p_holm)
             text = f"p {p}" if p.startswith("<") else f"p = {p}"
             axes.text(0.02, place + 0.22, text, va="center", color=MUTED, fontsize=11)
 

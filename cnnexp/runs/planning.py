@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, validated
-from cnnexp.config.composition import CommandLineJobs, JobComposer, job_subdirs, order_jobs, plan_jobs
+from cnnexp.config.composition import CommandLineJobs, compose_config, job_subdirs, order_jobs, plan_jobs
 from cnnexp.config.hydra_driver import check_launcher, hydra_context, own_overrides
 from cnnexp.console import progress, redact, say
 from cnnexp.errors import UserError
@@ -37,18 +37,17 @@ def check_line(overrides: list[str], multirun: bool, config_dir: str | None, con
     with hydra_context(config_dir):
         plan = plan_jobs(overrides, multirun, config_name)
         plan.config_dir = config_dir
-        compose_job = JobComposer(config_name)
         jobs = plan.jobs
         if plan.multirun:
             check_launcher(plan.shared)
             jobs = check_search(plan) if is_search(plan.shared.hydra) else jobs
         for job in progress(list(reversed(jobs)), "checking jobs"):
-            composed = compose_job(job) if plan.multirun else plan.composed
+            composed = compose_config(job, name=config_name) if plan.multirun else plan.composed
             assert composed is not None
             validated(composed)
             plan.composed = composed if plan.jobs else plan.composed
         if plan.multirun:
-            plan.subdirs = job_subdirs(plan, compose_job)
+            plan.subdirs = job_subdirs(plan)
     return plan
 
 
@@ -141,7 +140,7 @@ def _order_as_then(plan: CommandLineJobs, then: list[str]) -> None:
     if ordered != plan.overrides:
         with hydra_context(plan.config_dir):
             order_jobs(plan, ordered)
-            plan.subdirs = job_subdirs(plan, JobComposer(plan.name))
+            plan.subdirs = job_subdirs(plan)
 
 
 def job_folder(plan: CommandLineJobs, sweep: Path, number: int) -> RunFolder:
@@ -281,8 +280,7 @@ def _compose(plan: CommandLineJobs) -> list[DictConfig]:
         assert plan.composed is not None
         return [plan.composed]
     with hydra_context(plan.config_dir):
-        compose_job = JobComposer(plan.name)
-        return [compose_job(job) for job in plan.jobs]
+        return [compose_config(job, name=plan.name) for job in plan.jobs]
 
 
 def _hash(composed: DictConfig) -> str:
