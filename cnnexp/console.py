@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -280,7 +280,19 @@ def shorten(text: str, longest: int) -> str:
 
 def show_markdown(text: str) -> None:
     """Show a page on a terminal, in its pager; anywhere else as it is written."""
-    from rich.markdown import Markdown
+    from rich.markdown import Markdown, TableElement
+
+    class FoldingTable(TableElement):
+        """Rich's, which would leave out the end of a word that is wider than its column."""
+
+        def __rich_console__(self, console: Any, options: Any) -> Any:
+            rows = self.body.rows if self.body else []
+            for cell in (cell for row in rows for cell in row.cells):
+                cell.content.overflow = "fold"
+            yield from super().__rich_console__(console, options)
+
+    class Page(Markdown):
+        elements: ClassVar = {**Markdown.elements, "table_open": FoldingTable}
 
     console = stdout()
     if not console.is_terminal:
@@ -288,7 +300,7 @@ def show_markdown(text: str) -> None:
         return
     os.environ.setdefault("LESS", "-RFX")  # colours; and no pager where the page fits the screen
     with console.pager(styles=True):
-        console.print(Markdown(text))
+        console.print(Page(text))
 
 
 class EpochProgress:

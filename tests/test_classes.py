@@ -1,6 +1,7 @@
 """The report of each class: its rows, its file, the weakest one, its picture."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def test_rows_and_file_by_hand(tmp_path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert lines[1]["class"] == "class 1" and float(lines[1]["recall_low"]) == low
     assert lines[2]["recall"] == "0.0" and lines[2]["recall_low"] == ""
+
+
+def test_a_class_of_groups_that_are_all_found_has_no_interval() -> None:
+    rows = class_rows(replace(guesses(np.eye(2)[[0, 0, 1, 1]], np.array([0, 0, 1, 1])), groups=np.array(list("aabb"))))
+    assert rows[0].intervals["recall"] is None
+    assert weakest_line(rows) == "weakest class: class 0, of 2 images 100 % are found"
 
 
 def test_metrics_of_classes_with_odd_names_stay_apart() -> None:

@@ -1,8 +1,10 @@
 """What is printed: plain lines into a file or pipe, live bars on a terminal."""
 
 import io
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from rich.console import Console
@@ -16,6 +18,7 @@ from cnnexp.console import (
     say,
     shorten,
     shorten_all,
+    show_markdown,
     table,
     visible,
     warn,
@@ -67,6 +70,14 @@ def test_progress_yields_every_item_in_order(capsys: pytest.CaptureFixture[str])
     assert list(progress(iter("ab"), "spelling", total=2)) == ["a", "b"]
     assert list(progress([], "nothing")) == []
     assert capsys.readouterr().out == ""  # done within ten seconds
+
+
+def test_a_page_loses_no_part_of_a_long_word(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    word = "loss.class_weight.of_a_long_key_" * 3
+    monkeypatch.setattr("rich.console.Console.pager", lambda *_, **__: nullcontext())
+    show_markdown(f"| key | what it is |\n|---|---|\n| `{word}` | {'weights ' * 20} |\n")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert "…" not in shown and word in "".join(line.strip().partition(" ")[0] for line in shown.splitlines()[3:])
 
 
 def test_progress_without_a_terminal_says_a_line_every_ten_seconds(

@@ -89,6 +89,7 @@ def test_directions_and_meanings() -> None:
     for name, figure in FIGURES.items():
         assert figure.name == name and figure.meaning and "\n" not in figure.meaning
         assert all(rises(place + name) == figure.rises == (name not in falling) for place in ("val/", "final/val_"))
+    assert rises("val/piece") and rises("test/lossless") and not rises("val/my_ece") and not rises("ece")
     assert rises("val/acc") and rises("train/acc") and not rises("val/loss") and not rises("train/loss")
 
 

@@ -124,6 +124,13 @@ def test_tosses_equal_all_swaps(name: str, seeds: tuple[int, int]) -> None:
     assert found == p_value(one, other)  # always the same tosses
 
 
+@pytest.mark.parametrize("name", ["acc", "f1_macro", "balanced_acc", "mcc", "roc_auc", "log_loss"])
+def test_variants_that_answer_all_alike_do_not_differ(name: str) -> None:
+    for letters in (("RRWR",), ("RRWR", "RWRR")):
+        same = measured(name, *letters)
+        assert p_value(same, same) == 1.0
+
+
 def test_what_has_no_p_value() -> None:
     assert p_value(measured("ece", "RRWW"), measured("ece", "RRRW")) is None
     assert gain_interval(measured("ece", "RRWW"), measured("ece", "RRRW")) is None

@@ -289,7 +289,9 @@ def test_chart_has_no_overlapping_words(tmp_path: Path, seeds: int, prefix: str,
 def test_chart_shows_the_figures(tmp_path: Path) -> None:
     comparison = progression(tmp_path, seeds=2)
     shown = texts(progression_figure(comparison, "A long title, " * 10))
-    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "p = 0.50", "3 h 20 min", "9.2 M", "1.3 k"} <= set(shown)
+    assert {"74.4 ± 0.3", "73.3", "98.8 ± 0.3", "+8.1", "3 h 20 min", "9.2 M", "1.3 k"} <= set(shown)
+    step = comparison.rows[1].step
+    assert step and step.p_value == 0.5 and "p = 1.00" in shown and "p = 0.50" not in shown  # Holm's, of six tests
     assert {"single seeds", "published", "test accuracy on 1,000 images"} <= set(shown)
     plain = texts(progression_figure(summarise([result("alone", 0.9)]), "one"))
     assert "90.0" in plain and not {"single seeds", "published"} & set(plain)

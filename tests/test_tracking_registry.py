@@ -36,10 +36,11 @@ def record(tracker: Tracker) -> Record:
 
     def run(accuracy: float | None, model: bool = True, status: Any = "FINISHED", **others: Any) -> str:
         tags = {"data_digest": others.get("digest", "d"), "overrides": "seed=1", "sweep_id": ""}
-        params = {"tracking.register": others.get("register", "null")}
+        params = {"tracking.register": others.get("register", "null"), **others.get("params", {})}
         run_id = tracker.start_run(others.get("name", "frozen"), params, tags, others.get("parent"))
         if accuracy is not None:
-            tracker.log_metrics({"val/acc": 0.1, "final/val_acc": accuracy, "test/acc": 1 - accuracy}, step=0)
+            figures = {"val/acc": 0.1, "final/val_acc": accuracy, "test/acc": 1 - accuracy}
+            tracker.log_metrics(figures | others.get("figures", {}), step=0)
         if model:
             client = tracker.client()
             entry = client.create_logged_model(tracker._experiment_id, name="model", source_run_id=run_id)
@@ -86,6 +87,25 @@ def test_the_alias_moves_to_what_is_better(tracker: Tracker, record: Record) -> 
     assert tracker.register(record(0.8), "alias").best == (
         "models:/alias@best is this version: validation accuracy 0.8000, version 4 had 0.7000"
     )
+
+
+def test_the_alias_goes_by_the_monitored_figure(tracker: Tracker, record: Record) -> None:
+    """Whatever the validation accuracy says; versions that were chosen by another figure are not compared."""
+
+    def registered(name: str, monitor: str, value: float, accuracy: float) -> str:
+        figures = {monitor.replace("val/", "final/val_"): value}
+        return tracker.register(record(accuracy, params={"trainer.monitor": monitor}, figures=figures), name).best
+
+    assert registered("by f1", "val/f1_macro", 0.5, 0.9).endswith("is this version, the first")
+    assert registered("by f1", "val/f1_macro", 0.6, 0.8).endswith(
+        "is this version: val/f1_macro 0.6000, version 1 had 0.5000"
+    )
+    assert "stays with version 2: val/f1_macro 0.6000" in registered("by f1", "val/f1_macro", 0.55, 0.99)
+    assert tracker.register(record(0.99), "by f1").best.endswith(
+        "stays with version 2, which was chosen by val/f1_macro"
+    )
+    assert registered("by brier", "val/brier", 0.3, 0.5).endswith("the first")
+    assert "is this version: val/brier 0.2000" in registered("by brier", "val/brier", 0.2, 0.4)
 
 
 def test_a_version_is_read_back_as_its_run(tracker: Tracker, record: Record, uri: str) -> None:
@@ -160,7 +180,9 @@ def test_a_sweep_without_a_model_says_so(record: Record, parent: Sweep, capsys: 
 def test_the_best_run_is_a_finished_one(tracker: Tracker, record: Record) -> None:
     for accuracy, status in ((None, "FINISHED"), (float("nan"), "FINISHED"), (0.9, "KILLED")):
         record(accuracy, model=False, status=status)
-    assert best_run(tracker.find_runs()) is None
-    expected = record(0.3, model=False)
-    found = best_run(tracker.find_runs())
-    assert found is not None and found.run_id == expected
+    assert best_run(tracker.find_runs(), "val/acc") is None
+    expected = record(0.3, model=False, figures={"final/val_loss": 0.4})
+    other = record(0.2, model=False, figures={"final/val_loss": 0.3})
+    for monitor, run_id in (("val/acc", expected), ("val/loss", other)):
+        found = best_run(tracker.find_runs(), monitor)
+        assert found is not None and found.run_id == run_id

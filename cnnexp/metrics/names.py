@@ -26,7 +26,7 @@ FIGURE_NAMES = (
     "top5_acc",
 )
 MONITORED = (VAL_ACC, VAL_LOSS, TRAIN_ACC, TRAIN_LOSS, *(f"val/{name}" for name in FIGURE_NAMES[1:]))
-FALLING = ("loss", "error", "brier", "ece")  # how the names of those end that are the better the lower they are
+FALLING = re.compile(r"(loss|error|(\b|_)(brier|ece))$")  # the names of those that are better when lower
 
 # of the weights that were kept
 FINAL_VAL_LOSS, FINAL_VAL_ACC = "final/val_loss", "final/val_acc"
@@ -90,7 +90,7 @@ def current_figures(figures: Mapping[str, float]) -> dict[str, float]:
 
 def rises(name: str) -> bool:
     """Whether a figure is the better the higher it is."""
-    return not name.endswith(FALLING)
+    return not FALLING.search(name)
 
 
 def figure_of(monitor: str) -> str | None:

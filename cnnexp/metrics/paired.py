@@ -208,7 +208,7 @@ def _swapped(older: Measured, newer: Measured) -> Callable[[np.ndarray], np.ndar
     is_class = given[:, :, np.newaxis, unlike] == np.arange(number)[:, np.newaxis]
     answered = is_class[:, 1].astype(np.float32) - is_class[:, 0]
     right = answered * (newer.labels[unlike] == np.arange(number)[:, np.newaxis])
-    moved = np.stack([right, answered], axis=1).reshape(-1, len(unlike))  # (times 2 K, unlike)
+    moved = np.stack([right, answered], axis=1).reshape(2 * times * number, len(unlike))
     whole = [[counts(newer.labels, predicted, number) for predicted in pair] for pair in given]
     old, new = (Counts(*(np.array([pair[at] for pair in whole])[:, :, np.newaxis].swapaxes(0, 1))) for at in (0, 1))
 

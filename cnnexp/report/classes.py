@@ -69,8 +69,9 @@ def weakest(rows: Sequence[ClassRow]) -> ClassRow:
 def weakest_line(rows: Sequence[ClassRow]) -> str:
     """`weakest class: trash, of 34 images 62 % are found (45 to 77 %)`"""
     row = weakest(rows)
-    low, high = row.intervals["recall"] or (0.0, 1.0)
-    share = f"{100 * row.values['recall']:.0f} % are found ({100 * low:.0f} to {100 * high:.0f} %)"
+    interval = row.intervals["recall"]  # of groups that are all found there is none
+    between = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)" if interval else ""
+    share = f"{100 * row.values['recall']:.0f} % are found{between}"
     return f"weakest class: {row.name}, of {row.support:,} images {share}"
 
 

@@ -267,7 +267,7 @@ def _register_best(sweep: Sweep) -> None:
     for name in names:
         if name == "null":
             continue
-        best = best_run(run for run in runs if run.params.get("tracking.register") == name)
+        best = best_run([run for run in runs if run.params.get("tracking.register") == name], sweep.monitor)
         try:
             if best is None:
                 raise UserError(f"tracking.register={name}: no job finished, so there is no model to register")

@@ -1,6 +1,6 @@
 """The model registry: numbered versions of a named model, the best of which carries the alias `best`.
 
-Which version is the best is decided by its validation accuracy, never by the test images.
+Which version is the best is decided by its monitored figure, `trainer.monitor`, never by the test images.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnnexp.console import redact
 from cnnexp.errors import UserError, first_line
 from cnnexp.formats import number
-from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC
+from cnnexp.metrics.names import FINAL_VAL_ACC, TEST_ACC, VAL_ACC, final, is_better, rises
 from cnnexp.tracking.record import MAX_VALUE
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ALIAS = "best"
 SCHEME = "models:/"
 VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, by which MLflow's UI leads to its registered versions
+MONITOR, MONITORED = "monitor", "monitored"  # of a version that was not chosen by its validation accuracy
 KEPT_TAGS = ("overrides", "config_hash", "data_digest", "sweep_id", "git_commit")
 
 
@@ -39,16 +40,18 @@ class Registered:
         return f"{SCHEME}{self.name}/{self.version}"
 
 
-def best_run(runs: Iterable["RunInfo"]) -> "RunInfo | None":
-    """The finished run with the highest validation accuracy, the first of equals; None where there is none."""
-    finished = [run for run in runs if run.status == "FINISHED" and math.isfinite(_accuracy(run))]
-    return max(finished, key=_accuracy, default=None)
+def best_run(runs: Iterable["RunInfo"], monitor: str) -> "RunInfo | None":
+    """The finished run whose figure `monitor` is the best, the first of equals; None where there is none."""
+    figures = [(run, run.metrics.get(final(monitor), math.nan)) for run in runs if run.status == "FINISHED"]
+    finite = [(run, figure if rises(monitor) else -figure) for run, figure in figures if math.isfinite(figure)]
+    return max(finite, key=lambda one: one[1], default=(None, 0.0))[0]
 
 
 def register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
     """Make a logged model the next version of `name`, and move the alias to it if it is better.
 
-    Better means a higher validation accuracy on the same data set than the version that has the alias.
+    Better means a better figure `trainer.monitor` on the same data set than the version that has the alias, which was
+    chosen by the same figure.
 
     Args:
         client: an `mlflow.MlflowClient`.
@@ -74,6 +77,9 @@ def _register(client: Any, run: "RunInfo", model: Any, name: str) -> Registered:
     for key, metric in (("val_acc", FINAL_VAL_ACC), ("test_acc", TEST_ACC)):
         if metric in run.metrics:
             tags[key] = repr(run.metrics[metric])
+    monitor = run.params.get("trainer.monitor", VAL_ACC)
+    if monitor != VAL_ACC:
+        tags |= {MONITOR: monitor, MONITORED: repr(run.metrics.get(final(monitor), math.nan))}
     holder = _holder(client, name)
     version = client.create_model_version(
         name, model.artifact_location, run.run_id, tags, description=_description(run), model_id=model.model_id
@@ -113,10 +119,6 @@ def run_of_version(client: Any, text: str) -> str:
     return str(found.run_id)
 
 
-def _accuracy(run: "RunInfo") -> float:
-    return run.metrics.get(FINAL_VAL_ACC, math.nan)
-
-
 def _make(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name, description="Takes raw RGB images, puts out class probabilities.")
@@ -133,21 +135,26 @@ def _holder(client: Any, name: str) -> Any:
 
 def _better(tags: dict[str, str], holder: Any) -> tuple[bool, str]:
     """Whether the alias moves to the version with these tags, and in words where it is now."""
-    accuracy = _told_accuracy(tags)
+    monitor, figure = _told_figure(tags)
     if holder is None:
         return True, "is this version, the first"
-    kept = _told_accuracy(holder.tags)
+    same, kept = _told_figure(holder.tags)
     stays = f"stays with version {holder.version}"
     if holder.tags.get("data_digest") != tags.get("data_digest"):
         return False, f"{stays}, which was validated on other data"
-    if accuracy > kept or math.isnan(kept):
-        return True, f"is this version: validation accuracy {accuracy:.4f}, version {holder.version} had {kept:.4f}"
-    return False, f"{stays}: validation accuracy {kept:.4f}, this version has {accuracy:.4f}"
+    if monitor != same:
+        return False, f"{stays}, which was chosen by {same}"
+    what = "validation accuracy" if monitor == VAL_ACC else monitor
+    if is_better(monitor, figure, kept) or math.isnan(kept):
+        return True, f"is this version: {what} {figure:.4f}, version {holder.version} had {kept:.4f}"
+    return False, f"{stays}: {what} {kept:.4f}, this version has {figure:.4f}"
 
 
-def _told_accuracy(tags: dict[str, str]) -> float:
-    found = number(tags.get("val_acc"), float)
-    return math.nan if found is None else found
+def _told_figure(tags: dict[str, str]) -> tuple[str, float]:
+    """The name of the figure by which a version is compared, and its value."""
+    monitor = tags.get(MONITOR, VAL_ACC)
+    found = number(tags.get(MONITORED if MONITOR in tags else "val_acc"), float)
+    return monitor, math.nan if found is None else found
 
 
 def _description(run: "RunInfo") -> str:
