@@ -60,7 +60,7 @@ class Built(NamedTuple):
     network: Network
 
 
-LARGE = pytest.param("inception_resnet_v2", marks=pytest.mark.slow)
+LARGE = pytest.param("inception_resnet_v2", marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module", params=[LARGE if name == "inception_resnet_v2" else name for name in CASES])

@@ -168,6 +168,7 @@ def test_runs_that_differ_only_in_the_seed_share_a_name() -> None:
 
 
 @pytest.mark.trains
+@pytest.mark.long
 def test_the_number_of_loader_threads_changes_nothing(cnnexp: Run, photos: Path, tmp_path: Path) -> None:
     """Files that are decoded anew for each batch, augmented in every way; the probabilities agree to the last digit."""
     line = [*TRAIN, f"dataset.path={photos}", "augmentation=strong"]

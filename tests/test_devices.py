@@ -41,6 +41,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
 
 @pytest.mark.trains
 @pytest.mark.parametrize("case", ["plain", "averaged", "classes", "cached", "resumed"])
+@pytest.mark.long
 def test_two_devices_train_as_one(trainings: dict[str, list[dict[str, Any]]], case: str) -> None:
     one, two = trainings[case]
     for name, figures in one["figures"].items():
@@ -59,6 +60,7 @@ def test_a_batch_that_does_not_divide_trains_the_same(trainings: dict[str, list[
 
 
 @pytest.mark.trains
+@pytest.mark.long
 def test_a_run_on_two_devices_is_recorded_whole(tmp_path: Path, drawn_root: Path) -> None:
     line = [sys.executable, "-c", "from cnnexp.cli import main; raise SystemExit(main())"]
     line += ["train", "experiment=demo/finetuned", "dataset=synthetic", "debug=smoke", f"paths.data={drawn_root}"]

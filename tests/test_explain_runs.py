@@ -41,7 +41,7 @@ def jobs(sweep: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-@pytest.mark.parametrize("log_model", [True, False])
+@pytest.mark.parametrize("log_model", [pytest.param(True, marks=pytest.mark.long), False])
 def test_of_a_grid_the_chosen_job_alone_is_explained(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, log_model: bool
 ) -> None:
@@ -72,6 +72,7 @@ def test_a_run_of_its_own_and_the_jobs_of_a_progression_are_explained(
     assert len(list((tmp_path / "outputs" / "runs" / "s").glob(f"*/{HEAT_MAPS}"))) == 4
 
 
+@pytest.mark.long
 def test_a_finished_run_is_explained_as_if_it_had_been_at_once(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     """Pictures and figures are those of a run that explained itself, with flip averaging too."""
     plain = line(drawn_root, "trainer.flip_averaging=true")
@@ -95,6 +96,7 @@ def test_a_finished_run_is_explained_as_if_it_had_been_at_once(cnnexp: Run, draw
     assert len(client().get_metric_history(later, "explain/chance")) == 1
 
 
+@pytest.mark.long
 def test_a_reproduction_explains_what_was_explained(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     """The chosen job of a grid is reproduced with its heat maps, another one without."""
     swept = ["optimizer.learning_rate=1e-9,0.01", "trainer.monitor=val/loss", "hydra.sweep.dir=outputs/runs/s"]

@@ -191,7 +191,7 @@ def test_own_components_train(line: str, cnnexp: Run, tmp_path: Path, mine: Path
 
 
 @pytest.mark.trains
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_readme_on_ones_own_photos(cnnexp: Run, tmp_path: Path, drawn_root: Path, no_training: None) -> None:
     """Line after line, with a trainer that trains nothing and the networks of a smoke run."""
     drawn = next(drawn_root.rglob("train"))

@@ -216,7 +216,7 @@ def test_a_renewed_network_equals_a_fresh_one() -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(fresh[1], fresh[2], strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_equals_processes_of_their_own(tmp_path: Path) -> None:
     """The third job of a sweep, and the same in a process that does nothing else: predictions to the last byte."""
     line = [*LINE, "tracking.explain=false", f"paths.root={tmp_path}", "optimizer.learning_rate=0.003"]

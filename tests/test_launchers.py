@@ -80,7 +80,7 @@ def test_launchers_give_the_same(
 
 
 @pytest.mark.trains
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_whose_process_is_killed_fails_alone(cnnexp: Run, tmp_path: Path) -> None:
     (tmp_path / "deadly").touch()
     given = ["train", "-m", "debug=smoke", "dataset=custom", "dataset._target_=deadly.pictures"]

@@ -91,7 +91,13 @@ def of_cats_and_dogs(root: Path) -> tuple[Config, Dataset, np.ndarray]:
     return config, dataset, read_masks(dataset.masks, dataset.test.ids, config.dataset.image_size)
 
 
-@pytest.fixture(scope="module", params=[of_stripes, pytest.param(of_cats_and_dogs, marks=pytest.mark.campaign)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(of_stripes, marks=pytest.mark.long),
+        pytest.param(of_cats_and_dogs, marks=pytest.mark.campaign),
+    ],
+)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     config, dataset, masks = request.param(tmp_path_factory.mktemp("localisation"))
     prepare_tensorflow(config.seed, deterministic=False)

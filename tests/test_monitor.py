@@ -30,6 +30,7 @@ LINE = (
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_the_jobs_of_a_sweep_are_ranked_by_their_f1(cnnexp: Run, tmp_path: Path) -> None:
     code, _, err = cnnexp("train", "-m", *LINE, "trainer.monitor=val/f1_macro", "seed=1,2,3", "sweep.report=grid")
     assert code == 0, err

@@ -150,7 +150,7 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_commands_on_a_copy(cnnexp: Run, tmp_path: Path, no_training: None) -> None:
     assert cnnexp("train", "-m", *SMOKE, "seed=0,1", "paths.root=one")[0] == 0
     one, two = tmp_path / "one", tmp_path / "two"

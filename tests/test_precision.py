@@ -132,6 +132,7 @@ def test_cached_features_train_as_images_do(tmp_path: Path) -> None:
     np.testing.assert_allclose(losses(found[0]), losses(found[1]), rtol=0.01)
 
 
+@pytest.mark.long
 def test_a_run_in_mixed_precision_is_recorded_explained_and_reproduced(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

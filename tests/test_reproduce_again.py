@@ -93,6 +93,7 @@ def test_a_folder_of_another_place_says_so(cnnexp: Run, drawn_root: Path, tmp_pa
     assert cnnexp("reproduce", str(folder), "paths.root=there", f"paths.data={drawn_root}")[0] == 0
 
 
+@pytest.mark.long
 def test_a_sweep_has_one_verdict(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +140,9 @@ def test_a_variation_is_no_failure_and_latest_is_the_original(cnnexp: Run, drawn
 # ------------------------------------------------------------------------------------------- goes on
 
 
-@pytest.mark.parametrize("more", [[], ["seed=4"]], ids=["reproduction", "variation"])
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(["seed=4"], marks=pytest.mark.long)], ids=["reproduction", "variation"]
+)
 def test_an_interrupted_one_goes_on(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None], more: list[str]
 ) -> None:
@@ -162,6 +165,7 @@ def test_an_interrupted_one_goes_on(
     assert not list(tmp_path.rglob(f"{REPRODUCTION}*"))
 
 
+@pytest.mark.long
 def test_one_that_was_killed_goes_on(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +192,7 @@ def test_one_that_was_killed_goes_on(
     assert made(tmp_path)[-1].tags["reproduction"] == "agrees"
 
 
+@pytest.mark.long
 def test_a_sweep_that_was_stopped_goes_on_at_its_job(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +225,7 @@ def test_a_refused_one_leaves_nothing(cnnexp: Run, drawn_root: Path, tmp_path: P
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []
 
 
+@pytest.mark.long
 def test_the_advice_for_a_stopped_run_and_sweep_works(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None]
 ) -> None:
@@ -309,6 +315,7 @@ def test_params_make_a_line_that_composes_the_same(overrides: list[str]) -> None
     assert len(made_of) <= len(SCHEMAS) + len(OPTIONS) + 15  # options, and not each value by itself
 
 
+@pytest.mark.long
 def test_a_line_without_the_file_and_without_the_tag(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     given = line(drawn_root, "experiment=baseline", "name='it is 5 o%clock'")
     assert cnnexp(*given)[0] == 0

@@ -17,7 +17,7 @@ from cnnexp.runs.folder import result_affecting
 pytestmark = pytest.mark.trains
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_with_a_failed_and_a_killed_job_is_finished_by_the_same_line(
     cnnexp: Run, drawn_root: Path, tmp_path: Path
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_job_of_a_version_that_had_fewer_keys_is_done(cnnexp: Run, drawn_root:
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize(("policy", "started"), [("continue", 3), ("stop", 1)])
+@pytest.mark.parametrize(("policy", "started"), [pytest.param("continue", 3, marks=pytest.mark.long), ("stop", 1)])
 def test_on_failure(
     cnnexp: Run, drawn_root: Path, interrupted: Callable[..., None], tmp_path: Path, policy: str, started: int
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_job_that_stands_twice_in_a_line_is_counted_once(cnnexp: Run, drawn_ro
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_what_is_not_equal_or_not_there_is_trained(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_what_is_not_equal_or_not_there_is_trained(
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_a_sweep_elsewhere_is_known_to_the_store(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     assert cnnexp("train", *small(drawn_root, "seed=0,1", "hydra.sweep.dir=a"))[0] == 0
     code, out, _ = cnnexp("train", *small(drawn_root, "seed=1,2", "hydra.sweep.dir=b"))
@@ -185,6 +187,7 @@ def _results(folder: Path) -> list[Any]:
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_a_taking_that_was_stopped_goes_on(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +207,7 @@ def test_a_taking_that_was_stopped_goes_on(
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_what_was_taken_is_trained_where_the_original_is_gone(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
     assert cnnexp("train", *small(drawn_root, "seed=0,2"))[0] == 0
@@ -236,6 +240,7 @@ def test_best_and_registered_model_are_those_of_the_original(
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_a_sweep_that_was_deleted_is_begun_anew(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
     assert cnnexp("train", *small(drawn_root, "seed=5,6", "hydra.sweep.dir=fixed"))[0] == 0
@@ -249,6 +254,7 @@ def test_a_sweep_that_was_deleted_is_begun_anew(cnnexp: Run, drawn_root: Path, t
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_a_launcher_takes_what_is_done_too(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     assert cnnexp("train", *small(drawn_root, "seed=0,1"))[0] == 0
     elsewhere = ["hydra/launcher=joblib", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
@@ -262,6 +268,7 @@ def test_a_launcher_takes_what_is_done_too(cnnexp: Run, drawn_root: Path, tmp_pa
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_a_search_takes_only_its_own(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     assert cnnexp("train", *small(drawn_root, "optimizer=sgd,adam"))[0] == 0
@@ -275,6 +282,7 @@ def test_a_search_takes_only_its_own(cnnexp: Run, drawn_root: Path, tmp_path: Pa
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.long
 def test_what_cannot_be_taken_is_trained(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def test_ready_spaces(name: str) -> None:
 
 @pytest.mark.trains
 @pytest.mark.pictures
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_search_goes_on_and_asks_for_the_same(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     given = ["-m", SEARCH, "debug=smoke", "dataset=synthetic", f"paths.data={drawn_root}", "hydra.sweeper.n_trials=4"]
     given += ["dataset.image_size=48", "tracking.log_model=false"]

@@ -15,7 +15,7 @@ import pytest
 
 from cnnexp.tracking.mlflow import Tracker
 
-pytestmark = [pytest.mark.trains, pytest.mark.slow]
+pytestmark = [pytest.mark.trains, pytest.mark.long]
 CLASSES = ("cat", "cow", "dog")
 
 

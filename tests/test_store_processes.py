@@ -49,7 +49,7 @@ sys.exit(main(["train", "debug=smoke", "dataset=synthetic"]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_share_a_new_store_lose_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(PROCESSES), str(METRICS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -62,7 +62,10 @@ def test_processes_that_share_a_new_store_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, "interrupted: SIGTERM"), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [pytest.param(signal.SIGTERM, "interrupted: SIGTERM", marks=pytest.mark.long), (signal.SIGINT, "interrupted")],
+)
 def test_a_run_says_which_signal_ended_it(tmp_path: Path, number: signal.Signals, said: str) -> None:
     command = [sys.executable, "-c", SIGNALLED, str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ})

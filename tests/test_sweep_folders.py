@@ -104,7 +104,14 @@ def test_which_lines_go_on_with_a_sweep(tmp_path: Path) -> None:
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("subdir", ["${hydra.job.override_dirname}", "${hydra.job.num}_${optimizer.name}", "s/${seed}"])
+@pytest.mark.parametrize(
+    "subdir",
+    [
+        "${hydra.job.override_dirname}",
+        pytest.param("${hydra.job.num}_${optimizer.name}", marks=pytest.mark.long),
+        pytest.param("s/${seed}", marks=pytest.mark.long),
+    ],
+)
 def test_a_sweep_with_folders_of_ones_own_is_whole(
     cnnexp: Run, drawn_root: Path, tmp_path: Path, interrupted: Callable[..., None], subdir: str
 ) -> None:

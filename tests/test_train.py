@@ -22,6 +22,7 @@ EXPERIMENTS = sorted(
     str(file.relative_to(conf_dir() / "experiment").with_suffix(""))
     for file in (conf_dir() / "experiment").rglob("*.yaml")
 )
+KINDS = ("baseline", "augmented", "frozen", "mnist")  # the others are put together of the same parts
 
 
 def line(drawn_root: Path, *overrides: str) -> list[str]:
@@ -34,8 +35,7 @@ def results(root: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "experiment",  # those of `demo/` are run by `make demo`, too, which .ci/run does
-    [pytest.param(name, marks=pytest.mark.long if name.startswith("demo/") else ()) for name in EXPERIMENTS],
+    "experiment", [pytest.param(name, marks=() if name in KINDS else pytest.mark.long) for name in EXPERIMENTS]
 )
 def test_every_experiment_runs(cnnexp: Run, drawn_root: Path, tmp_path: Path, experiment: str) -> None:
     dataset = "digits" if experiment == "mnist" else "synthetic"
@@ -137,6 +137,7 @@ def test_the_same_line_gives_the_same_figures(cnnexp: Run, drawn_root: Path, tmp
     assert files[0].read_bytes() != files[2].read_bytes()
 
 
+@pytest.mark.long
 def test_cached_and_uncached_training_agree(cnnexp: Run, drawn_root: Path, tmp_path: Path) -> None:
     arguments = line(drawn_root, "experiment=demo/finetuned", "dataset=synthetic", "tracking=none")
     for extra in ("trainer.feature_cache=true", "trainer.feature_cache=false"):
@@ -218,6 +219,7 @@ def tracked_pictures(tracked_run: Path) -> tuple[Path, list[str]]:
     return root, [row.split(",")[0] for row in (folder / "predictions.csv").read_text().splitlines()[1:]]
 
 
+@pytest.mark.long
 def test_layer_names_are_checked_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Building the network that has them takes seconds."""
     built = []
