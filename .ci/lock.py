@@ -1,5 +1,5 @@
-"""Writes requirements.lock: all that cnnexp and its extras dev, bundled-weights, joblib, optuna, slurm and
-postgresql need, pinned.
+"""Writes requirements.lock: all that cnnexp and its extras dev, bundled-weights, heif, joblib, optuna, slurm
+and postgresql need, pinned.
 
 Run by `make lock`. Asks pip for the newest set that fits pyproject.toml, without installing it, and writes
 names and versions only: no address of a package index, no file name. Further arguments go to pip: after
@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "dev,bundled-weights,joblib,optuna,postgresql,slurm"
+EXTRAS = "dev,bundled-weights,heif,joblib,optuna,postgresql,slurm"
 PYTHONS = ("3.11", "3.12", "3.13")
 HEADER = f"""\
 # The exact packages that `make` installs into .venv: cnnexp with its extras {EXTRAS.replace(",", ", ")}.

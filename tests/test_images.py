@@ -4,9 +4,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -352,31 +350,40 @@ def test_what_is_decoded_to_a_part_is_not_large() -> None:
 
 
 def test_heic_is_read_by_pillows_plugin_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for `pillow_heif`, whose `open_heif` gives a file with `size` and `to_pillow`."""
-
-    class Opened:
-        size = (3, 2)
-
-        def to_pillow(self) -> Image.Image:
-            return Image.new("RGBA", self.size, (10, 20, 30, 255))
-
-    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(80))
+    """Red on the left, green and blue on the right; as a telephone writes it that is held upright, turned clockwise."""
+    plugin = pytest.importorskip("pillow_heif")
+    picture = np.zeros((60, 100, 3), np.uint8)
+    red, green, blue = (200, 40, 30), (20, 180, 60), (30, 50, 220)
+    picture[:, :50], picture[:30, 50:], picture[30:, 50:] = red, green, blue
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    written = plugin.from_pillow(Image.fromarray(picture))
+    written.save(tmp_path / "photo.HEIC", quality=100)
+    written.save(tmp_path / "turned.heic", quality=100, exif=upright.tobytes())
+    for name, shape, corners in (
+        ("photo.HEIC", (60, 100, 3), (red, green, blue, red)),
+        ("turned.heic", (100, 60, 3), (red, red, green, blue)),
+    ):
+        image = read_image(str(tmp_path / name))
+        assert image.shape == shape and image.dtype == np.uint8
+        np.testing.assert_allclose([image[y, x] for y, x in ((5, 5), (5, -5), (-5, -5), (-5, 5))], corners, atol=3)
+    left = LeftAside()
+    assert images_below(str(tmp_path), "", "a", left) == ["photo.HEIC", "turned.heic"] and not len(left)
+    whole = (tmp_path / "photo.HEIC").read_bytes()
+    for size in (40, len(whole) // 2, len(whole) - 5):
+        (tmp_path / "cut.heic").write_bytes(whole[:size])
+        with pytest.raises(ImageError, match="it is damaged HEIC") as error:
+            read_image(str(tmp_path / "cut.heic"))
+        assert len(str(error.value).splitlines()) == 1
+    (tmp_path / "cut.heic").unlink()
+    monkeypatch.setattr(images, "MOST_PIXELS", 5000)
+    with pytest.raises(ImageError, match="more than 5,000 pixels"):
+        read_image(str(tmp_path / "photo.HEIC"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"it is HEIC, which `pip install 'cnnexp\[heif\]'` lets be read"):
         read_image(str(tmp_path / "photo.HEIC"))
     left = LeftAside()
-    assert images_below(str(tmp_path), "", "a", left) == [] and len(left) == 1
-    plugin = ModuleType("pillow_heif")
-    plugin.__spec__ = ModuleSpec("pillow_heif", None)
-    plugin.open_heif = lambda file, convert_hdr_to_8bit: Opened()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
-    image = read_image(str(tmp_path / "photo.HEIC"))
-    assert image.shape == (2, 3, 3) and image[1, 2].tolist() == [10, 20, 30]
-    left = LeftAside()
-    assert images_below(str(tmp_path), "", "a", left) == ["photo.HEIC"] and not len(left)
-    monkeypatch.setattr(Opened, "size", (10**5, 10**5))
-    with pytest.raises(ImageError, match="more than"):
-        read_image(str(tmp_path / "photo.HEIC"))
+    assert images_below(str(tmp_path), "", "a", left) == [] and len(left) == 2
 
 
 @pytest.mark.parametrize("ending", [".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".avif", ".webp", ".dib", ""])

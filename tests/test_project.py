@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCKED_EXTRAS = ("bundled-weights", "heif", "joblib", "optuna", "postgresql", "slurm")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -83,7 +84,7 @@ def test_lock_satisfies_pyproject():
     wanted = [
         *PROJECT["dependencies"],
         *extras["dev"],
-        *(line for name in ("bundled-weights", "joblib", "optuna", "postgresql", "slurm") for line in extras[name]),
+        *(line for name in LOCKED_EXTRAS for line in extras[name]),
     ]
     pinned = pins()
     for requirement in map(Requirement, wanted):

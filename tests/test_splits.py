@@ -1,5 +1,6 @@
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,10 @@ def test_folders_of_systems_are_no_classes_and_hold_no_photos(
     assert "1 @eaDir/ in a" in capsys.readouterr().err
 
 
-def test_what_is_no_image_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_image_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     fill(tmp_path, "a/1.jfif", "a/2.jpe", "a/3.avif", "b/1.pgm", "a/1.HEIC", "a/2.HEIC", "b/1.mov", "b/README")
     (tmp_path / "b/photo").write_bytes(b"\xff\xd8\xff\xe0 begins as a JPEG")
     _, parts, left = labelled_images(tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnnexp.data.headers import JPEG_START, PNG_START, Header, jpeg_segments, other_kind, png_fault, read_header
 from cnnexp.data.opencv import cv2
-from cnnexp.errors import UserError
+from cnnexp.errors import UserError, first_line
 from cnnexp.files import read_file
 from cnnexp.process import MOST_PIXELS
 
@@ -108,7 +108,7 @@ def _decoded_heif(path: str, data: bytes) -> np.ndarray:
             raise refusal(path, f"it has more than {MOST_PIXELS:,} pixels")
         return np.array(found.to_pillow().convert("RGB"))
     except (OSError, ValueError, RuntimeError, SyntaxError, EOFError) as error:
-        raise refusal(path, f"it is damaged HEIC ({str(error) or type(error).__name__})") from error
+        raise refusal(path, f"it is damaged HEIC ({first_line(error)})") from error
 
 
 def _decoded(data: bytes, pixels: int, flags: int) -> np.ndarray | None:
