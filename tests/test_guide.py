@@ -67,6 +67,22 @@ def test_the_example_of_a_rare_class_is_what_was_measured() -> None:
 # ------------------------------------------------------------------------------------------------ command
 
 
+def test_the_readme_has_the_figures_that_the_sweep_wrote() -> None:
+    """Of `tests/bench/progression.jsonl`: the tutorial's figure, ours with its interval, minutes."""
+    jobs = [json.loads(line) for line in (ROOT / "tests/bench/progression.jsonl").read_text().splitlines()]
+    assert len(jobs) == len({job["variant"] for job in jobs}) == 7 and len({job["dtype_policy"] for job in jobs}) == 1
+    rows = {
+        cells[1].strip(" `"): [cell.strip() for cell in cells[3:6]]
+        for cells in (line.split("|") for line in (ROOT / "README.md").read_text().splitlines())
+        if len(cells) == 7
+    }
+    for job in jobs:
+        tutorial = "" if job["tutorial"] is None else f"{job['tutorial']:.3f}"
+        low, high = job["interval"]
+        ours = f"{job['test_acc']:.3f} ({low:.3f} to {high:.3f})"
+        assert rows[job["variant"]] == [tutorial, ours, f"{job['seconds'] / 60:.0f}"]
+
+
 def test_guide_lists_shows_and_refuses(cnnexp: Run) -> None:
     code, out, _ = cnnexp("guide")
     assert code == 0 and all(topic in out for topic in TOPICS)

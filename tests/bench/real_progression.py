@@ -40,10 +40,10 @@ def main() -> int:
     line = ["sweep=progression", f"dataset.source={given.photos}", f"paths.root={given.root}", *given.overrides]
     known = {job["run_id"] for job in read()}
     sweep = subprocess.Popen([sys.executable, "-m", "cnnexp.cli", "train", *line])
-    spent = 0.0
+    used = spent = 0.0
     while True:
         code = sweep.poll()
-        used = processor_seconds(sweep.pid) or spent
+        used = processor_seconds(sweep.pid) or used  # once it has ended, as last seen
         for folder in finished(given.root):
             job = described(folder)
             if job["run_id"] not in known:
