@@ -60,10 +60,12 @@ class Built(NamedTuple):
     network: Network
 
 
-LARGE = pytest.param("inception_resnet_v2", marks=pytest.mark.long)
+SMALL = ("vgg16", "resnet50", "mobilenet")
 
 
-@pytest.fixture(scope="module", params=[LARGE if name == "inception_resnet_v2" else name for name in CASES])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=() if name in SMALL else pytest.mark.long) for name in CASES]
+)
 def built(request: pytest.FixtureRequest) -> Iterator[Built]:
     """The network of `backbone=NAME` with random weights, under the layer names of a fresh process."""
     keras.utils.clear_session(free_memory=False)

@@ -52,6 +52,7 @@ def test_two_devices_train_as_one(trainings: dict[str, list[dict[str, Any]]], ca
 
 
 @pytest.mark.trains
+@pytest.mark.long
 def test_a_batch_that_does_not_divide_trains_the_same(trainings: dict[str, list[dict[str, Any]]]) -> None:
     one, two = trainings["not_divisible"]
     assert one["weights"] != trainings["plain"][0]["weights"]

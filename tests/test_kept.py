@@ -131,7 +131,7 @@ def test_every_key_is_tried() -> None:
     assert is_dataclass(TrainerConfig)
 
 
-FEW = ("optimizer.learning_rate", "optimizer.momentum", "loss.gamma")
+FEW = ("optimizer.learning_rate", "loss.gamma")
 
 
 @pytest.mark.parametrize("keys", [FEW, pytest.param(tuple(CHANGES), marks=pytest.mark.long)], ids=["few", "all"])

@@ -127,7 +127,7 @@ def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
             process.wait()
 
 
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("direct", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_database_that_is_restarted_costs_nothing(
     database: Database, server: str, direct: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,12 +59,12 @@ def test_folders_and_patterns(cnnexp: Run, root: Path, recorded: dict[str, dict[
     for number, file in enumerate(files):
         shutil.copy(file, tmp_path / "in" / ("deeper" if number % 2 else ".") / f"{number}.jpg")
     (tmp_path / "in" / "notes.txt").write_text("no picture")
-    (tmp_path / "in" / "deeper" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (tmp_path / "in" / "deeper" / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  " + bytes(40))
     (tmp_path / "in" / "@eaDir").mkdir()
     shutil.copy(files[0], tmp_path / "in" / "@eaDir" / "SYNOPHOTO_THUMB_M.jpg")
     code, _, err = cnnexp("predict", "latest", "in", f"paths.root={root}")
     assert code == 0 and len(err.splitlines()) == 1
-    assert "in: left aside, being no images that can be read: 1 .HEIC in in, 1 .txt in in, 1 @eaDir/ in in" in err
+    assert "in: left aside, being no images that can be read: 1 .mov in in, 1 .txt in in, 1 @eaDir/ in in" in err
     shutil.rmtree(tmp_path / "in" / "@eaDir")
     names = {"in/0.jpg", "in/2.jpg", "in/deeper/1.jpg", "in/deeper/3.jpg"}
     assert {row["file"] for row in as_json(cnnexp, root, "latest", "in")} == names

@@ -17,7 +17,7 @@ from cnnexp.tracking.notes import describing_tags, sweep_note
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER),
 ]
 CHILDREN = {"baseline": 0.7, "augmented": 0.8, "frozen seed=1": 0.95}
