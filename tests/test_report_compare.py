@@ -20,6 +20,7 @@ from cnnexp.metrics.registry import FIGURES
 from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.chart import progression_figure
 from cnnexp.report.compare import Comparison, Result, Wanted, summarise
+from cnnexp.report.page import write_page
 from cnnexp.report.predictions import read_predictions, write_predictions
 from cnnexp.report.tables import compared_by, not_compared, pair_table, table_rows, to_csv, to_json, write_csv
 
@@ -202,6 +203,8 @@ def test_other_data_is_not_compared_though_images_are_called_alike(tmp_path: Pat
         refused = [step for step in found if step.note]
         assert refused and all(step.gain is None and step.p_value is None for step in refused)
         assert {step.note for step in refused} <= {f"not the same data as {name}" for name in ("first", "second")}
+        write_page(tmp_path / "page.html", made, b"", "t")
+        assert 'class="best"' not in (tmp_path / "page.html").read_text()
     assert "third: not the same data as second" in not_compared(made)
     apart = [pair for pair in made.pairs if not pair.note]
     assert [(pair.variant, pair.other) for pair in apart] == [("third", "first")]  # these are of the same

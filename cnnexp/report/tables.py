@@ -174,11 +174,13 @@ def over_groups(rows: Iterable[Variant]) -> str:
 
 
 def ranked_by(grid: Grid) -> str:
-    """In a line what intervals and tests of a grid are over, if not over images, and what one goes without that is
-    ranked by a figure of the user's own; else ""."""
-    if len(grid.points) > 1 and figure_of(grid.monitor) not in (None, *FIGURE_NAMES):
+    """In a line why a grid is not ranked; what intervals and tests are over, if not over images; and what one goes
+    without that is ranked by a figure of the user's own; else ""."""
+    if not grid.not_ranked and len(grid.points) > 1 and figure_of(grid.monitor) not in (None, *FIGURE_NAMES):
         return f"{grid.monitor} is your own: it has no interval, no p and no correction; a tie is an equal figure"
     groups = over_groups([point.variant for point in grid.points])
+    if grid.not_ranked:
+        return f"{grid.not_ranked}; intervals are {groups}" if groups else grid.not_ranked
     return f"intervals and tests are {groups}" if groups else ""
 
 
@@ -192,7 +194,8 @@ def not_compared(comparison: Comparison) -> list[str]:
 def grid_table(grid: Grid) -> Table:
     """A row a point, the best first: its rank, its value of each key that varies, the figure that chose, and the rest.
 
-    The number of runs has a column only where a point has several, or one that did not finish.
+    The number of runs has a column only where a point has several, or one that did not finish; what compares points has
+    none where they are not ranked.
     """
     head, keys = heading(grid.monitor), short_keys(grid.keys) or ["variant"]
     columns = ["rank", *keys, "runs", head, "mark", "p", HOLM, *([] if grid.monitor == VAL_ACC else ["val %"])]
@@ -201,8 +204,10 @@ def grid_table(grid: Grid) -> Table:
     place = 1 + len(keys)
     absent = [place] if all(row[place] == "1" for row in rows) else []
     absent += [columns.index(HOLM)] if sum(point.p_value is not None for point in grid.points) < 2 else []
+    absent += [columns.index(name) for name in ("rank", "mark", "p") if grid.not_ranked]
     kept = [column for column in range(len(columns)) if column not in absent]
-    return Table([columns[column] for column in kept], [[row[column] for column in kept] for row in rows], place)
+    names = place - (0 in absent)
+    return Table([columns[column] for column in kept], [[row[column] for column in kept] for row in rows], names)
 
 
 def chosen_table(grid: Grid) -> Table:

@@ -169,7 +169,8 @@ def show_comparison(comparison: Comparison | Grid, wide: bool = False, chosen: b
     """
     if isinstance(comparison, Grid):
         made, effects, best = grid_table(comparison), effect_table(comparison), chosen_table(comparison)
-        order = (*beside(comparison), *DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1])
+        but_first = made.columns[made.names - 1 : made.names - len(comparison.keys) : -1]  # of the keys, the last first
+        order = (*beside(comparison), *DROPPED_OF_GRID, *but_first)
         out = flat_table("", made.columns, made.rows, made.names, order, wide)
         if said := ranked_by(comparison):
             say(said)

@@ -191,6 +191,8 @@ def _record_files(
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
     """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
     monitor = job.config.trainer.monitor
+    if job.sweep and job.sweep.has_several_data:
+        return  # of which none is the best
     before = job.sweep.best_job(monitor) if job.sweep else None
     manifest = before.manifest if before else None
     if manifest and manifest.objective is not None and not is_better(monitor, objective, manifest.objective):
