@@ -8,13 +8,13 @@ from pathlib import Path
 from cnnexp.console import visible
 from cnnexp.files import write_atomic
 from cnnexp.metrics.names import rises
+from cnnexp.report.columns import COSTS
 from cnnexp.report.compare import Comparison, PairedComparison, Result, Variant
 from cnnexp.report.grid import Grid
 from cnnexp.report.mistakes import Mistake, kind_of
 from cnnexp.report.page_table import STYLE as TABLE_STYLE
 from cnnexp.report.page_table import html_table, sort_rules
 from cnnexp.report.tables import (
-    COSTS,
     Table,
     chosen_table,
     compared_by,

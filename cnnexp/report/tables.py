@@ -10,6 +10,7 @@ from typing import Any
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_text
 from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC, figure_of, rises
+from cnnexp.report.columns import GAIN_INTERVAL, HOLM, dropped_of
 from cnnexp.report.compare import Comparison, Estimate, Pair, PairedComparison, Variant
 from cnnexp.report.grid import Grid, Point
 from cnnexp.report.wording import (
@@ -23,26 +24,6 @@ from cnnexp.report.wording import (
     setting,
     short_keys,
 )
-
-GAIN_INTERVAL, HOLM = "95 % of gain", "p Holm"
-COSTS = ("time", "trainable", "time/point", "trainable/point")
-# what a narrow terminal does without, the first first
-DROPPED = (
-    "trainable/point",
-    "time/point",
-    "published %",
-    "trainable",
-    "time",
-    GAIN_INTERVAL,
-    "fixed/broken",
-    "95 % interval",
-    "runs",
-    "p",
-    HOLM,
-    "val %",
-    "gain",
-)
-DROPPED_OF_GRID = ("trainable", "time", "95 % interval", "runs", "test %", "p", HOLM)  # then keys, the last first
 
 
 @dataclass(frozen=True)
@@ -73,12 +54,8 @@ def beside(comparison: Comparison | Grid) -> tuple[str, ...]:
 
 
 def dropped(comparison: Comparison) -> tuple[str, ...]:
-    """What a narrow terminal does without, the first first; of another figure than accuracy accuracies before tests."""
-    if comparison.metric == "acc":
-        return (*beside(comparison), *DROPPED)
-    place = DROPPED.index("p")
-    last = [name for name in DROPPED[place:] if name != "val %"]
-    return (*beside(comparison), *DROPPED[:place], "val %", "test %", *last)
+    """What a narrow terminal does without, the first first."""
+    return (*beside(comparison), *dropped_of(comparison.metric))
 
 
 def _texts(row: Variant, comparison: Comparison) -> dict[str, str]:
