@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 # What a decoder of images may allocate: half a GiB of 24-bit RGB. Pillow refuses the same number
@@ -24,7 +26,7 @@ GRACE_S = 5.0  # for closing what a worker was at, when it is not
 
 def quiet_libraries() -> None:
     """Keep notes on CUDA, oneDNN, telemetry and git off the console, and NumPy's products in one thread; what the user
-    has set stays.
+    has set stays. From here on TensorFlow, Keras and OpenCV are imported as we do it, whoever imports them.
 
     Those of resamples are so small that threads of OpenBLAS wait for each other longer than they compute, most of all
     beside another command.
@@ -40,6 +42,8 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     _let_warnings_be_warnings()
     _find_home()
+    limit_opencv()
+    _watch_imports()
 
 
 def _let_warnings_be_warnings() -> None:
@@ -192,20 +196,57 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras with the standard error held back; it is shown if the import fails."""
-    if "keras" in sys.modules:
-        return
+    """Import TensorFlow and Keras, as `_as_delivered`."""
+    if "keras" not in sys.modules:
+        with _held_back(), _as_delivered():
+            import_module("tensorflow")
+            import_module("keras")
+
+
+class _Watch:
+    """Whoever imports TensorFlow or Keras first, as a module of the user's own at its top: it is done as by
+    `import_tensorflow`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Of the two alone; many only ask whether they are there."""
+        if fullname not in ("tensorflow", "keras"):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            loader, real = spec.loader, spec.loader.exec_module
+
+            def execute(module: ModuleType) -> None:
+                vars(loader).pop("exec_module")
+                with _held_back(), _as_delivered():
+                    if fullname == "keras":
+                        import_module("tensorflow")
+                    real(module)
+                    import_module("keras")
+
+            vars(loader)["exec_module"] = execute
+        return spec
+
+
+def _watch_imports() -> None:
+    if not {"tensorflow", "keras"} & set(sys.modules) and not any(isinstance(one, _Watch) for one in sys.meta_path):
+        sys.meta_path.insert(0, _Watch())
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """The standard error is held back; it is shown if what is done in the meantime fails."""
     import tempfile  # with the console a tenth of a second, which `--help` need not wait for
 
     from cnnexp.console import stdout
 
-    limit_opencv()  # which Keras imports as well
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held, stdout().status("starting TensorFlow"):
         os.dup2(held.fileno(), 2)
         try:
-            _import_as_delivered()
+            yield
         except BaseException:
             held.seek(0)
             os.write(kept, held.read())
@@ -215,20 +256,23 @@ def import_tensorflow() -> None:
             os.close(kept)
 
 
-def _import_as_delivered() -> None:
-    """Import TensorFlow and Keras without the settings file and the variables of Keras: the config decides alone.
+@contextmanager
+def _as_delivered() -> Iterator[None]:
+    """For the import of TensorFlow and Keras, without the settings file and the variables of Keras: the config decides
+    alone.
 
     Both read `keras.json` (floatx, epsilon, image_data_format, backend) while they are imported, and Keras makes it.
     """
     import tempfile
 
+    sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, _Watch)]
+    limit_opencv()  # which Keras imports as well
     home = os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory() as empty:
         for name in [name for name in os.environ if name.startswith("KERAS_")]:  # of epochs and steps, too
             del os.environ[name]
         os.environ.update(KERAS_HOME=empty, KERAS_BACKEND="tensorflow")
-        import_module("tensorflow")
-        import_module("keras")
+        yield
     del os.environ["KERAS_HOME"]
     folder = home or os.path.join(os.path.expanduser("~"), ".keras")
     if home:

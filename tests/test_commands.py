@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -66,6 +67,23 @@ def test_prepare_shows_the_splits(cnnexp: Run, photos: Path) -> None:
     assert code == 0, err
     assert "4 apple, 4 pear, 4 plum" in out  # half of eight to train on
     assert out.count("2 apple, 2 pear, 2 plum") == 2
+    assert f"\nin {photos}\n" in out
+
+
+def test_prepare_says_where_the_images_lie(cnnexp: Run, photos: Path, drawn_root: Path, tmp_path: Path) -> None:
+    """Drawn and unpacked ones do not lie in dataset.path itself."""
+    _, out, _ = cnnexp("prepare", "synthetic", "debug=smoke", f"paths.data={drawn_root}")
+    (drawn,) = (path for path in (drawn_root / "synthetic").iterdir() if path.is_dir())
+    assert f"\nin {drawn}\n" in out and (drawn / "train" / "cat").is_dir()
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", photos.parent, photos.name)
+    code, out, err = cnnexp("prepare", "folder", f"dataset.path={archive}")
+    (said,) = (line.removeprefix("in ") for line in out.splitlines() if line.startswith("in "))
+    assert code == 0 and (Path(said) / "apple").is_dir(), err
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\n" + "".join(f"{file},{file.parent.name}\n" for file in photos.glob("*/*.png")))
+    code, out, err = cnnexp("prepare", "folder", f"dataset.path={table}")
+    assert code == 0 and ("\nin /" in out), err
+    assert "\nin " not in cnnexp("prepare", "digits")[1]
 
 
 @pytest.mark.trains

@@ -190,3 +190,19 @@ def test_doctor_mends_and_names_what_cannot_be_reached(cnnexp: Run, tmp_path: Pa
     code, _, err = cnnexp("doctor", "paths.root=two")
     assert code == 1
     assert f"those of 1 of 1 finished runs are not there; mount or put back their folder (run {run_id}" in err
+
+
+def test_doctor_looks_for_the_files_of_a_run_that_was_taken_where_the_original_has_them(
+    cnnexp: Run, tmp_path: Path
+) -> None:
+    run_id = store(tmp_path / "outputs")
+    tracker = tracker_of(tmp_path / "outputs")
+    for origin in (run_id, "0" * 32):  # the second was deleted since
+        tracker.start_run("taken", {}, {"config_hash": "0", "reused_from": origin})
+        tracker.end_run("FINISHED")
+    code, out, err = cnnexp("doctor", "--check")
+    assert (code, err) == (0, "") and "artifacts" not in out
+    shutil.rmtree(tmp_path / "outputs" / "mlartifacts")
+    code, _, err = cnnexp("doctor", "--check")
+    assert code == 1
+    assert f"those of 2 of 3 finished runs are not there; mount or put back their folder (run {run_id}" in err

@@ -1,5 +1,6 @@
 """The parent run of a sweep: its name, what was swept, how far it is, and which job is the best."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_a_parent_is_up_to_date_whenever_a_job_ends(
     grown = store.get_run(parent.run_id)
     assert [grown.metrics[key] for key in KEYS] == [3, 0, max(accuracies)]
     assert grown.tags["best.run_id"] not in (best.run_id, "")  # that of the new run
+
+
+def test_of_different_images_no_job_is_the_best(
+    cnnexp: Run, tmp_path: Path, no_training: None, drawn_root: Path
+) -> None:
+    code, out, err = cnnexp(*line(drawn_root, "-m", "dataset.limit=12,8", "trainer.epochs=1", "tracking.explain=auto"))
+    assert code == 0 and "not compared: " in out and "best" not in out.replace("none is the best", ""), err
+    assert "explaining" not in out and "no job is explained" in out
+    (parent,) = tracker(tmp_path).sweeps(2)
+    assert parent.tags["best.run_id"] == parent.tags["best.params"] == ""
+    assert math.isnan(parent.metrics["best/val_acc"])
+    assert not {"best/val_corrected", "best/test_acc"} & set(parent.metrics)
+    sweep = SweepFolder(folders(tmp_path)[0])
+    assert sweep.has_several_data and sweep.best_job("val/acc") is None
+    assert not list(sweep.path.glob("*/*.keras"))
+    code, out, _ = cnnexp("compare")
+    assert code == 0 and "not compared: " in out
+    code, out, _ = cnnexp("compare", *[run.run_id for run in tracker(tmp_path).children(parent.run_id)])
+    assert code == 0 and "not compared: " in out and "rank" not in out
 
 
 def test_a_store_that_is_away_is_no_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,45 @@ def test_a_bad_line_is_refused(cnnexp: Run, line: list[str], said: str) -> None:
     assert code == 2 and said in err and len(err.splitlines()) == 1
 
 
+OF_OWN = {  # files that a run refuses
+    "optimizer": ("_target_: keras.optimizers.Lion\nfoo: 1\n", "takes no foo; it takes learning_rate"),
+    "loss": ("_target_: keras.losses.Poisson\nfoo: 1\n", "an unexpected keyword argument 'foo'"),
+}
+
+
+@pytest.mark.parametrize("data", ["", "here"])
+@pytest.mark.parametrize("group", OF_OWN)
+def test_what_a_run_refuses_is_refused(cnnexp: Run, drawn_root: Path, tmp_path: Path, group: str, data: str) -> None:
+    text, said = OF_OWN[group]
+    file = tmp_path / "own" / group / "wrong.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    line = ["debug=smoke", "dataset=synthetic", "tracking=none", "--config-dir=own", f"{group}=wrong"]
+    line += [f"paths.data={drawn_root}"] if data else []
+    refusals = [cnnexp(command, *line) for command in ("plan", "train")]
+    for code, _, err in refusals:
+        assert code == 2 and err.startswith(f"cnnexp: {file}: {group}._target_=") and said in err, err
+    assert refusals[0][2] == refusals[1][2] and len(refusals[0][2].splitlines()) == 1
+    code, _, err = cnnexp("plan", "-m", *line, "seed=1,2")
+    assert code == 2 and err == refusals[0][2]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["experiment=frozen", "freeze_policy=until_layer", "freeze_policy.first_trainable_layer=x"], "no layer 'x'"),
+        (["+trainer.figures.mine._target_=keras.losses.nothing"], "trainer.figures.mine._target_="),
+        (["augmentation=custom", "augmentation._target_=keras.nothing"], "augmentation._target_=keras.nothing: cannot"),
+        (["trainer.steps_per_epoch=1", "trainer.batch_size=1000000000"], "trainer.batch_size=1000000000: its images"),
+    ],
+)
+def test_other_parts_that_a_run_refuses(cnnexp: Run, more: list[str], said: str) -> None:
+    line = ["debug=smoke", "dataset=synthetic", "tracking=none", *more]
+    for command in ("plan", "train"):
+        code, _, err = cnnexp(command, *line)
+        assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
 @pytest.mark.parametrize("weights", [None, "imagenet"])
 def test_what_is_trained_is_counted_as_it_is_trained(weights: str | None) -> None:
     """Batch normalization of a pretrained backbone stays frozen; the count needs no weights to know that."""

@@ -57,6 +57,43 @@ def test_keras_own_settings_have_no_effect(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "keras.json").read_text()) == said
 
 
+OWN = """
+import sys
+{}
+def data(**_):
+    known = sys.modules.get("keras")
+    print(sorted(set(sys.modules) & {{"keras", "tensorflow"}}), known and known.config.floatx())
+    print("of one's own", file=sys.stderr)
+    sys.exit(3)
+"""
+LOADED = "['keras', 'tensorflow'] float32"
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        pytest.param("import keras", LOADED, marks=pytest.mark.slow),
+        pytest.param("from tensorflow.keras import layers\nimport keras", LOADED, marks=pytest.mark.slow),
+        ("import importlib.util\nassert importlib.util.find_spec('keras') is not None", "[] None"),
+    ],
+    ids=["keras", "tensorflow", "neither"],
+)
+def test_a_module_of_ones_own_imports_tensorflow_as_we_do(tmp_path: Path, first: str, found: str) -> None:
+    """Quiet, and without the settings of Keras; only where it imports it."""
+    (tmp_path / "at_the_top.py").write_text(OWN.format(first))
+    (tmp_path / "keras.json").write_text('{"floatx": "float16"}')
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "OPENCV_", "KERAS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnexp.cli", "prepare", "custom", "dataset._target_=at_the_top.data"],
+        env=given | {"KERAS_HOME": str(tmp_path), "PYTHONPATH": f"{Path(cnnexp.__file__).parents[1]}:{tmp_path}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (3, found), done.stderr
+    assert done.stderr == "of one's own\n"
+
+
 def test_no_home_and_warnings_as_errors(tmp_path: Path) -> None:
     found = python(HOMELESS, TMPDIR=str(tmp_path), PYTHONWARNINGS="error")
     assert found == f"{tmp_path} 0o700 True False"

@@ -14,14 +14,17 @@ import pytest
 import scipy.stats
 from made_runs import answers, result, texts
 
+from cnnexp.commands.compare import parser
 from cnnexp.errors import UserError
 from cnnexp.metrics.paired import holm
 from cnnexp.metrics.registry import FIGURES
 from cnnexp.metrics.statistics import wilson_interval
 from cnnexp.report.chart import progression_figure
+from cnnexp.report.columns import DROPPED_OF_GRID
 from cnnexp.report.compare import Comparison, Result, Wanted, summarise
+from cnnexp.report.page import write_page
 from cnnexp.report.predictions import read_predictions, write_predictions
-from cnnexp.report.tables import compared_by, not_compared, pair_table, table_rows, to_csv, to_json, write_csv
+from cnnexp.report.tables import compared_by, dropped, not_compared, pair_table, table_rows, to_csv, to_json, write_csv
 
 
 def test_a_step_by_hand(tmp_path: Path) -> None:
@@ -202,6 +205,8 @@ def test_other_data_is_not_compared_though_images_are_called_alike(tmp_path: Pat
         refused = [step for step in found if step.note]
         assert refused and all(step.gain is None and step.p_value is None for step in refused)
         assert {step.note for step in refused} <= {f"not the same data as {name}" for name in ("first", "second")}
+        write_page(tmp_path / "page.html", made, b"", "t")
+        assert 'class="best"' not in (tmp_path / "page.html").read_text()
     assert "third: not the same data as second" in not_compared(made)
     apart = [pair for pair in made.pairs if not pair.note]
     assert [(pair.variant, pair.other) for pair in apart] == [("third", "first")]  # these are of the same
@@ -364,6 +369,18 @@ def test_json_has_no_nan() -> None:
 def test_decimals_follow_the_number_of_test_images() -> None:
     assert summarise([result("a", 0.9, test_total=1000)]).decimals == 1
     assert table_rows(summarise([result("a", 0.9919, test_total=10000)]))[1][0][3] == "99.19"
+
+
+def test_the_help_says_which_columns_go_first(tmp_path: Path) -> None:
+    said = " ".join(parser().format_help().split())
+    made = summarise(three(tmp_path))
+    assert f"of a progression other figures, {', '.join(dropped(made))};" in said and "p, p Holm, val %, gain;" in said
+    assert f"of a grid go first other figures, {', '.join(DROPPED_OF_GRID)}, then the keys" in said
+    assert "of one by another figure than accuracy val % and test % go before p." in said
+    others = dropped(summarise(three(tmp_path), Wanted("f1_macro")))
+    rest = [name for name in dropped(made) if name != "val %"]
+    assert [name for name in others if name in rest] == rest
+    assert others[others.index("p") - 2 : others.index("p")] == ("val %", "test %")
 
 
 def test_published_figures_have_a_column_only_where_there_is_one() -> None:

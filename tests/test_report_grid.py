@@ -25,7 +25,7 @@ from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import MOST_POINTS, draw_grid, grid_figure
 from cnnexp.report.predictions import write_predictions
 from cnnexp.report.tables import chosen_table, effect_table, grid_table, ranked_by, to_csv, to_json
-from cnnexp.runs.comparison import Layout, compare, write_report
+from cnnexp.runs.comparison import Layout, compare, show_comparison, write_report
 from cnnexp.runs.settings import report_of, split_line, told, varying
 
 
@@ -104,9 +104,59 @@ def test_answers_to_other_images_say_nothing(tmp_path: Path) -> None:
         answers(path.with_name("predictions_val.csv"), "RR" if order else "RW", ids)
         runs.append(result("v", 0.5, order, val_accuracy=0.5 + order / 2, predictions_path=path))
     made = rank(runs, [{"a": "1"}, {"a": "2"}])
-    assert made.points[1].p_value is None and not made.points[1].tied
+    assert made.not_ranked and [(point.rank, point.p_value) for point in made.points] == [(None, None)] * 2
     path.with_name("predictions_val.csv").write_text("nonsense")
-    assert rank(runs, [{"a": "1"}, {"a": "2"}]).points[1].p_value is None
+    again = rank(runs, [{"a": "1"}, {"a": "2"}])
+    assert not again.not_ranked and again.points[1].p_value is None and not again.points[1].tied
+
+
+def test_of_different_data_sets_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their validation images are called alike; two seeds of the middle one are on the same images."""
+    runs = []
+    for order, (data, seed) in enumerate([("x", 0), ("y", 0), ("y", 1), ("z", 0)]):
+        path = answers(tmp_path / str(order) / "predictions.csv", "RRRW")
+        answers(path.with_name("predictions_val.csv"), "RRRW" if data == "x" else "RRRR")
+        share = 0.75 if data == "x" else 1.0
+        given: dict[str, Any] = {"val_accuracy": share, "objective": share, "predictions_path": path}
+        runs.append(result(data, 0.75, order, seed=seed, data_digest=f"digest of {data}", **given))
+    runs.append(result("none", None, 4, status="FAILED", data_digest="of a failure"))
+    settings = [{"dataset": run.name, "b": "1" if run.name == "x" else "2"} for run in runs]
+    made = rank(runs, settings)
+    assert [point.settings["dataset"] for point in made.points] == ["x", "y", "z", "none"]  # as in the sweep
+    assert [point.figure for point in made.points] == [0.75, 1.0, 1.0, None]
+    assert {(point.rank, point.p_value, point.p_holm, point.tied, point.best) for point in made.points} == {
+        (None, None, None, False, False)
+    }
+    assert made.chosen is None and made.effects == () and chosen_table(made).rows == effect_table(made).rows == []
+    table = grid_table(made)
+    assert table.columns[:4] == ["dataset", "b", "runs", "val %"] and table.names == 2
+    assert not {"rank", "mark", "p", "p Holm"} & set(table.columns)
+    show_comparison(made)
+    said = capsys.readouterr().out
+    assert "not all of the same images" in said and "best of" not in said and "all else equal" not in said
+    lines = list(csv.DictReader(io.StringIO(to_csv(made))))
+    assert {line[name] for line in lines for name in ("rank", "p_value", "p_holm", "corrected")} == {""}
+    assert json.loads(to_json(made))["not_ranked"] == made.not_ranked and json.loads(to_json(made))["chosen"] is None
+    drawn = texts(grid_figure(made, "t"))
+    assert "not ranked: not all of the same images" in drawn and not {"best", "mean of a value"} & set(drawn)
+    html, _ = page_of(tmp_path / "page", made)
+    assert 'class="best"' not in html and made.not_ranked in html and "The best, and what" not in html
+    assert not rank(runs[1:3], settings[1:3]).not_ranked  # one point
+
+
+def test_points_whose_seeds_divide_the_images_alike_are_ranked() -> None:
+    """As with dataset.split_seed=${seed}: each point is a mean over the same divisions."""
+    runs = [
+        result("v", 0.5, 2 * a + seed, seed=seed, val_accuracy=0.5 + a / 10, data_digest=f"division {seed}")
+        for a in range(2)
+        for seed in range(2)
+    ]
+    settings = [{"a": str(order // 2)} for order in range(4)]
+    made = rank(runs, settings)
+    assert not made.not_ranked and [point.settings["a"] for point in made.points] == ["1", "0"]
+    assert rank(runs[:3], settings[:3]).not_ranked  # one mean is of one division alone
+    swept = rank(runs, [{"a": str(n // 2), "dataset.split_seed": str(n % 2)} for n in range(4)])
+    assert swept.not_ranked and swept.effects == ()
 
 
 def test_a_loss_is_ranked_from_below(tmp_path: Path) -> None:
@@ -195,7 +245,7 @@ def test_without_answers_nothing_is_corrected(tmp_path: Path) -> None:
     elsewhere = [replace(run, data_digest=f"data of {run.name}") for run in made.runs]
     answers(tmp_path / "20" / "predictions_val.csv", "RRWW")
     other = rank(elsewhere, [{"a": run.name} for run in runs])
-    assert other.points[1].p_value is None and other.chosen is not None and other.chosen.corrected is None
+    assert other.points[1].p_value is None and other.chosen is None
     trained = [replace(run, monitor="train/acc", objective=0.5) for run in runs]
     assert rank(trained, [{"a": run.name} for run in runs]).chosen.corrected is None  # type: ignore[union-attr]
 

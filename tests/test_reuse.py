@@ -118,6 +118,7 @@ def test_a_line_that_grew_takes_what_is_done(cnnexp: Run, drawn_root: Path, tmp_
         history = [tracker(tmp_path).history(run_id, "val/loss") for run_id in (run.run_id, run.tags["reused_from"])]
         assert history[0] == history[1] and [step for step, _ in history[0]] == [1, 2]
     assert tracker(tmp_path).find_run(children[0].run_id).run_id == first["0"].run_id
+    assert cnnexp("doctor", "--check")[::2] == (0, "")
     code, out, err = cnnexp("compare")
     assert code == 0 and "no such artifact" not in err and "predictions" not in err
     # the same line, and one in another order, take the originals

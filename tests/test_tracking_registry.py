@@ -167,6 +167,16 @@ def test_a_sweep_registers_its_best_job(
     assert not parent.failed
 
 
+def test_a_sweep_registers_of_each_data_set_the_best(tracker: Tracker, record: Record, parent: Sweep) -> None:
+    given = (("d", 0.7), ("other", 0.9), ("d", 0.8))
+    children = [record(figure, register="two", parent=parent.run_id, digest=digest) for digest, figure in given]
+    sweep._register_best(parent)
+    versions = tracker.client().search_model_versions("name = 'two'")
+    assert {version.run_id for version in versions} == {children[1], children[2]}
+    tag = tracker.client().get_run(parent.run_id).data.tags["registered.two"]
+    assert sorted(tag.split()) == ["models:/two/1", "models:/two/2"]
+
+
 def test_a_sweep_without_a_model_says_so(record: Record, parent: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     record(0.9, register="nothing", parent=parent.run_id, status="FAILED")
     record(0.9, register="not saved", parent=parent.run_id, model=False)

@@ -1,6 +1,7 @@
 """`cnnexp compare`: what each run reached, how surely, and what each step gained and cost."""
 
 from pathlib import Path
+from textwrap import fill
 
 from cnnexp.commands.arguments import JSON, RUN, CommandParser
 from cnnexp.config.composition import load_config
@@ -8,20 +9,22 @@ from cnnexp.console import redact, say, warn
 from cnnexp.errors import UserError, first_line
 from cnnexp.files import writable
 from cnnexp.metrics.names import FIGURE_NAMES, own_figures
+from cnnexp.report.columns import order_in_words
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.info import RunInfo
 from cnnexp.tracking.protocols import RunStore
 
-TEXT = """\
-Table, chart and page of a sweep (the newest if nothing is named) or of the named runs. A list of experiments is a
-progression: test figure with its 95 % interval, mean and spread over seeds, the gain of each step with a paired test
-over the images and all seeds, its cost, and the photos that it fixed and broke. Everything else, and runs that are
-named, is a grid: a column for each key in which runs differ, the points ranked by the validation figure
-trainer.monitor, what the best is worth after having been chosen, and what each key does. sweep.report=progression or
-grid shows the one as the other. A narrow terminal gets fewer columns: of a grid go first other figures, trainable,
-time, the interval, runs, test, p, the last keys; of a progression other figures, the prices of a point, published,
-trainable, time, the gain's interval, photos, the interval, runs, p, val, gain. A sweep's are recorded in its parent
-run, too."""
+TEXT = fill(
+    "Table, chart and page of a sweep (the newest if nothing is named) or of the named runs. A list of experiments is "
+    "a progression: test figure with its 95 % interval, mean and spread over seeds, the gain of each step with a "
+    "paired test over the images and all seeds, its cost, and the photos that it fixed and broke. Everything else, "
+    "and runs that are named, is a grid: a column for each key in which runs differ, the points ranked by the "
+    "validation figure trainer.monitor, what the best is worth after having been chosen, and what each key does. "
+    "sweep.report=progression or grid shows the one as the other. Runs on different images are not ranked. A narrow "
+    f"terminal gets fewer columns: {order_in_words()}. A sweep's are recorded in its parent run, too.",
+    120,
+    break_on_hyphens=False,
+)
 
 
 def parser() -> CommandParser:

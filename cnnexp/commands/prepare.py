@@ -67,8 +67,8 @@ def run(arguments: list[str]) -> int:
         say(unbalanced)
     if dataset.report:
         show_report(dataset.report)
-    where = getattr(config.dataset, "path", None)
-    if where:
+    # of drawn or unpacked images the path is not where they lie
+    if where := dataset.train.folder or getattr(config.dataset, "path", None):
         say(f"in {where}")
     say(f"digest {dataset.digest}")
     return 0

@@ -175,7 +175,10 @@ def _sources_of(repo: Any) -> tuple[Any, ...]:
     """What the files come from; those of the user's own are told apart by the context in which they are read."""
     sources = [(source.scheme(), source.path) for source in repo.get_sources()]
     own = any(scheme == "file" and path != str(conf_dir()) for scheme, path in sources)
-    return (repo.delegate.context if own else None, *sources)
+    context = getattr(repo.delegate, "context", None)  # none where Hydra itself answers, as for --cfg: read anew
+    if own and context is None:
+        context = next(CachingLoader.contexts)
+    return (context if own else None, *sources)
 
 
 def _keep(cache: dict[Any, Any], place: Any, made: Any) -> None:

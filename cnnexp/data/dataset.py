@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,12 @@ class Split:
     def group_count(self) -> int | None:
         """How many groups the images come in; None where there are none."""
         return len(set(self.groups)) if self.groups else None
+
+    @property
+    def folder(self) -> str | None:
+        """In which the files lie, from where their ids count; None for images in memory and for ids of other forms."""
+        first = f"{os.sep}{self.ids[0]}" if self.paths else ""
+        return self.paths[0].removesuffix(first) if self.paths and self.paths[0].endswith(first) else None
 
 
 @dataclass(frozen=True, eq=False)

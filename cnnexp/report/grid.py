@@ -31,6 +31,7 @@ from cnnexp.report.compare import (
     with_interval,
 )
 
+NOT_RANKED = "not compared: the points are not all of the same images, so none is the best, and no key gains anything"
 SURE = 0.05  # of two points whose difference has a larger p value, neither is better
 MOST_LEVELS = 6  # a key of more numbers is cut in two halves
 
@@ -107,7 +108,11 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Grid:
-    """The points, the best first, those without a figure last; and the runs that they were made from."""
+    """The points, the best first, those without a figure last; and the runs that they were made from.
+
+    not_ranked: in a line why no point has a rank: points of different images are never compared. They then come in the
+                order of the sweep, and there is neither a best one nor an effect. "" where they are ranked.
+    """
 
     monitor: str
     keys: tuple[str, ...]
@@ -115,6 +120,7 @@ class Grid:
     effects: tuple[Effect, ...]
     runs: tuple[Result, ...]
     chosen: Chosen | None = None
+    not_ranked: str = ""
 
     @property
     def decimals(self) -> int:
@@ -128,7 +134,7 @@ class Grid:
 
 
 def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]], metric: str | None = None) -> Grid:
-    """Merge the seeds of each point, rank the points, and say what each key does.
+    """Merge the seeds of each point, rank the points, and say what each key does, if all are of the same images.
 
     Args:
         results: the runs; of points with the same figure the one of the lowest `order` stands first.
@@ -152,10 +158,13 @@ def rank(results: Sequence[Result], settings: Sequence[Mapping[str, str]], metri
     if metric is not None:
         check_known(metric, [one.point.variant for one in made], results)
     keys = tuple(settings[0]) if settings else ()
+    runs_in_order = tuple(sorted(results, key=lambda result: result.order))
+    if _differ_in_images([one for one in made if one.point.figure is not None]):
+        in_order = sorted((one.point for one in made), key=lambda point: point.figure is None)
+        return Grid(monitor, keys, tuple(in_order), (), runs_in_order, not_ranked=NOT_RANKED)
     points = _ranked(made, monitor)
     known = [one.point for one in made if one.point.figure is not None]
     effects = tuple(_effect(key, known) for key in keys if len({point.settings[key] for point in known}) > 1)
-    runs_in_order = tuple(sorted(results, key=lambda result: result.order))
     return Grid(monitor, keys, tuple(points), effects, runs_in_order, _chosen(made, points, monitor))
 
 
@@ -206,6 +215,17 @@ class _Made:
             return "not needed"
         paths = [None if run.predictions_path is None else Path(run.predictions_path) for run in self.runs]
         return read_answers(self.point.variant.name, paths, digest_of(self.runs), positive_of(self.runs))
+
+
+def _differ_in_images(made: Sequence[_Made]) -> bool:
+    """Whether points are of different data sets, or of others of its images, as far as that is known.
+
+    Seeds may divide the images each in its own way, if they do so in all points.
+    """
+    digests = {frozenset(run.data_digest for run in one.runs) for one in made}
+    answers = [one.answers for one in made if isinstance(one.answers, Answers)]
+    images = {(found.class_names, found.ids, found.labels.tobytes()) for found in answers}
+    return len({found for found in digests if "" not in found}) > 1 or len(images) > 1
 
 
 def _ranked(made: Sequence[_Made], monitor: str) -> list[Point]:

@@ -84,7 +84,8 @@ def _axis(grid: Grid) -> FuncFormatter:
 
 
 def _draw_points(axes: Axes, grid: Grid, points: Sequence[Point]) -> None:
-    more = f", the best {len(points)} of {len(grid.points)}" if len(points) < len(grid.points) else ""
+    which = f", the {'first' if grid.not_ranked else 'best'} {len(points)} of {len(grid.points)}"
+    more = which if len(points) < len(grid.points) else ""
     _plain(axes, f"{grid.monitor}{more}")
     axes.grid(axis="x", color=LINES, linewidth=1)
     axes.set_ylim(len(points) - 0.5, -0.5)
@@ -142,6 +143,7 @@ def _draw_chosen(axes: Axes, grid: Grid) -> None:
 
 def _legend(figure: Figure, grid: Grid, points: Sequence[Point], means: bool) -> None:
     kinds = [("best", ORANGE), ("not to be told from it", BLUE), ("others", MUTED)]
+    kinds = [("not ranked: not all of the same images", MUTED)] if grid.not_ranked else kinds
     keys = [Line2D([], [], linewidth=0, marker="o", ms=9, color=colour, label=text) for text, colour in kinds]
     if grid.chosen and grid.chosen.corrected is not None and len(grid.points) > 1:
         hollow: dict[str, Any] = {"marker": "o", "ms": 9, "mfc": "none", "mec": ORANGE, "mew": 2}

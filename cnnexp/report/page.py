@@ -8,13 +8,13 @@ from pathlib import Path
 from cnnexp.console import visible
 from cnnexp.files import write_atomic
 from cnnexp.metrics.names import rises
+from cnnexp.report.columns import COSTS
 from cnnexp.report.compare import Comparison, PairedComparison, Result, Variant
 from cnnexp.report.grid import Grid
 from cnnexp.report.mistakes import Mistake, kind_of
 from cnnexp.report.page_table import STYLE as TABLE_STYLE
 from cnnexp.report.page_table import html_table, sort_rules
 from cnnexp.report.tables import (
-    COSTS,
     Table,
     chosen_table,
     compared_by,
@@ -98,6 +98,8 @@ numbers is cut at their median; its gain is the difference of the two means (Wel
 <dt>test %, 95 % interval</dt><dd>Share of the test images classified correctly, with Wilson's score interval; those of
 other figures come from 1000 resamples of the images. Where images come in groups, whole groups are drawn, and tossed.
 The test images are read once, at the end of a run, and rank nothing here.</dd>
+<dt>not compared</dt><dd>Points of different images, as of several data sets or of one that is divided in several ways,
+stand side by side in the order of the sweep, and nothing more is said of them.</dd>
 </dl>
 """
 
@@ -204,6 +206,8 @@ def _table(comparison: Comparison) -> str:
     best = (max if rises(comparison.metric) else min)(values, default=None)
     place = columns.index(heading(f"test/{comparison.metric}"))
     bold = [(at, place) for at, figure in enumerate(found) if figure is not None and figure.value == best]
+    if any(row.step and row.step.note and row.step.gain is None for row in comparison.rows):
+        bold = []  # of different images none is the best
     lines = [compared_by(comparison, chosen=True), *(f"not compared: {line}" for line in not_compared(comparison))]
     said = "".join(f'<p class="muted">{escape(line)}</p>\n' for line in lines) if len(rows) > 1 else ""
     costs = [at for at, name in enumerate(columns) if name in COSTS]

@@ -10,6 +10,7 @@ from typing import Any
 from cnnexp.files import write_atomic
 from cnnexp.formats import csv_text
 from cnnexp.metrics.names import FIGURE_NAMES, VAL_ACC, figure_of, rises
+from cnnexp.report.columns import GAIN_INTERVAL, HOLM, dropped_of
 from cnnexp.report.compare import Comparison, Estimate, Pair, PairedComparison, Variant
 from cnnexp.report.grid import Grid, Point
 from cnnexp.report.wording import (
@@ -23,26 +24,6 @@ from cnnexp.report.wording import (
     setting,
     short_keys,
 )
-
-GAIN_INTERVAL, HOLM = "95 % of gain", "p Holm"
-COSTS = ("time", "trainable", "time/point", "trainable/point")
-# what a narrow terminal does without, the first first
-DROPPED = (
-    "trainable/point",
-    "time/point",
-    "published %",
-    "trainable",
-    "time",
-    GAIN_INTERVAL,
-    "fixed/broken",
-    "95 % interval",
-    "runs",
-    "p",
-    HOLM,
-    "val %",
-    "gain",
-)
-DROPPED_OF_GRID = ("trainable", "time", "95 % interval", "runs", "test %", "p", HOLM)  # then keys, the last first
 
 
 @dataclass(frozen=True)
@@ -73,12 +54,8 @@ def beside(comparison: Comparison | Grid) -> tuple[str, ...]:
 
 
 def dropped(comparison: Comparison) -> tuple[str, ...]:
-    """What a narrow terminal does without, the first first; of another figure than accuracy accuracies before tests."""
-    if comparison.metric == "acc":
-        return (*beside(comparison), *DROPPED)
-    place = DROPPED.index("p")
-    last = [name for name in DROPPED[place:] if name != "val %"]
-    return (*beside(comparison), *DROPPED[:place], "val %", "test %", *last)
+    """What a narrow terminal does without, the first first."""
+    return (*beside(comparison), *dropped_of(comparison.metric))
 
 
 def _texts(row: Variant, comparison: Comparison) -> dict[str, str]:
@@ -174,11 +151,13 @@ def over_groups(rows: Iterable[Variant]) -> str:
 
 
 def ranked_by(grid: Grid) -> str:
-    """In a line what intervals and tests of a grid are over, if not over images, and what one goes without that is
-    ranked by a figure of the user's own; else ""."""
-    if len(grid.points) > 1 and figure_of(grid.monitor) not in (None, *FIGURE_NAMES):
+    """In a line why a grid is not ranked; what intervals and tests are over, if not over images; and what one goes
+    without that is ranked by a figure of the user's own; else ""."""
+    if not grid.not_ranked and len(grid.points) > 1 and figure_of(grid.monitor) not in (None, *FIGURE_NAMES):
         return f"{grid.monitor} is your own: it has no interval, no p and no correction; a tie is an equal figure"
     groups = over_groups([point.variant for point in grid.points])
+    if grid.not_ranked:
+        return f"{grid.not_ranked}; intervals are {groups}" if groups else grid.not_ranked
     return f"intervals and tests are {groups}" if groups else ""
 
 
@@ -192,7 +171,8 @@ def not_compared(comparison: Comparison) -> list[str]:
 def grid_table(grid: Grid) -> Table:
     """A row a point, the best first: its rank, its value of each key that varies, the figure that chose, and the rest.
 
-    The number of runs has a column only where a point has several, or one that did not finish.
+    The number of runs has a column only where a point has several, or one that did not finish; what compares points has
+    none where they are not ranked.
     """
     head, keys = heading(grid.monitor), short_keys(grid.keys) or ["variant"]
     columns = ["rank", *keys, "runs", head, "mark", "p", HOLM, *([] if grid.monitor == VAL_ACC else ["val %"])]
@@ -201,8 +181,10 @@ def grid_table(grid: Grid) -> Table:
     place = 1 + len(keys)
     absent = [place] if all(row[place] == "1" for row in rows) else []
     absent += [columns.index(HOLM)] if sum(point.p_value is not None for point in grid.points) < 2 else []
+    absent += [columns.index(name) for name in ("rank", "mark", "p") if grid.not_ranked]
     kept = [column for column in range(len(columns)) if column not in absent]
-    return Table([columns[column] for column in kept], [[row[column] for column in kept] for row in rows], place)
+    names = place - (0 in absent)
+    return Table([columns[column] for column in kept], [[row[column] for column in kept] for row in rows], names)
 
 
 def chosen_table(grid: Grid) -> Table:

@@ -80,11 +80,29 @@ def check_fits(config: Config, dataset: Dataset) -> DecisionPlan:
     Raises:
         UserError: of `check_figures`, `loss_plan` or `decision_plan`.
     """
-    own = config.trainer.own_figures().items()
-    use_own({name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own})
+    use_own(_own_figures(config))
     check_figures(config, dataset)
     loss_plan(config, dataset)
     return decision_plan(config, dataset)
+
+
+def check_parts(config: Config) -> None:
+    """Refuse what can be refused before any data is read or weights are loaded: a layer that the backbone does not
+    have; an optimizer, a loss, an augmentation or a figure that does not take what the config has for it.
+
+    Raises:
+        UserError: that.
+    """
+    check_layer_names(config)
+    check_optimizers(config)
+    _own_figures(config)
+    _loss(config)
+    augmentation(config)
+
+
+def _own_figures(config: Config) -> dict[str, Callable[..., Any]]:
+    own = config.trainer.own_figures().items()
+    return {name: partial_from_config(f"trainer.figures.{name}", node) for name, node in own}
 
 
 def check_figures(config: Config, dataset: Dataset) -> None:
@@ -299,11 +317,7 @@ def loss_plan(config: Config, dataset: Dataset) -> LossPlan:
             `loss.class_weight` does not name, or that there is not.
     """
     node = config.loss
-    is_ours = node._target_.startswith(f"{HOMES['loss']}.")
-    unused = [] if is_ours or node.label_smoothing else ["label_smoothing"]
-    make = partial_from_config("loss", node, omit=("class_weight", *unused))
-    if not is_ours:
-        _check_own_loss(node._target_, make)
+    make, is_ours = _loss(config)
     weights = class_weights(node.class_weight, dataset)
     return LossPlan(
         make,
@@ -312,6 +326,17 @@ def loss_plan(config: Config, dataset: Dataset) -> LossPlan:
         weights=weights,
         traced=repr((make, weights)) if is_ours else None,
     )
+
+
+def _loss(config: Config) -> tuple[Callable[..., Any], bool]:
+    """What makes the loss, and whether that is ours."""
+    node = config.loss
+    is_ours = node._target_.startswith(f"{HOMES['loss']}.")
+    unused = [] if is_ours or node.label_smoothing else ["label_smoothing"]
+    make = partial_from_config("loss", node, omit=("class_weight", *unused))
+    if not is_ours:
+        _check_own_loss(node._target_, make)
+    return make, is_ours
 
 
 def _check_own_loss(target: str, make: Callable[..., Any]) -> None:

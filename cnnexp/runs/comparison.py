@@ -10,6 +10,7 @@ from cnnexp.console import flat_table, say, warn, warn_once
 from cnnexp.errors import UserError
 from cnnexp.files import write_atomic
 from cnnexp.report.chart import draw_progression
+from cnnexp.report.columns import DROPPED_OF_GRID, GAIN_INTERVAL
 from cnnexp.report.compare import Comparison, Result, Wanted, summarise
 from cnnexp.report.grid import Grid, rank
 from cnnexp.report.grid_chart import draw_grid
@@ -17,8 +18,6 @@ from cnnexp.report.mistakes import MISTAKES, Mistake, read_mistakes
 from cnnexp.report.page import write_page
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS
 from cnnexp.report.tables import (
-    DROPPED_OF_GRID,
-    GAIN_INTERVAL,
     beside,
     chosen_table,
     compared_by,
@@ -169,7 +168,8 @@ def show_comparison(comparison: Comparison | Grid, wide: bool = False, chosen: b
     """
     if isinstance(comparison, Grid):
         made, effects, best = grid_table(comparison), effect_table(comparison), chosen_table(comparison)
-        order = (*beside(comparison), *DROPPED_OF_GRID, *made.columns[made.names - 1 : 1 : -1])
+        but_first = made.columns[made.names - 1 : made.names - len(comparison.keys) : -1]  # of the keys, the last first
+        order = (*beside(comparison), *DROPPED_OF_GRID, *but_first)
         out = flat_table("", made.columns, made.rows, made.names, order, wide)
         if said := ranked_by(comparison):
             say(said)

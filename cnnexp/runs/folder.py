@@ -418,11 +418,20 @@ class SweepFolder(LockedFolder):
         return [folder for folder in self.jobs().values() if folder.has_ended]
 
     def best_job(self, monitor: str) -> RunFolder | None:
-        """The finished job with the best figure `monitor`; None where no job has one."""
-        found = [(folder.manifest, folder) for folder in self.jobs().values()]
-        figures = [(made.objective, folder) for made, folder in found if made and made.objective is not None]
-        finite = [job for job in figures if math.isfinite(job[0])]
+        """The finished job with the best figure `monitor`; None where no job has one, or `has_several_data`."""
+        figures = [(made.objective or 0.0, folder) for made, folder in self._made()]
+        finite = [job for job in figures if math.isfinite(job[0]) and not self.has_several_data]
         return max(finite, key=lambda job: (1 if rises(monitor) else -1) * job[0], default=(0.0, None))[1]
+
+    @property
+    def has_several_data(self) -> bool:
+        """Whether its finished jobs are of different images, which are never compared."""
+        return len({made.data_digest for made, _ in self._made()}) > 1
+
+    def _made(self) -> list[tuple[RunManifest, RunFolder]]:
+        """The jobs that have a figure."""
+        found = [(folder.manifest, folder) for folder in self.jobs().values()]
+        return [(made, folder) for made, folder in found if made is not None and made.objective is not None]
 
     def remove_networks(self) -> None:
         """Those that jobs kept for the end of the sweep."""

@@ -1,7 +1,7 @@
 """What a run is made from."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,23 @@ from cnnexp.tracking.record import redacted
 
 if TYPE_CHECKING:
     from cnnexp.data.dataset import Dataset
+
+
+@contextmanager
+def naming_files(files: Callable[[], Mapping[str, Path]]) -> Iterator[None]:
+    """What is wrong with a key of a group is said with the user's own file that it comes from.
+
+    Args:
+        files: those that the config is composed from, by their names there; asked only then.
+    """
+    try:
+        yield
+    except UserError as error:
+        group = re.match(r"(?:phases\.\w+\.)?(\w+)\._target_=", str(error))
+        named = [file for name, file in files().items() if name.startswith(f"{group[1]}/")] if group else []
+        if not named:
+            raise
+        raise UserError(f"{named[0]}: {error}") from error
 
 
 FLAGS = ("config_dir", "config_name")  # tags: the line's flags, without which its overrides mean something else
@@ -45,16 +62,9 @@ class Job:
 
     @contextmanager
     def naming_files(self) -> Iterator[None]:
-        """What is wrong with a key of a group is said with the user's own file that it comes from."""
-        try:
+        """See `naming_files`."""
+        with naming_files(lambda: self.config_files):
             yield
-        except UserError as error:
-            group = re.match(r"(?:phases\.\w+\.)?(\w+)\._target_=", str(error))
-            named = [file for name, file in self.config_files.items() if group and name.startswith(f"{group[1]}/")]
-            file = named[0] if named else None
-            if file is None:
-                raise
-            raise UserError(f"{file}: {error}") from error
 
     @classmethod
     def from_hydra(

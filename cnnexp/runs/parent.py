@@ -1,5 +1,6 @@
 """What the parent run of a sweep says of it, up to date whenever a job ends."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def sweep_tags(shared: DictConfig, grid: Sequence[str]) -> dict[str, str]:
 
 
 def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
-    """Record in the parent run how many jobs are done and failed, and which is the best by `trainer.monitor`.
+    """Record in the parent run how many jobs are done and failed, and which is the best by `trainer.monitor`,
+    if all are of the same images.
 
     It is read from the jobs' folders, so that any process may do it. What goes wrong is said, and no end of the sweep.
     """
@@ -56,6 +58,9 @@ def show_progress(tracker: RunStore, folder: SweepFolder, monitor: str) -> None:
             tags |= {"best.run_id": run.run_id, "best.name": run.name, "best.params": redact(" ".join(own))}
             if "dataset" not in known.tags:
                 tags["dataset"] = run.tags.get("dataset", "")
+        if folder.has_several_data and known.tags.get("best.run_id"):  # of the first of its data sets
+            figures |= {name: math.nan for name in BEST.values() if name in known.metrics}
+            tags |= {"best.run_id": "", "best.name": "", "best.params": ""}
         tracker.add_metrics(
             parent, {name: value for name, value in figures.items() if known.metrics.get(name) != value}
         )

@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnnexp.config import Config, validated
 from cnnexp.config.composition import CommandLineJobs, compose_config, job_subdirs, order_jobs, plan_jobs
-from cnnexp.config.hydra_driver import check_launcher, hydra_context, own_overrides
+from cnnexp.config.hydra_driver import check_launcher, hydra_context, own_files, own_overrides
 from cnnexp.console import progress, redact, say
 from cnnexp.errors import UserError
 from cnnexp.formats import bare_key
 from cnnexp.process import import_tensorflow
 from cnnexp.runs.folder import RunFolder, SweepFolder, find_sweeps
+from cnnexp.runs.job import naming_files
 from cnnexp.runs.recorded_config import adopt, find_unfinished, hash_today
 from cnnexp.runs.reuse import Wanted, find_equal, is_kept, is_whole
 from cnnexp.runs.search import check_search, is_search, repeats_itself
@@ -268,7 +269,8 @@ def planned_jobs(plan: CommandLineJobs) -> list[PlannedJob]:
         own = [override for override in given if not all(override in other for other in plan.jobs)]
         first = seen.setdefault(_hash(node), number)
         place = (job_folder(plan, folder, number) if folder else None) if plan.multirun else _single(node)
-        job = _job(number, own or given, node, place, builder)
+        with naming_files(lambda given=given: _own_files(plan, given)):  # type: ignore[misc]
+            job = _job(number, own or given, node, place, builder)
         if plan.multirun and job.state == "new":
             job = replace(job, state=_taken(plan, node, builder) or job.state)
         jobs.append(job if first == number else replace(job, state=f"as job {first}"))
@@ -281,6 +283,13 @@ def _compose(plan: CommandLineJobs) -> list[DictConfig]:
         return [plan.composed]
     with hydra_context(plan.config_dir):
         return [compose_config(job, name=plan.name) for job in plan.jobs]
+
+
+def _own_files(plan: CommandLineJobs, given: list[str]) -> dict[str, Path]:
+    """The files of the user's own that a job is composed from, by their names there."""
+    with hydra_context(plan.config_dir):
+        settings: Any = compose_config(given, with_hydra=True, name=plan.name).hydra
+    return own_files(settings)
 
 
 def _hash(composed: DictConfig) -> str:
@@ -298,13 +307,17 @@ def _job(
     number: int, overrides: list[str], composed: DictConfig, place: RunFolder | None, builder: Builder
 ) -> PlannedJob:
     from cnnexp.models.counts import totals
-    from cnnexp.runs.build import apply, check_fits, freeze_policies
+    from cnnexp.runs.build import apply, check_fits, check_parts, freeze_policies
+    from cnnexp.runs.memory import check_batch
 
     config = validated(composed)
+    check_parts(config)
     dataset = builder.dataset(config)
+    shape = channels_and_classes(config, dataset)
+    check_batch(config, shape[0])
     if dataset is not None:
         check_fits(config, dataset)
-    network = builder.network(config, channels_and_classes(config, dataset))
+    network = builder.network(config, shape)
     features = _features(config, dataset, builder)
     apply(freeze_policies(config)[-1], network)
     counts = totals(network)

@@ -26,6 +26,7 @@ from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.faults import fault_of
 from cnnexp.tracking.locations import local_folder
 from cnnexp.tracking.protocols import RunTracker
+from cnnexp.tracking.record import REUSED_FROM
 from cnnexp.tracking.stores import check_whole, is_missing, resolve_uri, sqlite_file
 from cnnexp.training.feature_store import FeatureStore
 
@@ -94,10 +95,12 @@ def find_moved(tracker: RunTracker, check: bool) -> Iterator[Finding]:
 
 
 def find_artifacts(tracker: RunTracker) -> Iterator[Finding]:
-    """Finished runs whose recorded files are not where the store says."""
+    """Finished runs whose recorded files are not where the store says; a job that was taken leads to the original's."""
     runs = [run for run in tracker.find_runs(status="FINISHED") if "config_hash" in run.tags]
-    folders = {run.run_id: folder for run in runs if (folder := local_folder(run.artifact_uri))}
-    missing = [run_id for run_id, folder in folders.items() if not folder.is_dir()]
+    by_id = {run.run_id: run for run in runs}
+    origins = [by_id.get(run.tags.get(REUSED_FROM) or run.run_id) for run in runs]  # None: it was deleted
+    folders = {run.run_id: folder for run in origins if run and (folder := local_folder(run.artifact_uri))}
+    missing = [run.run_id for run in origins if run and run.run_id in folders and not folders[run.run_id].is_dir()]
     if missing:
         found = f"those of {len(missing)} of {len(runs)} finished runs are not there"
         first = f"run {missing[0]}: {folders[missing[0]]}"

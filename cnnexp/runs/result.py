@@ -35,9 +35,10 @@ from cnnexp.metrics.names import (
     rises,
 )
 from cnnexp.metrics.registry import Table, figures
+from cnnexp.report.columns import DROPPED
 from cnnexp.report.compare import Result, Wanted, summarise
 from cnnexp.report.predictions import PREDICTIONS, VAL_PREDICTIONS, read_predictions
-from cnnexp.report.tables import DROPPED, table_rows
+from cnnexp.report.tables import table_rows
 from cnnexp.tracking.protocols import RunStore
 from cnnexp.tracking.record import REUSED_FROM
 

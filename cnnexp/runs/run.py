@@ -19,7 +19,7 @@ from cnnexp.metrics.names import TOTAL_SECONDS, is_better
 from cnnexp.models.build import Network
 from cnnexp.models.counts import totals
 from cnnexp.runs import artifacts
-from cnnexp.runs.build import RunParts, assemble, check_layer_names, check_optimizers, fit
+from cnnexp.runs.build import RunParts, assemble, check_parts, fit
 from cnnexp.runs.code import record_code
 from cnnexp.runs.decision import decide, show_decision
 from cnnexp.runs.folder import RunManifest
@@ -66,8 +66,7 @@ def run_job(job: Job, parent: str | None = None, order: int = 0) -> float:
     tracker = open_tracker(config.tracking)
     configure_devices(config.trainer.threads, config.trainer.virtual_cpus)
     with job.naming_files():
-        check_layer_names(config)
-        check_optimizers(config)
+        check_parts(config)
     prepare_tensorflow(config.seed, config.trainer.deterministic)
     check_precision(config.trainer.dtype_policy)
     strategy = chosen_strategy(config.trainer.strategy)
@@ -191,6 +190,8 @@ def _record_files(
 def _keep_model_of_best(job: Job, network: Network, objective: float) -> None:
     """Keep the network of the best job of a grid so far in its folder, so that it can be explained at the end."""
     monitor = job.config.trainer.monitor
+    if job.sweep and job.sweep.has_several_data:
+        return  # of which none is the best
     before = job.sweep.best_job(monitor) if job.sweep else None
     manifest = before.manifest if before else None
     if manifest and manifest.objective is not None and not is_better(monitor, objective, manifest.objective):

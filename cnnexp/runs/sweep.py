@@ -30,7 +30,7 @@ from cnnexp.tracking.protocols import RunTracker
 
 if TYPE_CHECKING:
     from cnnexp.report.compare import Result
-    from cnnexp.tracking.info import Status
+    from cnnexp.tracking.info import RunInfo, Status
 
 
 GO_ON = "the same line goes on with the sweep"
@@ -219,7 +219,7 @@ def _finish(sweep: Sweep) -> None:
             sweep.tracker.log_artifact(file)
         say(f"chart {folder / 'comparison.png'}")
         say(f"page  {folder / 'comparison.html'}")
-    for file in search.draw_charts(folder, sweep.monitor):
+    for file in () if sweep.folder.has_several_data else search.draw_charts(folder, sweep.monitor):
         sweep.tracker.log_artifact(file)
         say(f"chart {file}")
     rows = [(result.name, sweep.tracker.run_link(result.run_id), _figures(result)) for result in results]
@@ -252,13 +252,18 @@ def _explain_best(sweep: Sweep) -> None:
     from cnnexp.runs.explanation import explain_job
 
     best = sweep.folder.best_job(sweep.monitor) if sweep.folder.chooses else None
+    if sweep.folder.chooses and sweep.folder.has_several_data:
+        done = next(job for job in sweep.folder.ended_jobs() if job.status == "FINISHED")
+        if done.read_config()["tracking"]["explain"] == "auto":
+            say("no job is explained: not all are of the same images, so none is the best; see tracking.explain=true")
     if best is not None:
         explain_job(sweep.tracker, best.origin)
     sweep.folder.remove_networks()
 
 
 def _register_best(sweep: Sweep) -> None:
-    """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it."""
+    """Under each name that jobs give as `tracking.register`, the best of the finished jobs that give it; of different
+    images, of each data set the best."""
     from cnnexp.runs.tracker import register_model
     from cnnexp.tracking.registry import best_run
 
@@ -267,11 +272,17 @@ def _register_best(sweep: Sweep) -> None:
     for name in names:
         if name == "null":
             continue
-        best = best_run([run for run in runs if run.params.get("tracking.register") == name], sweep.monitor)
+        by_data: dict[str, list[RunInfo]] = {}
+        for run in runs:
+            if run.params.get("tracking.register") == name:
+                by_data.setdefault(run.tags.get("data_digest", ""), []).append(run)
+        found = [best_run(some, sweep.monitor) for some in by_data.values()]
+        best = [run for run in found if run is not None]
         try:
-            if best is None:
+            if not best:
                 raise UserError(f"tracking.register={name}: no job finished, so there is no model to register")
-            sweep.tracker.set_tags({f"registered.{name}": register_model(sweep.tracker, best.run_id, name)})
+            made = [register_model(sweep.tracker, run.run_id, name) for run in best]
+            sweep.tracker.set_tags({f"registered.{name}": " ".join(made)})
         except UserError as error:
             warn(f"cnnexp: {error}")
             sweep.failed = True

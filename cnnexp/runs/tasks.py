@@ -12,7 +12,7 @@ from cnnexp.config import Config
 from cnnexp.config.hydra_driver import as_written, own_files, own_flags
 from cnnexp.console import say
 from cnnexp.errors import RunError, UserError
-from cnnexp.process import begin_worker, import_tensorflow
+from cnnexp.process import begin_worker, import_tensorflow, quiet_libraries
 from cnnexp.runs.folder import SweepFolder
 from cnnexp.runs.job import Job
 from cnnexp.runs.parent import show_progress
@@ -55,6 +55,7 @@ def train_in_sweep(composed: DictConfig) -> float:
     Raises:
         UserError: a job of a search failed, so that the search takes it as failed.
     """
+    quiet_libraries()  # in the process of a launcher, too
     settings = HydraConfig.get()
     launcher = settings.runtime.choices["hydra/launcher"]
     if launcher in ENDS_WITH_COMMAND:
