@@ -128,6 +128,12 @@ def begin_worker() -> None:
         threading.Thread(target=_end_with, args=(command, parent), name=COMMAND, daemon=True).start()
 
 
+def is_orphan() -> bool:
+    """Whether the command that this process works for is no more: what its own processes came to is no failure then."""
+    command = os.environ.get(COMMAND)
+    return bool(command) and not lives(str(command))
+
+
 def _end_with(command: str, parent: multiprocessing.process.BaseProcess | None) -> None:
     while (not command or lives(command)) and _is_there(parent):
         time.sleep(LOOK_S)

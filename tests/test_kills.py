@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,12 +12,14 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cnnexp.errors import UserError
 from cnnexp.files import atomic_file, find_left, is_left, unfinished
 from cnnexp.process import guarded, identity, lives
+from cnnexp.runs import sweep_job
 from cnnexp.runs.folder import RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -120,6 +124,37 @@ def test_workers_of_joblib_end_with_the_command(start: Start) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_worker_whose_command_is_gone_records_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its job's process may see that first, and ends; the next line goes on with the run."""
+
+    class Ended:
+        exitcode = 130
+
+        def __init__(self, **given: object) -> None:
+            pass
+
+        def start(self) -> None:
+            pass
+
+        join = start
+
+    said: list[str] = []
+    job = SimpleNamespace(folder=RunFolder(tmp_path / "job"))
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Ended)
+    monkeypatch.setattr(sweep_job, "_context", lambda: context)
+    monkeypatch.setattr(sweep_job, "_logging", dict)
+    monkeypatch.setattr(sweep_job, "record_failure", lambda *given: said.append(given[-1]))
+    monkeypatch.setenv("CNNEXP_COMMAND", identity())
+    assert math.isnan(sweep_job.train_in_fresh_process(job, None, 0))  # type: ignore[arg-type]
+    assert said == ["its process ended with exit code 130"]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setenv("CNNEXP_COMMAND", f"{gone.pid}-1")
+    with pytest.raises(KeyboardInterrupt):
+        sweep_job.train_in_fresh_process(job, None, 0)  # type: ignore[arg-type]
+    assert len(said) == 1
+
+
 def test_a_process_that_has_nothing_to_close_dies_with_its_parent(start: Start) -> None:
     child = "from cnnexp.process import die_with_parent; die_with_parent()\n"
     child += "import os, time; print(os.getpid(), flush=True); time.sleep(600)"

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnnexp.console import redact, say, trace_of, warn
 from cnnexp.errors import UserError
 from cnnexp.files import name_sockets
-from cnnexp.process import begin_worker, import_tensorflow
+from cnnexp.process import begin_worker, import_tensorflow, is_orphan
 from cnnexp.runs.folder import RunFolder, RunManifest
 from cnnexp.runs.job import Job, explains, load_dataset
 from cnnexp.runs.recording import keep_trace, start_run
@@ -181,6 +181,8 @@ def train_in_fresh_process(job: Job, parent: str | None, order: int) -> float:
         process.terminate()  # its run is closed as KILLED
         process.join()
         raise
+    if is_orphan():  # the job's process saw it first
+        raise KeyboardInterrupt
     with _alone(job, order):
         record_failure(job, parent, order, f"its process {_ending(process.exitcode)}")
     return float("nan")
