@@ -1,5 +1,7 @@
 """Data sets laid out as well-known tools and sites give them: read at the first try, or refused with what mends it."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ def test_a_kaggle_archive_with_its_folder_twice(tmp_path: Path) -> None:
     ]
     photos(tmp_path, *names, "seg_pred/seg_pred/1.jpg")
     assert counts(read(tmp_path)) == {"train": [3, 3], "validation": [1, 1], "test": [4, 4]}
+
+
+def test_a_layout_in_an_archive_is_refused_with_the_archives_name(tmp_path: Path) -> None:
+    """Splits within the classes; the line names the unpacked folder, which the user has not made."""
+    names = [f"{kind}/{part}/{n}.jpg" for kind in "ab" for part in ("left", "right") for n in range(4)]
+    photos(tmp_path / "set", *names)
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "set")
+    shutil.rmtree(tmp_path / "set")
+    with pytest.raises(UserError) as refused:
+        read(Path(archive), downloads=str(tmp_path / "downloads"))
+    named = re.search(r"^dataset\.path=(\S+?):? .*; (\S+) is what was unpacked of (\S+)$", str(refused.value))
+    assert named and named[1] == named[2] and Path(named[1]).is_dir() and named[3] == archive
 
 
 def test_exports_of_roboflow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

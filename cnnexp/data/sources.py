@@ -142,10 +142,12 @@ def list_images(options: FolderConfig, trains: bool = True) -> Listing:
         )
     try:
         found = labelled_images(root, trains)
-    except UserError:
+    except UserError as error:
         if tables := tables_of_splits(root, rules):
             return Listing(root, *read_tables_of_splits(root, tables, rules), source=source)
         _check_is_table(options)
+        if source or is_url(path):  # the line names a folder that the user has not made
+            raise UserError(f"{error}; {root} is what was unpacked of {path}") from error
         raise
     _check_is_table(options)
     names, parts, left = found
