@@ -61,10 +61,9 @@ def test_a_parent_is_up_to_date_whenever_a_job_ends(
     assert grown.tags["best.run_id"] not in (best.run_id, "")  # that of the new run
 
 
-def test_of_different_images_no_job_is_the_best(
-    cnnexp: Run, tmp_path: Path, no_training: None, drawn_root: Path
-) -> None:
-    code, out, err = cnnexp(*line(drawn_root, "-m", "dataset.limit=12,8", "trainer.epochs=1", "tracking.explain=auto"))
+def test_of_different_images_no_job_is_the_best(cnnexp: Run, tmp_path: Path, no_training: None) -> None:
+    given = line(tmp_path / "data", "-m", "dataset.limit=12,8", "trainer.epochs=1", "tracking.explain=auto")
+    code, out, err = cnnexp(*given)
     assert code == 0 and "not compared: " in out and "best" not in out.replace("none is the best", ""), err
     assert "explaining" not in out and "no job is explained" in out
     (parent,) = tracker(tmp_path).sweeps(2)
