@@ -18,7 +18,7 @@ check: .venv/.installed ## lint and the tests without TensorFlow: what a change 
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint quick
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest --light $(ARGS)
+	$(BIN)/python -m pytest --light -n 2 --dist loadscope $(ARGS)
 
 test: .venv/.installed ## run the tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)

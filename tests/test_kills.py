@@ -33,8 +33,8 @@ WORKER = """
 
     def work(at, stubborn):
         begin_worker()
-        os.write(1, b"%d\\n" % os.getpid())  # in one go, beside those of others
         try:
+            os.write(1, b"%d\\n" % os.getpid())  # in one go, beside those of others
             time.sleep(600)
         except KeyboardInterrupt:
             print("closed", file=open(at, "w"), flush=True)

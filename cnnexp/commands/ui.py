@@ -15,7 +15,10 @@ from cnnexp.process import guarded
 from cnnexp.runs.tracker import open_tracker
 from cnnexp.tracking.stores import is_missing, sqlite_file
 
-SMALL = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runners, of ten processes, serve nothing shown here
+SERVER = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job runners, of ten processes, serve nothing shown here
+    "PYTHONWARNINGS": "ignore",  # it warns of what its own packages are to change
+}
 TEXT = """\
 Opens MLflow's UI on the store that the config names, and prints the addresses of its views: the newest sweeps, the
 best runs first, their curves. Further options are those of `mlflow ui`."""
@@ -55,7 +58,7 @@ def run(arguments: list[str]) -> int:
         tracker.look()
     else:
         links = tracker.view_links(address)  # which makes the store
-    command, settings = guarded([*tracker.ui_command(), *options]), {**SMALL, **os.environ}
+    command, settings = guarded([*tracker.ui_command(), *options]), {**SERVER, **os.environ}
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=settings, start_new_session=True)
     assert server.stdin
     try:
