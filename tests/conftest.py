@@ -165,6 +165,13 @@ def no_store_of_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_figures_of_an_earlier_test() -> None:
+    """A command is a process of its own, in which only its own run's figures are known."""
+    if "cnnexp.metrics.registry" in sys.modules:
+        sys.modules["cnnexp.metrics.registry"].use_own({})
+
+
+@pytest.fixture(autouse=True)
 def nothing_said_yet() -> None:
     """No test misses a line because another one had it."""
     from cnnexp.console import warn_once
