@@ -280,6 +280,10 @@ def shorten(text: str, longest: int) -> str:
 
 def show_markdown(text: str) -> None:
     """Show a page on a terminal, in its pager; anywhere else as it is written."""
+    console = stdout()
+    if not console.is_terminal:
+        sys.stdout.write(text)
+        return
     from rich.markdown import Markdown, TableElement
 
     class FoldingTable(TableElement):
@@ -294,10 +298,6 @@ def show_markdown(text: str) -> None:
     class Page(Markdown):
         elements: ClassVar = {**Markdown.elements, "table_open": FoldingTable}
 
-    console = stdout()
-    if not console.is_terminal:
-        sys.stdout.write(text)
-        return
     os.environ.setdefault("LESS", "-RFX")  # colours; and no pager where the page fits the screen
     with console.pager(styles=True):
         console.print(Page(text))

@@ -159,7 +159,7 @@ def die_with_parent() -> None:
     import ctypes
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if (command := os.environ.get(COMMAND)) and not lives(command):  # it was too late for the signal
+    if is_orphan():  # it was too late for the signal
         os._exit(1)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import absl.logging
@@ -116,7 +117,8 @@ def drawing_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_collection_before_each_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking through all that a process of tests has made takes longer than a training of a few small pictures."""
     if "cnnexp.training.runtime" in sys.modules:
-        monkeypatch.setattr("cnnexp.training.runtime.gc.collect", lambda: 0)
+        stand_in = SimpleNamespace(get_freeze_count=gc.get_freeze_count, freeze=gc.freeze, collect=lambda: 0)
+        monkeypatch.setattr("cnnexp.training.runtime.gc", stand_in)  # gc.collect itself stays what it is
 
 
 @pytest.fixture
